@@ -1,7 +1,7 @@
 //! Cut points: where a byte string is divided into chunks, found by its content (SPEC §5.1).
 //!
-//! Pure: this module knows bytes, sizes and a table of random numbers. That the table is a secret is the business of
-//! `seal`; here it is only wiped when it is dropped.
+//! Pure: this module knows bytes, sizes and a table of random numbers. Only `seal` knows that the table is a secret;
+//! here it is wiped when it is dropped.
 
 use std::fmt;
 
@@ -37,8 +37,8 @@ impl ChunkParams {
     /// The sizes, if they are even, `avg` is a power of two, and `CHUNK_MIN_FLOOR <= min <= avg / 2`,
     /// `avg < max <= CHUNK_MAX_CEILING`.
     ///
-    /// All is checked here because the cutter itself does not: it panics or cuts elsewhere when sizes are odd or out of
-    /// order, and the sizes may come from a store.
+    /// Everything is checked here because the cutter itself does not check: it panics or cuts elsewhere when sizes are
+    /// odd or out of order, and the sizes may come from a store.
     pub fn new(min: u32, avg: u32, max: u32) -> Result<Self, ChunkParamsError> {
         let bad = |what| Err(ChunkParamsError { min, avg, max, what });
         if min < CHUNK_MIN_FLOOR {
@@ -63,7 +63,7 @@ impl ChunkParams {
         self.min
     }
 
-    /// The size that most chunks are near.
+    /// The size near which most chunks are.
     pub const fn avg(&self) -> u32 {
         self.avg
     }
@@ -81,7 +81,7 @@ impl Default for ChunkParams {
 }
 
 /// The 256 random numbers that decide where cuts fall: one for each value of a byte, and the same shifted left by one.
-/// Lies on the heap, so that moving it leaves no copy behind, and is wiped when dropped.
+/// Kept on the heap, so that moving it leaves no copy behind, and wiped when dropped.
 pub struct Gear(Box<Tables>);
 
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -91,7 +91,7 @@ struct Tables {
 }
 
 impl Gear {
-    /// The table made of 256 little-endian numbers.
+    /// The table with these 256 little-endian numbers.
     pub fn from_bytes(bytes: &[u8; GEAR_LEN]) -> Self {
         let mut tables = Box::new(Tables { table: [0; 256], shifted: [0; 256] });
         let (numbers, _) = bytes.as_chunks::<8>();
@@ -126,12 +126,12 @@ impl Cutter {
         Self { params, gear, mask_small, mask_large }
     }
 
-    /// The sizes that it cuts to.
+    /// The chunk sizes of this cutter.
     pub fn params(&self) -> ChunkParams {
         self.params
     }
 
-    /// Length of the first chunk of `data`, which must hold at least the largest chunk's length or reach to the end of
+    /// Length of the first chunk of `data`, which must be at least as long as the largest chunk or reach to the end of
     /// the stream: otherwise the end of the window would become a cut. Zero only if there is no data.
     pub fn cut(&self, data: &[u8]) -> usize {
         let Gear(tables) = &self.gear;
@@ -176,7 +176,7 @@ mod tests {
         lengths
     }
 
-    /// Every change to these numbers makes all that is stored so far look new. They are part of the format.
+    /// Any change to these numbers makes all stored data look new. They are part of the format.
     #[test]
     fn cut_points_stay_where_they_are() {
         let data = bytes("vault test data", 1 << 20);

@@ -1,10 +1,10 @@
-//! Every exit code of the program, in one table: what a script can rely on.
+//! Every exit code of the program, in one table that scripts can rely on.
 
-/// How a command ends. Where several things are true, the worse one counts: see [`Exit::worse`].
+/// Exit code of a command. If several apply, the worst one counts: see [`Exit::worse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done, and all that is known of the vault is sound. Foreign files do not matter.
+    /// Done, and everything that is known of the vault is sound. Foreign files do not matter.
     Done = 0,
     /// Failed.
     Failed = 1,
@@ -15,7 +15,7 @@ pub enum Exit {
     Skipped = 3,
     /// Data is lost or damaged, or a record that was seen is missing.
     Damage = 4,
-    /// The place of the vault cannot be reached, or no vault is there.
+    /// The place of the vault cannot be reached, or there is no vault.
     Unreachable = 10,
     /// The password is wrong.
     WrongPassword = 12,
@@ -39,7 +39,7 @@ impl Exit {
         (Self::Interrupted, "stopped by the user"),
     ];
 
-    /// The worse one of two ends of work that was done: damage, then something skipped.
+    /// The worse of two results of work that was done: damage is worse than something skipped.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         let rank = |exit| match exit {

@@ -1,4 +1,4 @@
-//! How work ends that failed: the exit code, what is said of it, and what to do next. The program and the page say the same.
+//! Failures: the exit code, the text, and what to do next. The command line and the page say the same.
 
 use std::fmt::Write;
 use std::io;
@@ -30,13 +30,13 @@ use crate::store::place::Address;
 use crate::vault::ReadError;
 use crate::vault::VaultError;
 
-/// How a command ends that could not read some of what is stored: damage is worse than what a later version wrote.
+/// Exit code of a command that could not read some of the stored data: damage is worse than data of a later version.
 pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Exit {
     let exit = |error: &ReadError| if error.is_newer() { Exit::Skipped } else { Exit::Damage };
     errors.into_iter().fold(Exit::Done, |worst, error| worst.worse(exit(error)))
 }
 
-/// What is said if there is no memory for something small, when nothing more can be done: for people, and as `--json` has it.
+/// The message for lack of memory, when nothing more can be done: for people, and for `--json`.
 pub const NO_MEMORY: [&str; 2] = [
     "\nvault: there is not enough memory\n  Nothing that was stored is lost. Allow more memory (ulimit -v, or the limit of \
      the container), end other programs, or use fewer threads: --threads 1\n",
@@ -44,56 +44,56 @@ pub const NO_MEMORY: [&str; 2] = [
      limit of the container), end other programs, or use fewer threads: --threads 1\",\"code\":1}\n",
 ];
 
-/// Something that could not be done as it was asked for.
+/// A failed action.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What failed, on what. Empty: nothing is said.
+    /// The action that failed, and its object. If empty, nothing is printed.
     pub what: String,
-    /// What to do next.
+    /// The next thing to do.
     pub hint: Option<String>,
 }
 
 impl Failure {
-    /// It failed.
+    /// A failure with exit code 1.
     pub fn new(what: impl Into<String>) -> Self {
         Self { exit: Exit::Failed, what: what.into(), hint: None }
     }
 
-    /// It was asked for in a way that makes no sense.
+    /// A wrong command line or configuration.
     pub fn usage(what: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, ..Self::new(what) }
     }
 
-    /// It failed, because of `error`.
+    /// A failure with the cause `error`.
     pub fn caused(what: impl AsRef<str>, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(format!("{}: {}", what.as_ref(), chain(error)))
     }
 
-    /// With a line that says what to do next.
+    /// Adds a line that says what to do next.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// With this exit code.
+    /// Sets the exit code.
     #[must_use]
     pub fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
 
-    /// The user stopped it.
+    /// The user stopped the work.
     pub fn interrupted() -> Self {
         Self::new("interrupted").exit(Exit::Interrupted)
     }
 
-    /// The system gives no further thread.
+    /// The system provides no further thread.
     pub fn no_thread() -> Self {
         Self::new("the system gives this program no more threads").hint(THREADS)
     }
 
-    /// Writing to standard output failed. If the reader has gone (`vault list | head`), that is its good right.
+    /// Writing to standard output failed. It is no failure if the reader has closed the pipe (`vault list | head`).
     pub fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self { exit: Exit::Done, what: String::new(), hint: None }
@@ -103,7 +103,7 @@ impl Failure {
     }
 }
 
-/// An error with its causes, in one line. A cause that its effect has named already is not said again.
+/// An error with its causes, in one line. Causes that the text already contains are not repeated.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = plain(error);
     let mut source = error.source();
@@ -253,7 +253,7 @@ impl From<VaultError> for Failure {
 impl From<CopyError> for Failure {
     fn from(error: CopyError) -> Self {
         let failure = Self::new(chain(&error));
-        // The words with which vault it is about, the rest as of that vault alone.
+        // The text tells which vault it concerns; the rest is the same as for that vault alone.
         let of = |inner: Self| match inner.exit {
             Exit::Interrupted => inner,
             _ => Self { what: failure.what.clone(), ..inner },
@@ -358,7 +358,7 @@ impl From<RewriteError> for Failure {
     }
 }
 
-/// How a command ends that did not copy a snapshot, why that is, after "since", and what to do.
+/// Exit code, reason (to follow "since") and advice for a snapshot that was not copied.
 pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
     match why {
         Left::Damaged => (Exit::Damage, "nothing of it can be read", "What is damaged is told by: vault check"),
@@ -381,7 +381,7 @@ pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
     }
 }
 
-/// How work ends that left something as it is since it could not look into it, and what is said of it, after "since".
+/// Exit code and reason (to follow "since") for an object that was left as it is, since it could not be read.
 pub fn of_unread(unread: &Unread) -> (Exit, String) {
     let what = &unread.what;
     match unread.why {
@@ -611,7 +611,7 @@ impl From<ChunkParamsError> for Failure {
     }
 }
 
-/// A word as a shell takes it.
+/// A word, quoted for a shell if necessary.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=~".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

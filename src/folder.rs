@@ -1,19 +1,19 @@
-//! What lies in a folder of this machine, for whoever looks at one without keeping it open. The standard library's own way panics if
-//! closing the folder fails.
+//! Contents of a folder of this machine, for callers that read it once and do not keep it open. The standard library's
+//! own function panics if closing the folder fails.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What something in a folder is.
+/// Type of a folder's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     /// A regular file.
     File,
     /// A folder.
     Folder,
-    /// Anything else, a link among it.
+    /// Anything else, including links.
     Other,
 }
 
@@ -41,11 +41,11 @@ impl From<std::fs::FileType> for Type {
     }
 }
 
-/// Something in a folder.
+/// An entry of a folder.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
-    /// What the folder says that it is, if it does.
+    /// The type according to the folder, if it tells.
     told: Option<Type>,
 }
 
@@ -60,7 +60,7 @@ impl Entry {
         self.path.file_name().map(OsString::from).unwrap_or_default()
     }
 
-    /// What it is. No link is followed. The system is asked only where the folder does not say it.
+    /// The type, without following a link. The system is asked only if the folder does not tell.
     ///
     /// # Errors
     /// If the system does not tell.
@@ -71,16 +71,16 @@ impl Entry {
         }
     }
 
-    /// What the system knows of it. No link is followed.
+    /// The metadata, without following a link.
     ///
     /// # Errors
-    /// If the system does not tell; also if it was deleted since the folder was read.
+    /// If the system does not tell; also if the entry was deleted since the folder was read.
     pub fn metadata(&self) -> io::Result<Metadata> {
         std::fs::symlink_metadata(&self.path)
     }
 }
 
-/// What lies in a folder, in no particular order. An error that comes in the middle is the last one.
+/// Entries of a folder, in no particular order. An error in the middle is the last item.
 ///
 /// # Errors
 /// If it is no folder, or cannot be read.
@@ -117,7 +117,7 @@ pub fn entries(folder: impl AsRef<Path>) -> io::Result<std::vec::IntoIter<io::Re
     Ok(found.into_iter())
 }
 
-/// What lies in a folder, in no particular order.
+/// Entries of a folder, in no particular order.
 ///
 /// # Errors
 /// If it is no folder, or cannot be read.
@@ -146,7 +146,7 @@ mod tests {
             .collect();
         found.sort();
         assert_eq!(found, [("a".into(), false), ("b c".into(), false), ("d".into(), true)]);
-        // What a folder says is known also of what was deleted since.
+        // The type from the folder is known even after the entry was deleted.
         let read = entries(folder.path()).unwrap().map(Result::unwrap).find(|entry| entry.file_name() == "a").unwrap();
         std::fs::remove_file(folder.path().join("a")).unwrap();
         assert!(read.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));

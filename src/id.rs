@@ -47,12 +47,12 @@ macro_rules! id_type {
             /// Length in bytes.
             pub const LEN: usize = $len;
 
-            /// The id made of these bytes.
+            /// The id with these bytes.
             pub const fn new(bytes: [u8; $len]) -> Self {
                 Self(bytes)
             }
 
-            /// The id made of these bytes, or `None` if their number is not [`Self::LEN`].
+            /// The id with these bytes, or `None` if their number is not [`Self::LEN`].
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
@@ -101,7 +101,7 @@ macro_rules! id_type {
 }
 
 id_type!(
-    /// The random name of an object in the store; a snapshot is known by the name of its record.
+    /// The random name of an object in the store; a snapshot's id is the name of its record.
     ObjectName,
     16
 );

@@ -100,7 +100,7 @@ pub fn hex(bytes: [u8; 16]) -> String {
     })
 }
 
-/// A time as RFC 3339 in UTC, with nanoseconds; one that no calendar reaches as seconds since 1970, behind `@`.
+/// A time as RFC 3339 in UTC, with nanoseconds; a time outside the calendar as seconds since 1970, after `@`.
 pub fn time_text(time: Time) -> String {
     let nanos = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
     Timestamp::from_nanosecond(nanos).map_or_else(|_| format!("@{}", time.secs), |time| format!("{time:.9}"))
@@ -123,13 +123,13 @@ fn verdict(verdict: Verdict) -> &'static str {
 #[derive(Serialize)]
 pub struct RootJson<'a> {
     name: Name<'a>,
-    /// Null for what came from standard input or a command.
+    /// Null for content from standard input or a command.
     path: Option<Name<'a>>,
-    /// It was empty, and had not been before: its disk was probably not mounted.
+    /// Whether it was empty, and had not been so before: its disk was probably not mounted.
     lost: bool,
 }
 
-/// How much a snapshot holds, and how much it took.
+/// Sizes of a snapshot, and costs of taking it.
 #[derive(Default, Serialize)]
 pub struct CountsJson {
     files: u64,
@@ -182,22 +182,22 @@ pub struct SnapshotJson<'a> {
     skipped: u64,
     /// Whether retention must keep it.
     pinned: bool,
-    /// The time was given, by `--time` or by an archive.
+    /// Whether the time was given, by `--time` or by an archive.
     given: bool,
-    /// The clock was wrong: `time` is an estimate, and this is what the clock showed; else null.
+    /// The time of the clock if that was wrong, so that `time` is an estimate; else null.
     clock: Option<String>,
-    /// The ids that it had before `tag`, `amend` or `rewrite` changed it.
+    /// Its ids before `tag`, `amend` or `rewrite` changed it.
     replaces: Vec<String>,
-    /// What it is a copy of, if it was copied out of another vault; else null.
+    /// The original, if it was copied from another vault; else null.
     origin: Option<OriginJson>,
 }
 
-/// What a snapshot is a copy of.
+/// The original of a copied snapshot.
 #[derive(Serialize)]
 pub struct OriginJson {
     vault: String,
     snapshot: String,
-    /// Something was damaged there when it was copied.
+    /// Whether some of it was damaged there when it was copied.
     partial: bool,
 }
 
@@ -249,7 +249,7 @@ impl<'a> SnapshotJson<'a> {
     }
 }
 
-/// Something that could not be saved as it should be.
+/// A file that could not be saved properly.
 #[derive(Serialize)]
 pub struct SkippedJson<'a> {
     path: Name<'a>,
@@ -279,13 +279,13 @@ pub struct EntryJson<'a> {
     #[serde(serialize_with = "exact")]
     mtime: Time,
     size: u64,
-    /// Of a symbolic link, else null.
+    /// Target of a symbolic link, else null.
     target: Option<Name<'a>>,
     /// Major and minor number of a device, else null.
     device: Option<(u32, u32)>,
-    /// The file changed while it was read.
+    /// Whether the file changed while it was read.
     torn: bool,
-    /// With `ls --digest`: the digest of the content, or of the folder with all below; null if it is not known.
+    /// With `ls --digest`: the digest of the content, or of the folder with everything below it; null if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<serde_json::Value>,
 }
@@ -310,7 +310,7 @@ impl<'a> EntryJson<'a> {
         }
     }
 
-    /// With its digest.
+    /// Adds the digest.
     #[must_use]
     pub fn with_digest(self, digest: Option<[u8; 16]>) -> Self {
         Self { digest: Some(digest.map_or(serde_json::Value::Null, |digest| hex(digest).into())), ..self }
@@ -330,7 +330,7 @@ pub fn kind(kind: FileKind) -> &'static str {
     }
 }
 
-/// Something that could not be restored as it was.
+/// A file that could not be restored as it was.
 #[derive(Serialize)]
 pub struct ProblemJson<'a> {
     path: Name<'a>,
@@ -340,7 +340,7 @@ pub struct ProblemJson<'a> {
 }
 
 impl<'a> ProblemJson<'a> {
-    /// What is wrong with a path, and whether because of damage.
+    /// The problem of a path, and whether damage causes it.
     pub const fn new(path: &'a [u8], what: &'a str, damage: bool) -> Self {
         Self { path: Name(path), what, damage }
     }
@@ -356,20 +356,20 @@ pub struct ChangeJson<'a> {
 }
 
 impl<'a> ChangeJson<'a> {
-    /// What would become of a path.
+    /// The change of a path.
     pub const fn new(change: &'static str, path: &'a [u8], folder: bool) -> Self {
         Self { change, path: Name(path), folder }
     }
 }
 
-/// Something that a restore did not delete.
+/// A file that a restore did not delete.
 #[derive(Serialize)]
 struct KeptJson<'a> {
     path: Name<'a>,
     why: &'static str,
 }
 
-/// What a restore did.
+/// Result of a restore.
 #[derive(Serialize)]
 pub struct RestoreJson<'a> {
     snapshot: String,
@@ -388,14 +388,14 @@ pub struct RestoreJson<'a> {
     deleted: u64,
     /// Newer files that stay as copies.
     copies: u64,
-    /// What the snapshot does not have and that was not deleted.
+    /// Number of files that the snapshot does not have and that were not deleted.
     kept_count: u64,
     /// The first thousand.
     kept: Vec<KeptJson<'a>>,
     problem_count: u64,
     /// The first thousand.
     problems: Vec<ProblemJson<'a>>,
-    /// What a normal user may not do, and how often it was met.
+    /// Properties that a normal user may not set, and the number of files that have them.
     not_permitted: &'a BTreeMap<String, u64>,
 }
 
@@ -428,7 +428,7 @@ impl<'a> RestoreJson<'a> {
     }
 }
 
-/// What `vault list` prints.
+/// The output of `vault list`.
 #[derive(Serialize)]
 pub struct ListJson<'a> {
     vault: String,
@@ -438,7 +438,7 @@ pub struct ListJson<'a> {
     findings: Vec<FindingJson>,
 }
 
-/// A snapshot that has lost something, as far as that is written down.
+/// A snapshot with losses, as far as they are recorded.
 #[derive(Serialize)]
 struct DamagedJson<'a> {
     snapshot: String,
@@ -448,7 +448,7 @@ struct DamagedJson<'a> {
 }
 
 impl<'a> ListJson<'a> {
-    /// These snapshots of a vault, what those of them have lost, and what is known to be wrong.
+    /// These snapshots of a vault, the losses of those among them, and the known findings.
     pub fn new(
         vault: String,
         snapshots: &'a [SnapshotInfo],
@@ -490,7 +490,7 @@ pub struct FindingJson {
 }
 
 impl FindingJson {
-    /// As it is shown.
+    /// The finding as it is shown.
     pub fn new(finding: &KnownFinding) -> Self {
         Self {
             id: finding.id.to_string(),
@@ -514,7 +514,7 @@ impl FindingJson {
     }
 }
 
-/// A version of a path that was searched for.
+/// A version of a path that was found.
 #[derive(Serialize)]
 struct VersionJson<'a> {
     kind: &'static str,
@@ -525,11 +525,11 @@ struct VersionJson<'a> {
     digest: Option<String>,
     /// Newest first.
     snapshots: Vec<String>,
-    /// What these are of.
+    /// Sources of these snapshots.
     sources: Vec<SourceJson<'a>>,
 }
 
-/// What a snapshot is of.
+/// Source and host of a snapshot.
 #[derive(Serialize)]
 struct SourceJson<'a> {
     source: &'a str,
@@ -544,7 +544,7 @@ pub struct MatchJson<'a> {
 }
 
 impl<'a> MatchJson<'a> {
-    /// What was found in these snapshots.
+    /// The versions that were found in these snapshots.
     pub fn new(found: &'a Match, snapshots: &[&'a SnapshotInfo]) -> Self {
         let ids = |version: &Version| version.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect();
         let sources = |version: &Version| {
@@ -564,15 +564,15 @@ impl<'a> MatchJson<'a> {
     }
 }
 
-/// A version of a path over the snapshots.
+/// A version of a path over a run of snapshots.
 #[derive(Serialize)]
 pub struct SpellJson<'a> {
     /// Newest first.
     snapshots: Vec<String>,
-    /// What changed since the version before: `new`, `content`, `metadata`, `kind`, `same` or `gone`; or why nothing is there that may
-    /// not be gone: `left_out`, `unread`, `not_mounted`, `unknown`.
+    /// The change since the version before: `new`, `content`, `metadata`, `kind`, `same` or `gone`; or the reason why
+    /// the path is absent although it may still exist: `left_out`, `unread`, `not_mounted`, `unknown`.
     change: &'static str,
-    /// Null where there was nothing.
+    /// Null if the path is absent.
     entry: Option<EntryJson<'a>>,
     source: &'a str,
     host: &'a str,
@@ -595,7 +595,7 @@ impl<'a> SpellJson<'a> {
     }
 }
 
-/// What changed since the version before: the word for it, and which fields differ.
+/// The change since the version before: its word, and the fields that differ.
 pub fn change_of(before: Option<&Spell>, now: &Spell) -> (&'static str, Vec<&'static str>) {
     match (before.and_then(|spell| spell.entry.as_ref()), now.entry.as_ref()) {
         (_, None) => (now.absence.key(), Vec::new()),
@@ -609,12 +609,12 @@ pub fn change_of(before: Option<&Spell>, now: &Spell) -> (&'static str, Vec<&'st
     }
 }
 
-/// The end of what `vault diff` prints.
+/// The last line of the output of `vault diff`.
 #[derive(Serialize)]
 pub struct SumsJson<'a> {
-    /// How much differs.
+    /// Sums of the differences.
     pub summary: &'a Sums,
-    /// The first of the snapshots that are compared.
+    /// The first of the two compared snapshots.
     pub old: String,
     /// The second one; null for the disk.
     pub new: Option<String>,
@@ -624,16 +624,17 @@ pub struct SumsJson<'a> {
 #[derive(Serialize)]
 pub struct DifferenceJson<'a> {
     path: Name<'a>,
-    /// `added`, `removed`, `content`, `metadata` or `kind`; or why only one has it, with all in it: `left_out`, `unread`, `not_mounted`.
+    /// `added`, `removed`, `content`, `metadata` or `kind`; or the reason why only one has it, with everything in it:
+    /// `left_out`, `unread`, `not_mounted`.
     change: &'static str,
-    /// Names of what differs.
+    /// Names of the fields that differ.
     fields: &'a [&'static str],
     old: Option<EntryJson<'a>>,
     new: Option<EntryJson<'a>>,
 }
 
 impl<'a> DifferenceJson<'a> {
-    /// How a path differs.
+    /// The difference of a path.
     pub fn new(difference: &'a Difference) -> Self {
         let entry = |entry: &'a Option<Entry>| entry.as_ref().map(|entry| EntryJson::new(&difference.path, entry));
         Self {
@@ -666,7 +667,7 @@ impl<'a> SlotsJson<'a> {
     }
 }
 
-/// The word for what a slot is for.
+/// The word for the purpose of a slot.
 pub const fn purpose(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Password => "password",
@@ -684,9 +685,9 @@ pub struct SlotJson<'a> {
     label: &'a str,
     #[serde(serialize_with = "exact")]
     created: Time,
-    /// How many of its copies are whole; there should be two.
+    /// Number of its whole copies; there should be two.
     copies: u64,
-    /// `valid`, `pending` (no record speaks of it), `removed` (and it is there all the same) or `missing`.
+    /// `valid`, `pending` (no record mentions it), `removed` (but still there) or `missing`.
     state: &'static str,
 }
 

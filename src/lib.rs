@@ -1,8 +1,8 @@
 //! Vault: a content-addressed, deduplicating, encrypted archive store for directory trees.
 //!
-//! `SPEC.md` is the law of the byte format, `ARCHITECTURE.md` says what flows where. The modules below are layers: each
-//! uses only those listed before it, and a test enforces it. The library prints nothing and reads neither the clock nor
-//! the environment: what it needs comes in as arguments.
+//! `SPEC.md` defines the byte format; `ARCHITECTURE.md` shows what flows where. The modules below are layers: each uses
+//! only those listed before it, and a test enforces it. The library prints nothing and reads neither the clock nor the
+//! environment: both come in as arguments.
 #![deny(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 pub mod id;

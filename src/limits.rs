@@ -1,4 +1,4 @@
-//! Every bound of the format and of what a reader accepts, in one place (SPEC §2).
+//! Every limit of the format and of its readers, in one place (SPEC §2).
 
 /// Smallest chunk size that may be configured, in bytes.
 pub const CHUNK_MIN_FLOOR: u32 = 256;
@@ -13,12 +13,12 @@ pub const CHUNK_MAX_DEFAULT: u32 = 256 << 10;
 
 /// A segment is closed when its chunks reach this many bytes.
 pub const SEGMENT_TARGET: usize = 2 << 20;
-/// A segment is closed when its chunks will probably be compressed to this many bytes, too: what hardly gets shorter gains
+/// A segment is also closed when its chunks will probably be compressed to this many bytes: incompressible data gains
 /// nothing by being compressed together, and large segments fill packs badly.
 pub const SEGMENT_SEALED_TARGET: usize = 512 << 10;
-/// A segment is closed when it has this many chunks, too: what is known of a chunk takes memory, however small it is.
+/// A segment is also closed when it has this many chunks: each takes memory, however small it is.
 pub const SEGMENT_CHUNKS_TARGET: usize = 1 << 14;
-/// A reader refuses a segment that says it holds more raw bytes than this.
+/// A reader refuses a segment that claims more raw bytes than this.
 pub const SEGMENT_RAW_MAX: usize = 8 << 20;
 /// A reader refuses a segment of more chunks than this.
 pub const SEGMENT_CHUNKS_MAX: usize = 1 << 18;
@@ -31,7 +31,7 @@ pub const PACK_CHUNKS_TARGET: usize = 1 << 16;
 pub const PACK_LEN_MAX: u64 = 256 << 20;
 /// The smallest pack: shorter ones are padded to it.
 pub const PACK_LEN_FLOOR: usize = 64 << 10;
-/// The lengths of packs that are not full differ by no more than this from one to the next.
+/// The lengths of packs that are not full are multiples of steps that are at most this long.
 pub const PADDING_STEP_MAX: usize = 64 << 10;
 /// A reader refuses a pack of more segments than this.
 pub const PACK_SEGMENTS_MAX: usize = 1 << 20;
@@ -40,7 +40,7 @@ pub const PACK_CHUNKS_MAX: usize = 8 << 20;
 /// A reader refuses a sealed footer longer than this.
 pub const FOOTER_LEN_MAX: usize = 192 << 20;
 
-/// The writer puts no more entries into one index object.
+/// The writer puts at most this many entries into one index object.
 pub const INDEX_ENTRIES_MAX: u64 = 1 << 22;
 /// A reader refuses an index object longer than this.
 pub const INDEX_LEN_MAX: u64 = 256 << 20;
@@ -70,18 +70,18 @@ pub const HOLES_INLINE: usize = 1 << 10;
 /// Deepest folder that is read or restored.
 pub const PATH_DEPTH_MAX: usize = 1 << 14;
 
-/// So many bytes may the paths take that a command has to keep at once, with [`PATH_COST`] for each: a vault can name one folder
-/// from many places, and so have far more paths than folders.
+/// Most bytes that the paths kept at once by a command may take, with [`PATH_COST`] for each: a vault can name one
+/// folder from many places, and so have far more paths than folders.
 pub const PATHS_LEN_MAX: u64 = 512 << 20;
-/// What is kept of a path takes so many bytes besides.
+/// Number of bytes that a kept path takes besides its own length.
 pub const PATH_COST: u64 = 64;
 
-/// A longer file in `keys/` is no key slot of any version.
+/// Longest key slot of any version: a longer file in `keys/` is none.
 pub const KEY_SLOT_LEN_MAX: u64 = 64 << 10;
 /// Most key slots in a vault.
 pub const KEY_SLOTS_MAX: usize = 16;
 
-/// The sum of figures that somebody else has written: what does not fit is the highest number.
+/// The sum of numbers that somebody else has written; saturates instead of overflowing.
 pub fn sum_of(figures: impl IntoIterator<Item = u64>) -> u64 {
     figures.into_iter().fold(0, u64::saturating_add)
 }

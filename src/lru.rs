@@ -1,16 +1,16 @@
-//! A map that keeps what was used last, within a bound.
+//! A map that keeps the values used last, within a bound.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-/// Values by key, each with its weight. When they weigh more than the bound, those that were used longest ago go; the one that
-/// was used last always stays.
+/// Values by key, each with its weight. When they exceed the bound, those that were used longest ago are dropped; the
+/// one that was used last always stays.
 #[derive(Debug)]
 pub struct Lru<K, V> {
     values: HashMap<K, Kept<V>>,
-    /// The keys by when they were used last.
+    /// The keys, ordered by their last use.
     by_use: BTreeMap<u64, K>,
-    /// The number of the next use.
+    /// Number of the next use.
     next_use: u64,
     weight: usize,
     max: usize,
@@ -24,7 +24,7 @@ struct Kept<V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
-    /// Keeps values of this weight together.
+    /// A map with this bound for the sum of weights.
     pub fn new(max: usize) -> Self {
         Self { values: HashMap::new(), by_use: BTreeMap::new(), next_use: 0, weight: 0, max }
     }
@@ -34,17 +34,17 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         self.max
     }
 
-    /// Changes the bound. It counts from the next value on.
+    /// Changes the bound, from the next inserted value on.
     pub const fn set_max(&mut self, max: usize) {
         self.max = max;
     }
 
-    /// What all values weigh.
+    /// The sum of all weights.
     pub const fn weight(&self) -> usize {
         self.weight
     }
 
-    /// A value, which counts as used.
+    /// Returns a value and marks it as used.
     pub fn get(&mut self, key: &K) -> Option<V> {
         let kept = self.values.get_mut(key)?;
         if let Some(key) = self.by_use.remove(&kept.used) {
@@ -70,7 +70,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         }
     }
 
-    /// Takes a value out.
+    /// Removes a value.
     pub fn remove(&mut self, key: &K) {
         if let Some(old) = self.values.remove(key) {
             self.by_use.remove(&old.used);
@@ -78,7 +78,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         }
     }
 
-    /// Takes all values out.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.values.clear();
         self.by_use.clear();
@@ -102,7 +102,11 @@ mod tests {
         lru.insert(2, 7, 1);
         assert_eq!((lru.get(&2), lru.weight()), (Some(7), 7));
         lru.insert(9, 9, 100);
-        assert_eq!((lru.get(&9), lru.get(&0), lru.weight()), (Some(9), None, 100), "one stays, whatever it weighs");
+        assert_eq!(
+            (lru.get(&9), lru.get(&0), lru.weight()),
+            (Some(9), None, 100),
+            "one value stays, whatever its weight"
+        );
         lru.clear();
         assert_eq!((lru.get(&9), lru.weight()), (None, 0));
     }

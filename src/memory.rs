@@ -1,51 +1,51 @@
-//! Memory in large pages, where the system has them: what is filled as a whole is there in few steps, instead of a
-//! fault for each 4 KiB. And what happens when there is none.
+//! Memory in large pages, where the system has them, so that filling a large block does not fault for each 4 KiB; and
+//! the handling of lack of memory.
 //!
-//! What needs much is asked for with [`room`], and its lack is an error. For all else the language knows no answer but to abort,
-//! which looks like a defect: a program that has [`Allocator`] ends with words of its own instead. What it stored is as safe then as when it
-//! is killed.
+//! Large amounts are requested with [`room`], which returns an error if there is not enough. For all other requests
+//! Rust can only abort, which looks like a defect: a program with [`Allocator`] prints a message of its own and exits
+//! instead. Stored data is then as safe as after a kill.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::TryReserveError;
 use std::sync::OnceLock;
 
-/// What the program says at its end, and its exit code.
+/// The program's last message, and its exit code.
 static LAST_WORDS: OnceLock<(&str, u8)> = OnceLock::new();
 
 thread_local! {
-    /// Whoever asks for memory now has an answer if there is none.
+    /// Whether the present request handles lack of memory itself.
     static IS_ASKED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on the program ends like this when there is no memory.
+/// Makes the program end with this message and exit code when there is no memory.
 pub fn end_without(words: &'static str, code: u8) {
     let _ = LAST_WORDS.set((words, code)); // the first words count
 }
 
-/// The system's allocator, for programs that end with words of their own when it has nothing to give.
+/// The system's allocator, for programs that end with a message of their own when memory runs out.
 #[derive(Debug, Clone, Copy)]
 pub struct Allocator;
 
-// SAFETY: all is left to the system's allocator; what it gives is handed on as it is.
+// SAFETY: the system's allocator does everything; its results are passed on unchanged.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps to the same rules.
+        // SAFETY: the caller keeps the same rules.
         given(unsafe { System.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps to the same rules.
+        // SAFETY: the caller keeps the same rules.
         given(unsafe { System.alloc_zeroed(layout) })
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps to the same rules.
+        // SAFETY: the caller keeps the same rules.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps to the same rules.
+        // SAFETY: the caller keeps the same rules.
         given(unsafe { System.realloc(memory, layout, size) })
     }
 }
@@ -57,18 +57,18 @@ fn given(memory: *mut u8) -> *mut u8 {
     memory
 }
 
-/// Ends the program at once, by nothing that needs memory. Without words it aborts, as ever.
+/// Ends the program at once, without allocating. Aborts as usual if no message was set.
 #[cfg(unix)]
 #[cold]
 fn end() {
     let Some((words, code)) = LAST_WORDS.get() else { return };
-    // SAFETY: the range is that of a text that lasts. Where nobody listens, the exit code still speaks.
+    // SAFETY: the range is that of a static text. If nobody reads it, there is still the exit code.
     unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
-    // SAFETY: this runs no code of ours any more.
+    // SAFETY: no more code of ours runs after this.
     unsafe { libc::_exit(i32::from(*code)) }
 }
 
-/// Elsewhere it aborts.
+/// On other systems the program aborts.
 #[cfg(not(unix))]
 fn end() {}
 
@@ -87,16 +87,16 @@ pub fn room<T>(len: usize) -> Result<Vec<T>, TryReserveError> {
     Ok(room)
 }
 
-/// Only a hint: where it fails, the pages are small.
+/// Requests large pages. Only a hint: if it fails, the pages are small.
 #[cfg(target_os = "linux")]
 fn in_large_pages<T>(room: &mut [T]) {
-    // Bounds of pages of any size that there is today; what is outside of them stays as it is.
+    // Large enough for all page sizes of today; memory outside these bounds stays as it is.
     const PAGE: usize = 64 << 10;
     let bounds = room.as_mut_ptr_range();
     let start = bounds.start.addr().next_multiple_of(PAGE);
     let len = (bounds.end.addr() / PAGE * PAGE).saturating_sub(start);
     let first = bounds.start.cast::<libc::c_void>().with_addr(start);
-    // SAFETY: the range lies within memory that is borrowed, and its content does not change.
+    // SAFETY: the range is within borrowed memory, and its content does not change.
     unsafe { libc::madvise(first, len, libc::MADV_HUGEPAGE) };
 }
 

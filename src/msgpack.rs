@@ -7,9 +7,9 @@ use std::io::Cursor;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// How deep values may lie inside each other.
+/// Deepest nesting of values.
 const DEPTH_MAX: usize = 16;
-/// A key that begins with this means that whoever does not know it must not act as if it were not there.
+/// A key that begins with this is critical: a reader that does not know it must not ignore it.
 const CRITICAL: char = '!';
 /// Up to this many keys of one map are compared one by one.
 const FEW_KEYS: usize = 24;
@@ -25,7 +25,7 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// Decodes a value that must fill `bytes` exactly. Unknown keys are passed over.
+/// Decodes a value that must fill `bytes` exactly. Unknown keys are ignored.
 ///
 /// # Errors
 /// If `bytes` are anything else.
@@ -37,11 +37,11 @@ pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
     if cursor.position() == bytes.len() as u64 { Ok(value) } else { Err("bytes follow its end".to_owned()) }
 }
 
-/// Looks at the keys of all maps in the value that `bytes` begin with. Returns the first critical key. This version of the
+/// Searches the keys of all maps in the first value of `bytes`, and returns the first critical key. This version of the
 /// format defines none, so a value with one was written by a later version.
 ///
 /// # Errors
-/// If a key is no text, or is there twice.
+/// If a key is no text, or occurs twice.
 pub fn critical_key(bytes: &[u8]) -> Result<Option<String>, String> {
     let mut critical = None;
     each_key(bytes, &mut |key| {
@@ -70,7 +70,7 @@ fn each_key(bytes: &[u8], each: &mut dyn FnMut(&str)) -> Result<(), String> {
     Keys(each).deserialize(&mut deserializer).map_err(|error| error.to_string())
 }
 
-/// A map with another value (in msgpack) for a key that it has; all else stays byte for byte.
+/// Replaces the value (in msgpack) of an existing key of a map; everything else stays byte for byte.
 ///
 /// # Errors
 /// If `map` is no map with text keys, or does not have the key.
@@ -98,7 +98,7 @@ pub fn replace_value(map: &[u8], key: &str, value: &[u8]) -> Result<Vec<u8>, Str
     Err(format!("the key {key:?} is not there"))
 }
 
-/// Goes through a value and shows the keys of its maps.
+/// Walks through a value and passes on the keys of its maps.
 struct Keys<'c>(&'c mut dyn FnMut(&str));
 
 impl<'de> DeserializeSeed<'de> for Keys<'_> {
@@ -109,7 +109,7 @@ impl<'de> DeserializeSeed<'de> for Keys<'_> {
     }
 }
 
-/// The keys of one map.
+/// The keys of one map so far.
 #[derive(Default)]
 struct Seen<'de> {
     few: Vec<&'de str>,
@@ -117,7 +117,7 @@ struct Seen<'de> {
 }
 
 impl<'de> Seen<'de> {
-    /// Whether the key is there for the first time.
+    /// Adds a key. Returns whether it is new.
     fn insert(&mut self, key: &'de str) -> bool {
         if self.many.is_empty() && self.few.len() < FEW_KEYS {
             let is_new = !self.few.contains(&key);

@@ -1,19 +1,19 @@
-//! Reading the small files that the program keeps for itself. Whatever lies in their place, nobody waits for ever: a pipe is no
-//! file, and counts as one that cannot be read.
+//! Reads the small files that the program keeps for itself, without ever blocking: anything else in their place, such
+//! as a pipe, counts as a file that cannot be read.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a file for reading. Only a regular file is opened: a pipe in its place would make us wait for ever.
+/// Opens a file for reading. Only a regular file is opened: a pipe in its place would block for ever.
 ///
 /// # Errors
-/// What the system says, and [`io::ErrorKind::InvalidInput`] for what is no regular file.
+/// The error of the system; [`io::ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     open_regular(OpenOptions::new().read(true), path)
 }
 
-/// Opens a file to lock it, and makes it if there is none. Nothing is written.
+/// Opens a file for locking, and creates it if it is missing. Nothing is written.
 ///
 /// # Errors
 /// As [`open`].
@@ -31,7 +31,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a text; one that is no UTF-8 is an error.
+/// Reads a text file, which must be UTF-8.
 ///
 /// # Errors
 /// As [`open`].
@@ -48,7 +48,7 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     match options.open(path) {
         Ok(file) if file.metadata()?.is_file() => Ok(file),
         Ok(_) => Err(no_file()),
-        // A pipe that nobody reads cannot be opened for writing.
+        // A pipe without a reader cannot be opened for writing.
         Err(_) if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) => Err(no_file()),
         Err(error) => Err(error),
     }

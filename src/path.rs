@@ -7,7 +7,7 @@ use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 use crate::limits::NAME_LEN_MAX;
 
-/// Why some bytes cannot be the name of one path component.
+/// Reason why some bytes cannot be the name of one path component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The empty name.
@@ -24,8 +24,8 @@ pub enum NameError {
     TooLong,
 }
 
-/// Whether `name` can be one component of a path on any system this format was made for. What a particular target
-/// system forbids beyond this is checked when it is restored there.
+/// Checks that `name` can be one component of a path on any system that this format is made for. Further restrictions
+/// of a target system are checked when it is restored there.
 pub fn check_name(name: &[u8]) -> Result<(), NameError> {
     match name {
         b"" => Err(NameError::Empty),
@@ -36,19 +36,19 @@ pub fn check_name(name: &[u8]) -> Result<(), NameError> {
     }
 }
 
-/// The components of a `/`-separated path inside a snapshot; empty ones and `.` are passed over.
+/// The components of a `/`-separated path inside a snapshot; empty ones and `.` are skipped.
 pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 
-/// The bytes of a word or a name that the system gave.
+/// The bytes of a word or a name from the system.
 #[cfg(unix)]
 pub fn from_os(text: &OsStr) -> Vec<u8> {
     std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec()
 }
 
-/// The bytes of a word or a name that the system gave: UTF-8, in which a half of a surrogate pair that stands alone
-/// takes three bytes, so that every name can be brought back.
+/// The bytes of a word or a name from the system: UTF-8, in which an unpaired half of a surrogate pair takes three
+/// bytes, so that every name can be restored.
 #[cfg(not(unix))]
 pub fn from_os(text: &OsStr) -> Vec<u8> {
     #[cfg(windows)]
@@ -57,13 +57,13 @@ pub fn from_os(text: &OsStr) -> Vec<u8> {
     text.to_string_lossy().into_owned().into_bytes()
 }
 
-/// A word or a name as the system wants it; `None` if it can have no such name.
+/// A word or a name in the system's form; `None` if the system cannot have it.
 #[cfg(unix)]
 pub fn to_os(bytes: &[u8]) -> Option<Cow<'_, OsStr>> {
     Some(Cow::Borrowed(std::os::unix::ffi::OsStrExt::from_bytes(bytes)))
 }
 
-/// A word or a name as the system wants it; `None` if it can have no such name.
+/// A word or a name in the system's form; `None` if the system cannot have it.
 #[cfg(not(unix))]
 pub fn to_os(bytes: &[u8]) -> Option<Cow<'_, OsStr>> {
     #[cfg(windows)]
@@ -81,12 +81,12 @@ pub fn from_path(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// A path that was typed, with `/` between its components on every system.
+/// A typed path, with `/` between its components on every system.
 pub fn slashed(text: &str) -> Cow<'_, str> {
     if MAIN_SEPARATOR == '/' { Cow::Borrowed(text) } else { Cow::Owned(text.replace(MAIN_SEPARATOR, "/")) }
 }
 
-/// The path made of these bytes. What this system cannot have in a path is replaced.
+/// The path with these bytes. Characters that this system cannot have in a path are replaced.
 pub fn to_path(bytes: &[u8]) -> Cow<'_, Path> {
     match to_os(bytes) {
         Some(Cow::Borrowed(text)) => Cow::Borrowed(Path::new(text)),
@@ -95,8 +95,8 @@ pub fn to_path(bytes: &[u8]) -> Cow<'_, Path> {
     }
 }
 
-/// A path as people write it: Windows has a second way for paths of any length (`\\?\C:\...`), which it also uses for
-/// the path that a folder really has.
+/// A path in the form that people write: Windows has a second form for paths of any length (`\\?\C:\...`), which it
+/// also uses for the real path of a folder.
 pub fn plain(path: PathBuf) -> PathBuf {
     #[cfg(windows)]
     if let Some(text) = path.to_str().filter(|text| text.len() < wide::PLAIN_LEN_MAX)
@@ -112,14 +112,15 @@ pub fn plain(path: PathBuf) -> PathBuf {
     path
 }
 
-/// Names of 16-bit units, as Windows has them, as bytes.
+/// Converts the 16-bit units of Windows names to bytes and back.
 #[cfg(any(windows, test))]
 mod wide {
-    /// Longer paths are left as they are, in bytes: plain ones would reach the system's limit of 260.
+    /// Longest path in bytes that is converted to the plain form: longer plain ones would reach the system's limit of
+    /// 260.
     #[cfg(windows)]
     pub(super) const PLAIN_LEN_MAX: usize = 200;
 
-    /// UTF-8; a half of a surrogate pair that stands alone is encoded as if it were a character.
+    /// UTF-8; an unpaired half of a surrogate pair is encoded as if it were a character.
     pub(super) fn to_bytes(units: impl Iterator<Item = u16>) -> Vec<u8> {
         let mut bytes = Vec::new();
         for unit in char::decode_utf16(units) {
@@ -134,7 +135,7 @@ mod wide {
         bytes
     }
 
-    /// The opposite; `None` if the bytes are nothing of the kind.
+    /// The reverse of [`to_bytes`]; `None` for other bytes.
     pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Vec<u16>> {
         let mut units = Vec::with_capacity(bytes.len());
         while !bytes.is_empty() {
@@ -155,7 +156,7 @@ mod wide {
     }
 }
 
-/// `parent/name`, or just `name` where the parent is empty.
+/// `parent/name`, or just `name` if the parent is empty.
 pub fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(parent.len() + 1 + name.len());
     path.extend_from_slice(parent);
@@ -190,7 +191,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// What a path inside a snapshot is called in a sentence: the empty one is that of the top.
+/// A path inside a snapshot as named in a sentence; the empty path is that of the top folder.
 pub fn called(path: &[u8]) -> String {
     if path.is_empty() { "the top folder".to_owned() } else { Shown(path).to_string() }
 }

@@ -1,9 +1,9 @@
-//! How the library speaks: counters that anyone may read while work goes on, and messages through a narrow trait. The
-//! library itself prints nothing.
+//! Progress reports of the library: counters that anyone may read while work goes on, and messages through a narrow
+//! trait. The library itself prints nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// What is being done, for the label of a progress bar.
+/// The present step, for the label of a progress bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The catalogue is compared with the store; the goal counts packs and records to read.
@@ -12,7 +12,7 @@ pub enum Phase {
     Snapshot,
     /// The last packs and the record are written.
     Publish,
-    /// Trees are read to find what a command needs.
+    /// Trees are read to find the data that a command needs.
     Plan,
     /// Files are written; the goal is exact.
     Restore,
@@ -23,11 +23,11 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them.
+    /// All phases.
     pub const ALL: [Self; 7] =
         [Self::Catalogue, Self::Snapshot, Self::Publish, Self::Plan, Self::Restore, Self::Check, Self::Collect];
 
-    /// The word for it, as in JSON.
+    /// The word for the phase, as in JSON.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Catalogue => "catalogue",
@@ -41,22 +41,22 @@ impl Phase {
     }
 }
 
-/// How far the work is. All counters only grow within one phase.
+/// Progress of the work. All counters only grow within one phase.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Files (of any kind but folders) finished.
+    /// Number of files (of any kind except folders) that are finished.
     pub files: AtomicU64,
-    /// Their sizes, in bytes.
+    /// Sum of their sizes, in bytes.
     pub bytes: AtomicU64,
-    /// Files found unchanged and not opened.
+    /// Number of files that were found unchanged and not opened.
     pub files_unchanged: AtomicU64,
-    /// Bytes read from source files, or from the store.
+    /// Number of bytes read from source files, or from the store.
     pub bytes_read: AtomicU64,
-    /// Bytes added to the store.
+    /// Number of bytes added to the store.
     pub bytes_stored: AtomicU64,
-    /// What `files` is expected to reach, or 0 if not known.
+    /// Expected final value of `files`, or 0 if unknown.
     pub files_goal: AtomicU64,
-    /// What `bytes` is expected to reach, or 0 if not known.
+    /// Expected final value of `bytes`, or 0 if unknown.
     pub bytes_goal: AtomicU64,
 }
 
@@ -67,7 +67,7 @@ impl Counters {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Starts a phase anew with this goal (0 where it is not known).
+    /// Resets the counters for a phase with this goal (0 if unknown).
     pub fn restart(&self, files_goal: u64, bytes_goal: u64) {
         for counter in [&self.files, &self.bytes, &self.files_unchanged, &self.bytes_read, &self.bytes_stored] {
             counter.store(0, Relaxed);
@@ -77,28 +77,29 @@ impl Counters {
     }
 }
 
-/// Where the library reports while it works. Methods may be called from many threads.
+/// Receives reports of the library while it works. Methods may be called from many threads.
 pub trait Progress: Send + Sync {
-    /// Work of this kind begins; the counters have been set for it.
+    /// A phase begins; the counters have been reset for it.
     fn phase(&self, phase: Phase);
 
-    /// Something the user should know, in one or two lines, that does not stop the work.
+    /// A message of one or two lines that the user should see, and that does not stop the work.
     fn warn(&self, message: &str);
 
-    /// A detail for those who asked for more (`-v`).
+    /// A detail for users who asked for more (`-v`).
     fn detail(&self, message: &str);
 
-    /// Whether someone reads details, so that one of each file is worth making.
+    /// Whether someone reads details, so that one for each file is worth making.
     fn wants_details(&self) -> bool {
         false
     }
 
-    /// Whether someone wants to know why as well: why a file counts as new, is written or left, a pack is read, goes or stays (`-vv`).
+    /// Whether someone also wants reasons: why a file counts as new, is written or left alone, or why a pack is read,
+    /// deleted or kept (`-vv`).
     fn wants_reasons(&self) -> bool {
         false
     }
 
-    /// A file that takes long is being read (`Some`), or is done (`None`).
+    /// A large file is being read (`Some`), or is finished (`None`).
     fn long_file(&self, _path: Option<&[u8]>) {}
 
     /// The counters that the work updates.
@@ -108,7 +109,7 @@ pub trait Progress: Send + Sync {
     fn stopped(&self) -> bool;
 }
 
-/// Says nothing; keeps the counters, and can be told to stop.
+/// Reports nothing; keeps the counters, and can be told to stop.
 #[derive(Debug, Default)]
 pub struct Silent {
     counters: Counters,
@@ -138,7 +139,7 @@ impl Progress for Silent {
     }
 }
 
-/// Keeps every message, for tests.
+/// Records every message, for tests.
 #[derive(Debug, Default)]
 pub struct Recorded {
     silent: Silent,
@@ -146,7 +147,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// The messages so far, phases as `phase NAME`, warnings as `warn TEXT`, details as `detail TEXT`.
+    /// The messages so far: phases as `phase NAME`, warnings as `warn TEXT`, details as `detail TEXT`.
     pub fn messages(&self) -> Vec<String> {
         self.messages.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |list| list.clone())
     }
@@ -179,11 +180,11 @@ impl Progress for Recorded {
         self.silent.stopped()
     }
 }
-/// The text of an error without the number that the standard library adds to what the system said: people are told in words.
+/// The text of an error without the number that the standard library appends to the system's message: users get words.
 pub fn plain(error: &(dyn std::error::Error + 'static)) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
-        // Windows ends what it says with a full stop.
+        // Windows ends its messages with a full stop.
         Some(end) if error.is::<std::io::Error>() => text[..end].trim_end_matches('.').to_owned(),
         _ => text,
     }

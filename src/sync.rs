@@ -1,4 +1,4 @@
-//! Locks that outlive a panic, and work that is shared among threads which wait for nothing else.
+//! Locks that outlive a panic, and work that is shared among threads that do nothing else.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,13 +9,13 @@ use std::thread::{Builder, Scope, ScopedJoinHandle, available_parallelism};
 
 use rayon::ThreadPoolBuilder;
 
-/// Locks. A thread that panicked while it had the lock does not matter: the panic itself is what is reported, and what is
-/// behind our locks is never half changed in a way that does harm.
+/// Locks a mutex, even if a thread panicked while it held the lock: the panic itself is reported, and no data behind
+/// our locks is ever left half changed in a harmful way.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a mutex holds that nobody else uses any more.
+/// The content of a mutex that nobody else uses any more.
 pub fn into_inner<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
@@ -30,37 +30,37 @@ pub fn write_lock<T>(shared: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     shared.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many pieces of work are under way whose panics are caught and mended.
+/// Number of pieces of work under way whose panics are caught and handled.
 static CAUGHT: AtomicUsize = AtomicUsize::new(0);
 
-/// Does something that may panic over damage, in a library that we cannot change. Returns `None` then.
+/// Calls a library that may panic over damaged data, and that we cannot change. Returns `None` after a panic.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     CAUGHT.fetch_add(1, Relaxed);
     let done = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.fetch_sub(1, Relaxed);
     match done {
-        // That is no damage.
+        // This is not damage.
         Err(panic) if panic.is::<NoThread>() => resume_unwind(panic),
         done => done.ok(),
     }
 }
 
-/// Does something whose panic must not end what goes on beside it. The panic is said as any other is. Returns `None` then.
+/// Runs work whose panic must not end other work. The panic is reported like any other. Returns `None` after a panic.
 pub fn survive<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// Whether a panic that happens now may be caught and mended, so that it is no fault to report.
+/// Whether a panic at this moment may be caught and handled, so that it is no fault to report.
 pub fn is_caught() -> bool {
     CAUGHT.load(Relaxed) > 0
 }
 
-/// The system gives this process no further thread.
+/// The system provides no further thread to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoThread;
 
-/// Starts a thread that the work cannot do without. Where the system gives none, the work ends as by a panic, which nobody reports as one:
-/// whatever lies between puts in order what it has begun, and whoever runs the work tells what [`NoThread`] means.
+/// Starts a thread that the work cannot do without. If the system provides none, the work unwinds as by a panic that
+/// nobody reports as one: all layers clean up, and the one that runs the work explains [`NoThread`].
 pub fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -68,10 +68,10 @@ pub fn spawn<'scope, T: Send + 'scope>(
     try_spawn(scope, work).unwrap_or_else(|NoThread| resume_unwind(Box::new(NoThread)))
 }
 
-/// Starts a thread beside this one, if the system gives it.
+/// Starts a thread beside this one, if the system provides it.
 ///
 /// # Errors
-/// If it gives none.
+/// If the system provides none.
 pub fn try_spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -79,23 +79,24 @@ pub fn try_spawn<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work).map_err(|_| NoThread)
 }
 
-/// The same, for a thread that outlives whoever starts it.
+/// As [`spawn`], for a thread that outlives its starter.
 pub fn detach(work: impl FnOnce() + Send + 'static) {
     if Builder::new().spawn(work).is_err() {
         resume_unwind(Box::new(NoThread));
     }
 }
 
-/// Starts the threads that all work shares which has no pool of its own: as many as there are processors, or half of those that the system
-/// gives, if it gives fewer, so that some are left for the rest. Once in a program, at its start.
+/// Starts the shared pool of threads for all work without a pool of its own: as many as there are processors, or half
+/// of those that the system provides, if it provides fewer, so that some are left for the rest. Called once, at the
+/// start of the program.
 ///
 /// # Errors
-/// If it gives none.
+/// If the system provides none.
 pub fn start_shared() -> Result<(), NoThread> {
     let wanted = available_parallelism().map_or(1, NonZeroUsize::get);
     let (held, wait) = channel::<()>();
     let wait = Mutex::new(wait);
-    // Each lasts until all have been asked for.
+    // Each thread lasts until all have been requested.
     let given = std::thread::scope(|scope| {
         let others = (0..wanted).map_while(|_| try_spawn(scope, || lock(&wait).recv().is_ok()).ok()).count();
         drop(held);
@@ -105,8 +106,8 @@ pub fn start_shared() -> Result<(), NoThread> {
     ThreadPoolBuilder::new().num_threads(count.max(1)).build_global().map_err(|_| NoThread)
 }
 
-/// Does `count` pieces of work on at most so many threads, this one among them. Unlike those of a pool, they do nothing else
-/// until it is done: so it may be called while something is locked. Returns what came of each piece, in order.
+/// Does `count` pieces of work on at most `threads` threads, including this one. Unlike those of a pool, they do
+/// nothing else until the work is done: so this may be called while a lock is held. Returns the results in order.
 pub fn share<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let take = || {
@@ -120,7 +121,7 @@ pub fn share<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + 
         }
     };
     let mut done = std::thread::scope(|scope| {
-        // As many as there are: this one does what others do not.
+        // As many as there are: this thread does the pieces that others do not.
         let others: Vec<_> = (1..threads.min(count)).map_while(|_| try_spawn(scope, take).ok()).collect();
         let mut done = take();
         for other in others {
@@ -132,10 +133,10 @@ pub fn share<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + 
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// As [`share`], for work that can fail: when a piece has, no further one is begun.
+/// As [`share`], for work that can fail: after a failure no further piece is begun.
 ///
 /// # Errors
-/// The failure of the first piece, in their order, that has failed.
+/// The error of the first failed piece, in their order.
 pub fn try_share<T: Send, E: Send>(
     count: usize,
     threads: usize,
@@ -148,7 +149,7 @@ pub fn try_share<T: Send, E: Send>(
     done.into_iter().flatten().collect()
 }
 
-/// Does two things, together if told so.
+/// Runs two functions, in parallel if `together`.
 pub fn both<A: Send, B>(together: bool, first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
     if !together {
         return (first(), second());
@@ -168,7 +169,7 @@ mod tests {
     fn a_panic_that_is_caught_is_known_as_such() {
         assert_eq!(catch(|| (is_caught(), 1)), Some((true, 1)));
         assert_eq!(catch(|| -> u8 { panic!("damage") }), None);
-        // What was not a fault of the work is none of what was worked on.
+        // A panic for lack of threads is not damage of the data.
         assert!(
             catch_unwind(|| catch(|| -> u8 { resume_unwind(Box::new(NoThread)) }))
                 .is_err_and(|why| why.is::<NoThread>())

@@ -1,5 +1,5 @@
-//! What `vault tag`, `amend` and `rewrite` do in single cases: roots that are meant as a whole, rules that are not known, dates that were
-//! put right, what is left of a secret after a prune.
+//! Single cases of `vault tag`, `amend` and `rewrite`: roots that are meant as a whole, unknown rules, corrected dates,
+//! and the traces of a secret after a prune.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::rewrite::member;
 use crate::support::binary::Desk;
 use crate::support::{RAW, World, copy_folder, now, open_as, options, small_chunks};
 
-/// The vault of a desk, opened by a machine of this name.
+/// The vault of a desk, opened by a machine with this name.
 fn opened(desk: &Desk, machine: &str) -> Vault {
     let store: Arc<dyn Store> = Arc::new(DirStore::open(&desk.path("store")).unwrap());
     open_as(&store, &desk.path(machine), &Secret::raw(&RAW), machine).unwrap()
@@ -62,7 +62,7 @@ fn roots_are_taken_out_by_their_names_and_by_their_paths() {
     let (docs, private, folder) = (at("docs"), at("private"), desk.source().display().to_string());
     desk.ok(&["snapshot", &at("note.txt"), &docs, &private, "--time", "2026-01-01", "--source", "s"]);
     assert_eq!(top(&desk), "docs/\nnote.txt\nprivate/\n");
-    // Relative to the roots nothing is like that.
+    // Relative to the roots nothing matches.
     let said = desk.ok(&["rewrite", "--exclude", "/private", "--exclude", "source/docs", "--yes"]);
     assert!(said.contains("Nothing in these snapshots is like that."), "{said}");
     let said = desk.ok(&["rewrite", "--exclude", "*.txt", "--yes"]);
@@ -73,7 +73,7 @@ fn roots_are_taken_out_by_their_names_and_by_their_paths() {
     let listed = desk.json(&["list"]).remove(0);
     assert_eq!((&listed["snapshots"][0]["files"], &listed["snapshots"][0]["folders"]), (&1.into(), &1.into()));
     assert!(!listed.to_string().contains("private"), "{listed}");
-    // All that is left is meant by a folder above it: that is another command.
+    // The pattern matches a folder above everything that is left: that is another command.
     for args in [["rewrite", "--exclude", &folder, "--yes"], ["rewrite", "--exclude", "docs/", "--yes"]] {
         let said = desk.run(&args);
         assert_eq!(said.code, 3, "{}{}", said.out, said.err);
@@ -83,7 +83,7 @@ fn roots_are_taken_out_by_their_names_and_by_their_paths() {
     let said: Value = serde_json::from_str(&desk.run(&["rewrite", "--exclude", "docs", "-y", "--json"]).out).unwrap();
     assert_eq!((said["whole"].as_array().unwrap().len(), said["changed"].as_array().unwrap().len()), (1, 0));
     assert_eq!(top(&desk), "docs/\n");
-    // What was taken out counts as left out: a restore that deletes does not delete it.
+    // Paths that were taken out count as left out: a restore that deletes does not delete them.
     desk.write("private/b", "other");
     desk.ok(&["restore", "latest", "--in-place", "--delete", "--yes"]);
     assert!(desk.source().join("private/b").exists() && desk.source().join("note.txt").exists());
@@ -185,7 +185,7 @@ fn the_least_secret_is_gone_after_a_prune_that_leaves_nothing() {
     let said = desk.ok(&["rewrite", "--exclude", "/secret", "--yes"]);
     assert!(said.contains("vault prune --max-unused 0%"), "{said}");
     desk.ok(&["prune", "--keep", "9"]);
-    assert!(there(&id, "third"), "so little is left for later: that is why more is needed");
+    assert!(there(&id, "third"), "so little stays for later: that is why the option is needed");
     desk.ok(&["prune", "--keep", "9", "--max-unused", "0%"]);
     assert!(!there(&id, "fourth"));
     desk.ok(&["check", "--read-data"]);
@@ -228,7 +228,7 @@ fn a_date_that_was_put_right_stays_whatever_is_changed_then() {
         change(first, &Change { add_tags: vec![tag.to_owned()], ..Change::default() }, how);
         assert_eq!(order(), expected, "{tag}");
     }
-    // It has that date already.
+    // It already has that date.
     let again = Change { time: Some(day(200)), ..Change::default() };
     assert!(rewrite(&vault, &vault.snapshots(), &again, &how, &Silent::default()).unwrap().replaced.is_empty());
 }
@@ -288,7 +288,7 @@ fn a_folder_that_is_lost_stays_and_all_else_is_taken_out() {
     assert_eq!(said["changed"].as_array().unwrap().len(), 1);
     let shown = |path: &str| desk.ok(&["ls", path, "--state", &state]);
     assert_eq!(shown("latest:source/b"), "keep\n");
-    // Once it is there again, the rest is taken out, too.
+    // Once it is back, the rest is taken out, too.
     fs::rename(desk.path("aside"), &lost).unwrap();
     assert_eq!(shown("latest:source/a"), "keep\nx.tmp\n");
     desk.ok(&["rewrite", "--exclude", "*.tmp", "--yes", "--state", &state]);
@@ -296,7 +296,7 @@ fn a_folder_that_is_lost_stays_and_all_else_is_taken_out() {
     assert!(desk.json(&["find", "*.tmp"]).is_empty());
 }
 
-/// Brings what one folder has and another one lacks.
+/// Copies everything that one folder has and the other lacks.
 fn copy_missing(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap().flatten() {
         let (path, to) = (entry.path(), to.join(entry.file_name()));
@@ -319,13 +319,13 @@ fn what_another_machine_has_put_in_the_place_may_be_on_its_way() {
     let [here, there] = ["store", "there"].map(|name| desk.path(name));
     copy_folder(&here, &there);
     let elsewhere = ["--repo", there.to_str().unwrap(), "--state", "../elsewhere"];
-    // The machines get to know each other: until then nobody relies on what others have put.
+    // The machines get to know each other: before that, none relies on data of the others.
     desk.ok(&[&["snapshot", ".", "--source", "other", "--time", "2026-01-02"][..], &elsewhere].concat());
     copy_missing(&there, &here);
     desk.take("2026-01-03");
     copy_missing(&here, &there);
     desk.ok(&[&["rewrite", "--exclude", "*.tmp", "--yes"][..], &elsewhere].concat());
-    // All but the new listings arrives.
+    // Everything but the new listings arrives.
     let mut folders = vec![there.clone()];
     let mut late = 0;
     while let Some(folder) = folders.pop() {
@@ -349,7 +349,7 @@ fn what_another_machine_has_put_in_the_place_may_be_on_its_way() {
     assert!(said.out.contains("stays as it is, since it has not arrived yet"), "{}", said.out);
 }
 
-/// Wants it to end once records are being put.
+/// Stops the work once records are being put.
 #[derive(Default)]
 struct Impatient {
     silent: Silent,

@@ -1,5 +1,5 @@
-//! Archives: what is exported is unpacked by other programs as it was, what is imported is as it was packed, and what is
-//! cut off, damaged or hostile does no harm.
+//! Archives: other programs unpack exports unchanged, imports match the packed files, and truncated, damaged or hostile
+//! archives do no harm.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use crate::support::binary::{Desk, said};
 use crate::support::model::{assert_same, of_disk};
 use crate::support::source::{Size, bytes, plant, set_mtime, sparse};
 
-/// Whether a program is there; tests that compare with it are passed over where it is not.
+/// Whether a program is installed; tests that compare with it are skipped otherwise.
 fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     found.is_ok_and(|status| status.success())
@@ -30,7 +30,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A source with everything that plants grow, names that do not fit plain headers, and a file of many holes.
+/// A source with all kinds of files, names that do not fit plain headers, and a file of many holes.
 fn rich() -> Desk {
     let desk = Desk::new();
     plant(&desk.source(), 5, Size::Small);
@@ -133,7 +133,7 @@ fn archives_of_all_forms_are_imported_as_they_were_packed() {
             assert_eq!(contents(&back.join("source")), contents(&desk.source()), "{form:?}");
         }
     }
-    // The oldest form has neither long names nor more than it needs.
+    // The oldest form has neither long names nor extra fields.
     fs::create_dir(desk.path("plain")).unwrap();
     fs::write(desk.path("plain/a"), "a").unwrap();
     fs::hard_link(desk.path("plain/a"), desk.path("plain/b")).unwrap();
@@ -165,7 +165,7 @@ fn an_export_can_be_a_part_go_to_standard_output_and_replaces_nothing_unasked() 
     assert_eq!(out.status.code(), Some(0));
     assert!(out.stdout == fs::read(&file).unwrap(), "the same archive on standard output");
     let single = desk.command(&["export", "latest:source/docs/a.txt", "--tar", "-"]).output().unwrap();
-    assert!(single.stdout.windows(7).any(|part| part == b"\0a.txt\0"), "it begins with the last component");
+    assert!(single.stdout.windows(7).any(|part| part == b"\0a.txt\0"), "the name begins with the last component");
     if has("tar") {
         let listed = Command::new("tar").args(["-tf", text(&file)]).output().unwrap();
         assert_eq!(said(&listed).out, "docs/\ndocs/a.txt\ndocs/sub/\ndocs/sub/b.txt\n");
@@ -199,7 +199,7 @@ fn what_is_damaged_is_left_out_and_told() {
         whats[0].starts_with("its content is cut off at 0 bytes") && whats[1].starts_with("it is left out"),
         "{whats:?}"
     );
-    // The archive as such is whole.
+    // The archive itself is whole.
     let imported = desk.json(&["import", "--tar", text(&file), "--source", "rest"]).swap_remove(0);
     assert_eq!(
         (imported["items"][0]["snapshot"]["files"].as_u64(), imported["items"][0]["snapshot"]["verdict"].as_str()),
@@ -260,7 +260,7 @@ fn hostile_and_odd_archives_do_no_harm() {
     let paths: Vec<_> =
         skipped["skipped"].as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["../above", "a/../../b", "hard to nothing", "unknown"]);
-    // With a folder less at the front.
+    // With the first folder stripped.
     let less = desk.run(&["import", "--tar", text(&file), "--strip-components", "1", "--source", "less"]);
     assert_eq!(less.code, 3);
     assert_eq!(desk.ok(&["ls", "-R", "latest"]), "implied/\nimplied/file\nx\n");
@@ -294,13 +294,13 @@ fn archives_that_are_cut_off_make_no_snapshot() {
         let writing = std::thread::spawn(move || stdin.write_all(&copy));
         let zipped = child.wait_with_output().unwrap().stdout;
         writing.join().unwrap().unwrap();
-        // All of the archive is there, but not the sum behind it.
+        // The archive is complete, but the checksum after it is missing.
         check("g-2026-01-01.tar.gz", &zipped[..zipped.len() - 6], "gzip failed");
         fs::write(desk.path("h-2026-01-01.tgz"), &zipped).unwrap();
         desk.ok(&["import", "--tar", text(&desk.path("h-2026-01-01.tgz"))]);
         assert!(desk.command(&["cat", "latest:large"]).output().unwrap().stdout == bytes(2, 5 << 20));
     }
-    // Without the mark of the end it may be all; so it is kept, and told.
+    // Without the end mark the archive may be complete, so it is kept, and reported.
     let file = desk.path("i-2026-01-01.tar");
     fs::write(&file, &whole[..whole.len() - 1024]).unwrap();
     let out = desk.run(&["import", "--tar", text(&file)]);

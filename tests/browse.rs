@@ -12,7 +12,7 @@ fn paths(found: &[Value]) -> Vec<&str> {
     found.iter().map(|line| line["path"].as_str().unwrap()).collect()
 }
 
-/// Five snapshots: a letter that changes twice, a folder that comes and goes.
+/// Five snapshots: a letter that changes twice, and a folder that appears and disappears.
 fn letters() -> (Desk, Vec<String>) {
     let desk = Desk::new();
     desk.write("docs/letter.odt", "first");
@@ -43,9 +43,9 @@ fn find_groups_the_versions_of_each_path_by_the_snapshots_that_hold_them() {
     assert_eq!((versions[0]["size"].as_u64(), versions[1]["size"].as_u64()), (Some(14), Some(5)));
     assert_eq!(holders(&versions[0]), [ids[3].clone(), ids[2].clone()]);
     assert_eq!(holders(&versions[1]), [ids[1].clone(), ids[0].clone()]);
-    // A folder is one version, whatever is in it.
+    // A folder is one version, whatever it contains.
     assert_eq!((found[0]["versions"].as_array().unwrap().len(), holders(&found[0]["versions"][0]).len()), (1, 2));
-    // From the index the answer is the same as from the store.
+    // The index gives the same answer as the store.
     assert_eq!(desk.json(&["find", "letter"]), found);
 
     let text = desk.ok(&["find", "letter.odt"]);
@@ -82,17 +82,17 @@ fn find_takes_patterns_and_filters() {
     let refused = desk.run(&["find", "x", "--host", "nobody's"]);
     assert_eq!(refused.code, 1);
     assert!(refused.err.contains("There is: --host "), "{}", refused.err);
-    // What is forgotten is not found any more, and the index goes on.
+    // Forgotten snapshots are not found any more, and the index still works.
     desk.ok(&["forget", &ids[3]]);
     assert_eq!(find(&["letter 2"]), Vec::<String>::new());
 }
 
-/// Of several sources each hit says which it is of; where nothing is found, the nearest name is offered.
+/// With several sources each hit names its source; if nothing is found, the nearest name is offered.
 #[test]
 fn find_names_sources_and_what_may_have_been_meant() {
     let (desk, ids) = letters();
     let one = |of: &str| format!("in {} (2026-01-02 00:00){of}", &ids[1][..8]);
-    assert!(!desk.ok(&["find", "letter.odt", "--long"]).contains(" of "), "there is one source only");
+    assert!(!desk.ok(&["find", "letter.odt", "--long"]).contains(" of "), "there is only one source");
     desk.ok(&["snapshot", "docs", "--source", "another", "--host", "elsewhere", "--time", "2026-01-07"]);
     let text = desk.ok(&["find", "other.txt", "--long"]);
     assert!(text.contains(" of another on elsewhere"), "{text}");
@@ -113,7 +113,7 @@ fn find_names_sources_and_what_may_have_been_meant() {
     assert!(refused.err.contains("Did you mean: vault history source/docs/letter.odt\n"), "{}", refused.err);
 }
 
-/// Each command that takes SNAPSHOT:PATH says which snapshot it looked into, and what may have been meant.
+/// Each command that takes SNAPSHOT:PATH says which snapshot it searched, and suggests what may have been meant.
 #[test]
 fn what_a_snapshot_does_not_have_is_looked_for_nearby() {
     let (desk, ids) = letters();
@@ -144,9 +144,9 @@ fn what_a_snapshot_does_not_have_is_looked_for_nearby() {
     }
     desk.ok(&["snapshot", "photos", "--source", "pics", "--time", "2026-01-07"]);
     let hint = |typed: &str| desk.run(&["ls", typed]).err.lines().last().unwrap().trim().to_owned();
-    // Several names at once, and a name in other letters.
+    // Several names at once, and a name in other letter cases.
     assert_eq!(hint("latest:Source/dcs/othr.txt"), "Did you mean latest:source/docs/other.txt?");
-    // What another snapshot has, of this source or another one.
+    // A path that another snapshot has, of this source or another one.
     let older = hint(&format!("{}:source/letters", &ids[4][..8]));
     let shown = format!("Snapshot {} of 2026-01-04 00:00 (source on ", &ids[3][..8]);
     assert!(
@@ -154,7 +154,7 @@ fn what_a_snapshot_does_not_have_is_looked_for_nearby() {
         "{older}"
     );
     assert!(hint("latest:photso").ends_with("Did you mean latest:photos?"), "{}", hint("latest:photso"));
-    // By the end of its path on the disk, and with a mistake in it.
+    // By the end of its path on the disk, and with a typing mistake.
     let top = desk.source();
     let above = top.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
     let by_end = hint(&format!("latest:{above}/source/docs"));
@@ -195,7 +195,7 @@ fn history_tells_when_a_file_came_changed_and_went() {
     assert!(refused.code == 1 && refused.err.contains("vault find"), "{}", refused.err);
 }
 
-/// Each change of a path, newest first, with how many snapshots have it.
+/// Each change of a path, newest first, with the number of snapshots that have it.
 fn changes(desk: &Desk, path: &str) -> Vec<(String, usize)> {
     let versions = desk.json(&["history", path]);
     let change = |version: &Value| {
@@ -230,7 +230,7 @@ fn what_a_rule_left_out_is_not_gone() {
     assert_eq!(changes(&desk, "goes"), said(&[("gone", 1), ("new", 1)]));
     let text = desk.ok(&["history", "notes.tmp"]);
     assert!(text.contains("left out by a rule") && !text.contains("gone"), "{text}");
-    // Back again, it is compared with what it was before.
+    // When it is back, it is compared with its last version.
     fs::remove_file(desk.source().join("here/.vaultignore")).unwrap();
     fs::remove_file(desk.source().join("notes.tmp")).unwrap();
     desk.write("here/own", "changed");
@@ -239,7 +239,7 @@ fn what_a_rule_left_out_is_not_gone() {
     assert_eq!(changes(&desk, "sub/deep/file"), said(&[("same", 1), ("left_out", 1), ("new", 1)]));
     assert_eq!(changes(&desk, "here/own"), said(&[("content", 1), ("left_out", 1), ("new", 1)]));
     assert!(desk.ok(&["history", "sub/deep/file"]).contains("as before"));
-    // A comparison says the same, of each thing once, in both directions.
+    // A comparison says the same about each path once, in both directions.
     let differences = |args: &[&str]| -> (Vec<(String, String)>, Value) {
         let mut all = desk.json(args);
         let sums = all.pop().unwrap();
@@ -261,7 +261,7 @@ fn what_a_rule_left_out_is_not_gone() {
     let text = desk.ok(&["diff", &first, &second]);
     assert!(text.contains("?  source/sub/deep/  (left out by a rule)") && !text.contains("-  source/sub"), "{text}");
     assert!(text.contains("Left out on one side by a rule: 4 files or folders."), "{text}");
-    // So does a comparison with the disk, of its rules and of the snapshot's.
+    // So does a comparison with the disk, by its rules and by the snapshot's.
     let (told, _) = differences(&["diff", &second, "live"]);
     assert!(told.contains(&out("sub/deep")) && told.contains(&out("here/own")), "{told:?}");
     let (told, _) = differences(&["diff", &first, "live", "--exclude", "kept"]);
@@ -383,9 +383,9 @@ fn diff_tells_what_differs_and_how() {
     let below = desk.json(&["diff", &format!("{old}:source/deep"), &new]);
     assert_eq!((below.len(), below[0]["path"].as_str()), (2, Some("source/deep/er/new")));
     let live = desk.json(&["diff", &format!("{old}:source/deep"), "live"]);
-    // What is compared is named at the end.
+    // The compared snapshots are named at the end.
     assert_eq!((&live[0], &live[1]["summary"]), (&below[0], &below[1]["summary"]));
-    // The other way round, and folders of different names.
+    // In the other direction, and folders of different names.
     let back = desk.json(&["diff", &new, &old]);
     assert_eq!(back.last().unwrap()["summary"]["added"], 3);
     let other = desk.json(&["diff", &format!("{old}:source/deep"), &format!("{old}:source/deep/er")]);
@@ -402,14 +402,14 @@ fn the_disk_is_compared_without_reading_what_did_not_change() {
     set_mtime(&desk.source().join("kept"), 1_700_000_000, 0);
     std::thread::sleep(std::time::Duration::from_millis(300)); // so that nothing counts as changed a moment ago
     desk.take("2026-01-01");
-    // The same length and time: only the time of the inode's change tells, and it does.
+    // The same length and time: only the time of the inode's change differs, and that is enough.
     desk.write("secret", "SECRET");
     set_mtime(&path, 1_700_000_000, 0);
     let found = desk.json(&["diff", "latest", "live"]);
     assert_eq!(found[0]["path"], "source/secret");
     assert_eq!(found[0]["fields"][0], "content");
     assert_eq!(found.len(), 2);
-    // Nothing was stored by that.
+    // This stored nothing.
     assert_eq!(desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
     let shown = desk.ok(&["diff", "latest", "live", "--exclude", "secret", "-s"]);
     assert_eq!(shown, "No difference.\nLeft out on one side by a rule: 1 file or folder.\n");
@@ -454,7 +454,7 @@ fn digests_are_equal_for_equal_folders_only() {
     let get = |name: &str| first.iter().find(|(other, _)| other == name).unwrap().1.clone();
     assert_eq!(get("b/"), get("c/"));
     assert!(get("b/") != get("d/") && get("b/") != get("e/") && get("d/") != get("e/"));
-    // Times, owners and permissions do not count, nor where it lies: what is restored has the same digest.
+    // Times, owners, permissions and the place do not count: a restored folder has the same digest.
     desk.ok(&["restore", "latest:source/a", "--to", "back"]);
     set_readonly(&desk.source().join("back/a/folder 0/file 1.bin"), true);
     set_mtime(&desk.source().join("back/a/folder 0"), 5, 5);
@@ -519,7 +519,7 @@ fn a_drill_restores_a_sample_and_remembers_what_came_of_it() {
     desk.take("2026-11-20T12:00");
     let text = |desk: &Desk| desk.run(&["doctor", "--json"]).out;
     assert!(!text(&desk).contains("A restore of"));
-    // A file that has changed since says nothing; so does one that is gone.
+    // A file that has changed since proves nothing; neither does one that is gone.
     desk.write("3", "other");
     std::fs::remove_file(desk.source().join("4")).unwrap();
     let all = &desk.json(&["drill"])[0];
@@ -532,7 +532,7 @@ fn a_drill_restores_a_sample_and_remembers_what_came_of_it() {
     assert!(few["bytes"].as_u64().unwrap() < 1 << 20, "without the long one");
     let none = desk.run(&["drill", "--source", "none", "--host", "none"]);
     assert_eq!((none.code, none.err.contains("no snapshot")), (1, true), "{}", none.err);
-    // A file with other content, but the same size and time, is told.
+    // A file with other content, but the same size and time, is reported.
     let path = desk.source().join("long");
     let time = std::fs::metadata(&path).unwrap().modified().unwrap();
     std::fs::write(&path, bytes(98, 2 << 20)).unwrap();

@@ -1,5 +1,5 @@
-//! What each command costs at a far store, in requests and in round trips, against the table `golden/budgets.txt`: a store counts,
-//! and no clock is needed.
+//! Costs of each command at a far store, in requests and in round trips, against the table `golden/budgets.txt`: a
+//! store counts, and no clock is needed.
 //!
 //! A command opens the vault first. That is a row of its own, and not part of the others.
 
@@ -32,19 +32,19 @@ use vault::vault::Vault;
 use crate::support::source::write;
 use crate::support::{PASSWORD, THREADS, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
 
-/// A row of the table: a command, and what it may cost.
+/// A row of the table: a command, and its highest costs.
 #[derive(Debug)]
 struct Budget {
     command: &'static str,
-    /// Requests at most.
+    /// Most requests.
     requests: usize,
-    /// Round trips at most: requests each of which begins when the one before has ended.
+    /// Most round trips: requests each of which begins when the one before has ended.
     rounds: usize,
-    /// What the requests are.
+    /// The purpose of the requests.
     of: &'static str,
 }
 
-/// The table. A row is `command | requests | round trips | what they are`.
+/// The table. A row is `command | requests | round trips | purpose`.
 fn budgets() -> Vec<Budget> {
     let text: &'static str = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE)).unwrap().leak();
     let rows = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -58,10 +58,10 @@ fn budgets() -> Vec<Budget> {
 
 const TABLE: &str = "tests/golden/budgets.txt";
 
-/// Snapshots that the vault has before most is counted. Each has put a pack, a meta pack and a record.
+/// Number of snapshots in the vault before most commands are counted. Each has put a pack, a meta pack and a record.
 const SNAPSHOTS: usize = 60;
 
-/// A far store that counts, where each request takes its time once the vault is filled.
+/// A far store that counts, and that delays each request once the vault is filled.
 struct Far {
     counting: Arc<CountingStore<MemStore>>,
     sleeping: Arc<SleepingStore>,
@@ -82,7 +82,7 @@ impl Far {
         self.sleeping.clone()
     }
 
-    /// Does something, and notes what it cost.
+    /// Does some work, and notes its costs.
     fn cost<T>(&mut self, command: &'static str, work: impl FnOnce() -> T) -> T {
         self.counting.take();
         self.sleeping.take();
@@ -92,7 +92,7 @@ impl Far {
         done
     }
 
-    /// Everything that does not keep to the table, or is not in it.
+    /// Everything that exceeds the table, or is not in it.
     fn faults(&self) -> Vec<String> {
         let (mut faults, budgets) = (Vec::new(), budgets());
         for (command, (requests, rounds)) in &self.costs {
@@ -240,7 +240,7 @@ fn each_command_keeps_to_its_budget_of_requests() {
     let vault = open();
     far.cost("prune, most of it", || pruned(&vault, 2, 0.0));
 
-    // Another machine stores two files; one of them is found on this one, too.
+    // Another machine stores two files; this machine has one of them as well.
     let other = open_vault(&quick, &folder.path().join("other")).unwrap();
     let elsewhere = folder.path().join("elsewhere");
     for name in ["shared", "their own"] {

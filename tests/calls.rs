@@ -1,9 +1,9 @@
-//! The system refuses a call: each kind of call of each command fails once, with each error that it can have, or is the last one that
-//! the program does. `strace` puts the errors in. Whatever comes of it: nothing that was reported is lost, no success is reported for
-//! what failed, nothing is called damaged afterwards, and the same command succeeds when it is run again.
+//! The system refuses a call: each kind of call of each command fails once, with each error that it can have, or ends
+//! the program. `strace` injects the errors. In every case: nothing that was reported is lost, no success is reported
+//! for failed work, nothing is called damaged afterwards, and the same command succeeds when it is run again.
 //!
-//! Some calls by default; `VAULT_CAMPAIGN=n` makes it n thousand, chosen by `VAULT_SEED`. Skipped where strace cannot follow a
-//! program.
+//! Some calls by default; `VAULT_CAMPAIGN=n` makes it n thousand, chosen by `VAULT_SEED`. Skipped where strace cannot
+//! follow a program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{Rng, Size, bytes, plant};
 use crate::support::{PASSWORD, RAW, campaign, check_all, open_as, scratch};
 
-/// Calls, and the errors that they are made to have. KILL ends the program there.
+/// Calls, and the errors that are injected. KILL ends the program there.
 const CALLS: &[(&str, &[&str])] = &[
     ("openat", &["EMFILE", "EACCES", "EIO", "EINTR", "KILL"]),
     ("read", &["EIO", "EINTR"]),
@@ -57,29 +57,29 @@ const CALLS: &[(&str, &[&str])] = &[
     ("copy_file_range", &["EIO", "ENOSPC"]),
 ];
 
-/// Kinds of calls that belong to no command's work in particular, and that only some systems have.
+/// Kinds of calls that do not belong to any command's own work, and that only some systems have.
 fn traced() -> String {
-    // A mark of interrogation: it need not exist on this machine.
+    // A question mark: the call need not exist on this machine.
     CALLS.iter().map(|(call, _)| format!("?{call}")).collect::<Vec<_>>().join(",")
 }
 
-/// A vault with a past, and what holds of it.
+/// A vault with a past, and the facts that hold for it.
 struct Past {
     desk: Desk,
-    /// What each snapshot must read back as.
+    /// The expected content of each snapshot.
     models: BTreeMap<ObjectName, Model>,
-    /// One that may be forgotten, and one that is kept.
+    /// One snapshot that may be forgotten, and one that is kept.
     first: ObjectName,
     second: ObjectName,
-    /// What the source is now.
+    /// The present content of the source.
     now: Model,
     /// The key slot of the recovery key.
     slot: String,
-    /// What an export, undisturbed, is.
+    /// The export of an undisturbed run.
     archive: Vec<u8>,
 }
 
-/// Folders that every case finds as they were.
+/// Folders that each case finds unchanged.
 const PLACES: [&str; 3] = ["store", "state", "source"];
 
 fn past() -> Past {
@@ -119,7 +119,7 @@ fn keep(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Commands, and which.
+/// Commands with their names.
 const COMMANDS: &[&str] = &[
     "init",
     "snapshot",
@@ -139,7 +139,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 impl Past {
-    /// What is put in and changed by a command is as it was.
+    /// Restores everything that a command reads and changes.
     fn reset(&self) {
         for place in PLACES {
             keep(&self.desk.path(&format!("kept/{place}")), &self.desk.path(place));
@@ -176,7 +176,7 @@ impl Past {
         args
     }
 
-    /// A command under strace, which does as these options say.
+    /// A command under strace with these options.
     fn traced(&self, options: &[String], command: &str) -> Said {
         let args = self.args(command);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -189,7 +189,7 @@ impl Past {
         said(&outer.output().unwrap())
     }
 
-    /// How often each thread does each call, at most.
+    /// Most times that a thread makes each call.
     fn counts(&self, command: &str) -> BTreeMap<String, u64> {
         self.reset();
         let options = ["-e".to_owned(), format!("trace={}", traced())];
@@ -211,7 +211,7 @@ impl Past {
         most
     }
 
-    /// The vault as a machine sees it that knows nothing.
+    /// The vault as seen by a machine that knows nothing.
     fn open(&self, state: &Path) -> Vault {
         let store: Arc<dyn Store> = Arc::new(DirStore::open(&self.desk.path("store")).unwrap());
         open_as(&store, state, &Secret::raw(&RAW), "judge")
@@ -226,7 +226,7 @@ impl Past {
         said(&command.env("VAULT_STATE_DIR", fresh.path()).output().unwrap())
     }
 
-    /// What must be so after a command that was disturbed.
+    /// Facts that must hold after a disturbed command.
     fn judge(&self, command: &str, said: &Said, killed: bool, what: &str) {
         let shown = format!("{what}: {}\n{}{}", said.code, said.out, said.err);
         assert!(!said.err.contains("panicked") && !said.err.contains("this is a bug"), "{shown}");
@@ -262,7 +262,7 @@ impl Past {
             }
             "export" if done => {
                 let written = fs::read(self.desk.path("out.tar")).unwrap();
-                assert!(written == self.archive, "{shown}: the archive is another one");
+                assert!(written == self.archive, "{shown}: the archive differs");
             }
             "key add" | "key passwd" => {
                 let (old, new) = (self.opens(PASSWORD, "store"), self.opens("new", "store"));
@@ -282,12 +282,12 @@ impl Past {
         self.go_on(command, &shown);
     }
 
-    /// Nothing stands in the way any more: the vault is well, and the same command succeeds.
+    /// Without further disturbance the vault is well, and the same command succeeds.
     fn go_on(&self, command: &str, shown: &str) {
         let password = if self.opens(PASSWORD, "store").code == 0 { PASSWORD } else { "new" };
         let run = |args: &[&str]| said(&self.desk.command(args).env("VAULT_PASSWORD", password).output().unwrap());
         let mut check = run(&["check", "--read-data"]);
-        // A slot that is removed and whose file is still there: that is told, and mended by a repair.
+        // A removed slot whose file still exists: that is reported, and a repair fixes it.
         if matches!(command, "key passwd" | "key remove") && check.code == 3 {
             assert!(check.out.contains("was removed"), "{shown}: afterwards check says {}{}", check.out, check.err);
             let repaired = run(&["repair", "--yes", "--quick"]);
@@ -303,7 +303,7 @@ impl Past {
             let _ = fs::remove_dir_all(self.desk.path(place));
         }
         let again = match command {
-            // Whatever is left of it is taken up, or was whole already.
+            // Whatever is left of it is reused, or was already whole.
             "init" => {
                 let made = self.opens(PASSWORD, "other");
                 if made.code == 0 {
@@ -327,7 +327,7 @@ impl Past {
     }
 }
 
-/// Whether strace can put errors into a program here.
+/// Whether strace can inject errors into a program here.
 fn can_trace() -> Result<(), String> {
     let run = |args: &[&str]| Command::new("strace").args(args).stdin(Stdio::null()).output();
     match run(&["-f", "-qq", "-o", "/dev/null", "-e", "inject=getppid:error=EIO:when=1", "true"]) {
@@ -362,7 +362,7 @@ fn a_call_that_the_system_refuses_loses_nothing_and_is_never_called_success() {
         let kinds: BTreeSet<(&str, &str)> = cases.iter().map(|(call, error, _)| (*call, *error)).collect();
         let kinds: Vec<_> = kinds.into_iter().collect();
         for _ in 0..per_command.min(cases.len() as u64) {
-            // Rare kinds of calls as often as those that come in hundreds.
+            // Rare kinds of calls are chosen as often as those that occur in hundreds.
             let kind = kinds[rng.below(kinds.len() as u64) as usize];
             let of_kind: Vec<_> = cases.iter().filter(|(call, error, _)| (*call, *error) == kind).collect();
             if of_kind.is_empty() {
@@ -380,7 +380,7 @@ fn a_call_that_the_system_refuses_loses_nothing_and_is_never_called_success() {
                 continue;
             }
             assert!(said.code != 124, "{what}: it hangs");
-            // Each is judged, whatever is wrong with others.
+            // Each is judged, even if others fail.
             let judged = catch_unwind(AssertUnwindSafe(|| past.judge(command, &said, error == "KILL", &what)));
             wrong.extend(judged.err().map(|_| what));
             *ends.entry(said.code).or_default() += 1;

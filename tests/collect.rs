@@ -1,8 +1,8 @@
-//! Prune and check against crashes, failing stores and full ones: nothing that is retained is lost, the space is given back
-//! in the end, and damage is found and named.
+//! Prune and check against crashes, failing stores and full ones: no retained data is lost, the space is freed in the
+//! end, and damage is found and named.
 //!
-//! Every write of a prune is cut in turn, and every write of the recovery of a part of these; `VAULT_CAMPAIGN=n` takes all
-//! of them, for n other sources too.
+//! Every write of a prune is cut in turn, and for some of them every write of the recovery; `VAULT_CAMPAIGN=n` takes
+//! all of them, for n other sources too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +31,7 @@ use crate::support::model::Model;
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{THREADS, World, campaign, check_all, copy_folder, now, open_vault, scratch, small_chunks, take};
 
-/// Keeps the last so many, and gives back what that frees.
+/// Keeps the last `keep` snapshots, and frees the space of the others.
 fn run(vault: &Vault, keep: u64, max_unused: f64) -> Result<CollectReport, CollectError> {
     let rules = Rules { last: Some(keep), ..Rules::default() };
     let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
@@ -76,7 +76,7 @@ impl Fixture {
         (Arc::new(FaultyStore::new(MemStore::from_state(self.clean.clone()))), state)
     }
 
-    /// After trouble: the newest snapshot is whole, a prune succeeds, and then only what is needed is left.
+    /// After a failure: the newest snapshot is whole, a prune succeeds, and then only needed data is left.
     fn check_survivor(&self, store: &Arc<FaultyStore<MemStore>>, state: &std::path::Path, least: u64, what: &str) {
         store.heal();
         let shared: Arc<dyn Store> = store.clone();
@@ -86,7 +86,7 @@ impl Fixture {
         check_all(&vault, &self.last);
         assert!(vault.condemned().is_empty(), "{what}: condemned packs are left");
         let left: u64 = pack_bytes(store.inner());
-        assert!(left <= least + least / 4 + (1 << 17), "{what}: {left} bytes are left, {least} would do");
+        assert!(left <= least + least / 4 + (1 << 17), "{what}: {left} bytes are left, {least} are enough");
         drop(vault);
         let elsewhere = scratch();
         let vault = open_vault(&shared, elsewhere.path()).unwrap();
@@ -95,7 +95,7 @@ impl Fixture {
         assert!(!report.is_damaged(), "{what}: {report:?}");
     }
 
-    /// How many bytes of packs a prune that is not disturbed leaves, and how many writes it takes.
+    /// Bytes of packs that an undisturbed prune leaves, and the number of its writes.
     fn undisturbed(&self) -> (u64, u64) {
         let (store, state) = self.copy();
         let shared: Arc<dyn Store> = store.clone();
@@ -130,7 +130,7 @@ fn a_prune_cut_at_any_write_loses_nothing_and_is_finished_by_the_next() {
                 drop(vault);
                 let what = format!("seed {seed}, cut at write {write}, leaving {leaves:?}");
                 cuts += 1;
-                // A part of an object that no store may leave behind can be a record, which may be a snapshot.
+                // A part of an object, which no store may leave behind, can be a record, which may be a snapshot.
                 if leaves != Leaves::Half {
                     fixture.check_survivor(&store, &state, least, &what);
                 }
@@ -177,7 +177,7 @@ fn an_operation_that_fails_once_in_a_prune_loses_nothing() {
 fn a_full_store_is_pruned_as_long_as_records_fit() {
     let mut fixture = fixture(9);
     let source = fixture.world.source();
-    // The packs of the second snapshot and the third hold nothing that the new source has.
+    // The packs of the second and third snapshots have no data of the new source.
     fs::remove_dir_all(&source).unwrap();
     plant(&source, 10, Size::Tiny);
     let newest = fixture.world.take();
@@ -188,12 +188,12 @@ fn a_full_store_is_pruned_as_long_as_records_fit() {
     // Records fit, packs do not.
     store.add(Fault::FullAfter(20_000));
     let _ = run(&vault, 1, 0.0);
-    assert!(pack_bytes(store.inner()) < before, "packs that nobody needs go without any copying");
+    assert!(pack_bytes(store.inner()) < before, "unneeded packs are deleted without copying");
     let last = BTreeMap::from([(newest, fixture.world.expected[&newest].clone())]);
     check_all(&vault, &last);
 }
 
-/// A store of limited size: what is deleted makes room.
+/// A store of limited size: deleting frees room.
 fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
     let filled = inner.clone();
     Arc::new(GatedStore::new(Arc::new(inner.clone()), move |key, len| {
@@ -202,8 +202,8 @@ fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
     }))
 }
 
-/// Every pack that is left holds something that is needed, and no other one fits: it is said how much room would do, and with
-/// that it goes on.
+/// Every remaining pack has needed data, and no other pack fits: the error says how much room is enough, and with that
+/// room the prune continues.
 #[test]
 fn a_store_without_room_says_how_much_would_do() {
     let fixture = fixture(14);
@@ -219,7 +219,7 @@ fn a_store_without_room_says_how_much_would_do() {
     let report = prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
     assert!(report.bytes_moved == 0 && report.bytes_unused > 0, "{report:?}");
     drop(vault);
-    // Records fit, and no pack.
+    // Records fit, but no pack.
     let vault = open_vault(&limited(20_000), &state).unwrap();
     let error = run(&vault, 1, 0.0).unwrap_err();
     let CollectError::NoRoom { room } = error else { panic!("{error}") };
@@ -227,7 +227,7 @@ fn a_store_without_room_says_how_much_would_do() {
     drop(vault);
     check_all(&open_vault(&limited(0), &state).unwrap(), &fixture.last);
     let vault = open_vault(&limited(room), &state).unwrap();
-    // One pack after the other, each of which makes room for the next.
+    // One pack after the other, each of which frees room for the next.
     run(&vault, 1, 0.0).unwrap();
     check_all(&vault, &fixture.last);
     let left = pack_bytes(&inner);
@@ -240,7 +240,7 @@ fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
     let (least, _) = fixture.undisturbed();
     let (_, state) = fixture.copy();
     let inner = MemStore::from_state(fixture.clean.clone());
-    // Far less than all that has to be copied takes.
+    // Far less than the room for everything that must be copied.
     let max = inner.total_len() + 130_000;
     let shared = limited(&inner, max);
     let vault = open_vault(&shared, &state).unwrap();
@@ -266,14 +266,14 @@ fn the_last_word_of_a_client_about_a_pin_counts_whatever_its_clock_says() {
         vault.snapshots()[0].pinned
     };
     assert!(!say(false, 4_000_000_000), "the clock is far ahead");
-    assert!(say(true, 1_000_000_000), "and was set right again");
+    assert!(say(true, 1_000_000_000), "and was corrected");
     assert!(!say(false, 999_999_999));
 }
 
-/// All that is needed is compressed again to weigh what goes.
+/// All needed data is compressed again to estimate the freed space.
 const SAMPLE: Option<Sample> = Some(Sample { bytes: 1 << 30, level: 1 });
 
-/// Bytes of the segments of all packs of a kind; and of the oldest of these, which has so many bytes of segments.
+/// Bytes of the segments of all packs of a kind; and of the oldest pack with that many bytes of segments.
 fn segment_bytes(vault: &Vault, kind: ObjectKind) -> (u64, u64, u64) {
     let packs = vault.catalogue().reader().unwrap().packs().unwrap();
     let packs: Vec<_> = packs.values().filter(|pack| pack.kind == kind).collect();
@@ -290,7 +290,7 @@ fn words(seed: u64, len: usize) -> Vec<u8> {
     text
 }
 
-/// What goes compresses much better than what stays beside it, so its length says little.
+/// The freed data compresses much better than the data beside it, so its length says little.
 #[test]
 fn stats_weigh_what_goes_from_among_other_data() {
     let mut world = World::new(vault::chunk::ChunkParams::default());
@@ -314,21 +314,21 @@ fn stats_weigh_what_goes_from_among_other_data() {
     let before = kinds.map(|kind| segment_bytes(&vault, kind));
     let report = run(&vault, 1, 0.0).unwrap();
     assert!(report.packs_deleted > 0 && report.bytes_stored > 0, "{report:?}");
-    // Packs have padding of a random length, which is taken as it was in the pack from which something goes.
+    // Packs have padding of a random length, which counts as it was in the pack that loses data.
     let freed: u64 = kinds
         .iter()
         .zip(before)
         .map(|(kind, (all, len, own))| (all - segment_bytes(&vault, *kind).0) * len / own)
         .sum();
-    // Which chunks come together in a segment when they are copied is chance: in a vault as small as this one, that counts
-    // for some hundredths. Without weighing, three quarters too much or too little are said.
+    // Which chunks meet in a segment when they are copied is chance: in a vault as small as this one, that makes a few
+    // percent. Without the estimate, the result would be off by three quarters.
     let off = |said: u64| said.abs_diff(freed) * 100 / freed;
     assert!(off(weighed) <= 15, "{weighed} was said, {freed} is freed");
     assert!(off(part) <= 20, "{part} was said by a part of the segments, {freed} is freed");
     assert!(off(reckoned) >= 40, "{reckoned} would be said without weighing, {freed} is freed");
 }
 
-/// What a snapshot holds alone is what forgetting it frees.
+/// The space that a snapshot uses alone is the space that forgetting it frees.
 #[test]
 fn stats_say_what_a_prune_then_frees() {
     let mut world = World::new(vault::chunk::ChunkParams::default());
@@ -360,7 +360,7 @@ fn stats_say_what_a_prune_then_frees() {
     let options =
         CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
     let estimate = prune::estimate(&vault, &decisions, &options, &Silent::default()).unwrap();
-    // Packs that are given up go with their padding, of which a part belongs to what stays.
+    // Condemned packs go with their padding, a part of which belongs to data that stays.
     near(alone(first), estimate.bytes_deleted - estimate.bytes_moved, (estimate.bytes_deleted - alone(first)) / 16);
     let before = pack_bytes(&world.store);
     prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
@@ -384,7 +384,7 @@ fn a_second_prune_has_nothing_to_do_and_touches_nothing() {
     assert_eq!(store.counts().writes, before);
     let report = run(&vault, 0, 0.05).unwrap();
     assert!(report.packs_deleted > 0);
-    assert_eq!(pack_bytes(store.inner()), 0, "with no snapshot nothing is needed");
+    assert_eq!(pack_bytes(store.inner()), 0, "without snapshots nothing is needed");
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn check_finds_every_kind_of_damage_and_names_what_it_hurts() {
             let vault = open_vault(&shared, elsewhere.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
             let report = check_vault(&vault, true);
             let is_last_record = matches!(key, ObjectKey::Named(Kind::Log, _)) && damage == 0;
-            // A last record that is gone leaves no trace for those who never saw it.
+            // A missing last record leaves no trace for machines that never saw it.
             if matches!(key, ObjectKey::Named(Kind::Key, _)) {
                 // The other copy opens the vault as well.
                 assert!(report.is_damaged() || report.has_remarks(), "{what}: {report:?}");
@@ -426,7 +426,7 @@ fn check_finds_every_kind_of_damage_and_names_what_it_hurts() {
     }
 }
 
-/// Two states on one machine's folder: one process snapshots while another prunes.
+/// Two processes with one state folder: one takes snapshots while the other prunes.
 #[test]
 fn snapshots_and_prunes_of_two_processes_at_once_all_succeed() {
     let mut world = World::new(small_chunks());

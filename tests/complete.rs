@@ -1,5 +1,5 @@
-//! What a shell is offered while a line is typed: what the configuration has, and what this machine saw of a vault. Nothing is asked, no
-//! vault is looked at, and nothing is said.
+//! The completions that a shell offers while a line is typed: names from the configuration, and what this machine has
+//! seen of a vault. There is no question, no access to a vault, and no message.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::support::binary::{Desk, Said, said};
 
-/// What is offered for the last word of a line.
+/// The completions of the last word of a line.
 fn offered_by(desk: &Desk, words: &[&str], change: impl Fn(&mut Command)) -> Said {
     let line = [&["--", "vault"][..], words].concat();
     let mut command = desk.command(&line);
@@ -53,7 +53,7 @@ fn snapshots_sources_tags_and_machines_that_were_seen_are_offered() {
     ] {
         let found = offered(&desk, words);
         let expected = ["latest".to_owned(), second.clone(), first[..8].to_owned()];
-        // Options may be offered behind.
+        // Options may follow.
         assert_eq!(found[..3], expected, "{words:?}: {found:?}");
     }
     assert_eq!(offered(&desk, &["ls", &first[..5]]), [&first[..8]]);
@@ -61,13 +61,13 @@ fn snapshots_sources_tags_and_machines_that_were_seen_are_offered() {
     assert_eq!(offered(&desk, &["list", "--host", "else"]), ["elsewhere"]);
     assert_eq!(offered(&desk, &["list", "--tag", ""]), ["good"]);
     assert_eq!(offered(&desk, &["tag", "remove", "g"]), ["good"]);
-    // What was changed or forgotten is offered no more.
+    // Changed or forgotten snapshots are no longer offered.
     desk.ok(&["tag", "add", "old", &first]);
     let found = offered(&desk, &["ls", ""]);
     assert!(!found.contains(&first[..8].to_owned()) && found.len() >= 3, "{found:?}");
     desk.ok(&["forget", &second]);
     assert!(!offered(&desk, &["ls", ""]).contains(&second));
-    // Of another vault nothing is known, nor where the state is another one.
+    // Nothing is known of another vault, nor with another state folder.
     let store = desk.path("store");
     let none = |words: &[&str]| offered(&desk, words).iter().all(|word| word.starts_with('-'));
     assert!(none(&["--repo", "nowhere", "ls", ""]) && none(&["ls", "-r", "/", ""]));
@@ -101,8 +101,8 @@ fn what_the_configuration_has_is_offered() {
     // A far vault is not asked.
     let begun = Instant::now();
     assert!(offered(&["--repo", "nas", "ls", ""]).is_empty());
-    assert!(begun.elapsed().as_secs() < 5, "nobody was waited for");
-    // A mistake in it is nothing that belongs into the line.
+    assert!(begun.elapsed().as_secs() < 5, "it did not wait");
+    // A mistake in the configuration prints nothing into the line.
     fs::write(&config, "[sources\n").unwrap();
     assert!(offered(&["run", ""]).is_empty());
 }

@@ -1,5 +1,5 @@
-//! Snapshots that are copied into another vault: what reads back there, what is read and stored for it, and what becomes of a copy
-//! that is interrupted, or that is made of a damaged vault.
+//! Copying snapshots into another vault: the content that reads back there, the data that is read and stored for it,
+//! and copies that are interrupted or made from a damaged vault.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ fn copy_all(from: &Vault, to: &Vault) -> Result<CopyReport, CopyError> {
 fn world(seed: u64) -> World {
     let mut world = World::new(small_chunks());
     plant(&world.source(), seed, Size::Tiny);
-    // Longer than what is read in one piece.
+    // Longer than one read.
     fs::write(world.source().join("large"), bytes(seed + 2, 1_200_000)).unwrap();
     take_three(&mut world, seed);
     world
@@ -69,7 +69,7 @@ fn take_three(world: &mut World, seed: u64) {
     }
 }
 
-/// Every snapshot of `to` reads back as what it is a copy of; all are there, and nothing is damaged.
+/// Every snapshot of `to` reads back as its original; all are there, and nothing is damaged.
 #[track_caller]
 fn check_copies(from: &World, to: &Vault) {
     let mut there: BTreeMap<ObjectName, Model> = BTreeMap::new();
@@ -78,7 +78,7 @@ fn check_copies(from: &World, to: &Vault) {
         assert!(!origin.partial && origin.vault == from.open().id());
         let read = model::of_snapshot(to, &info.body);
         assert!(read.errors.is_empty(), "{:?}", read.errors);
-        assert!(there.insert(origin.snapshot, read.nodes).is_none(), "{} is there twice", origin.snapshot);
+        assert!(there.insert(origin.snapshot, read.nodes).is_none(), "{} exists twice", origin.snapshot);
     }
     assert_eq!(there.len(), from.expected.len());
     for (id, expected) in &from.expected {
@@ -94,7 +94,7 @@ fn check_sound(vault: &Vault) {
     assert!(!report.is_damaged(), "{:?}", report.problems);
 }
 
-/// Another vault, empty, that is made with these sizes of chunks or like a vault.
+/// Another vault, empty, made with these chunk sizes or like another vault.
 fn other(world: &World, params: Option<ChunkParams>) -> MemStore {
     let store = MemStore::new();
     match params {
@@ -130,7 +130,7 @@ fn copies_read_back_as_what_they_are_copies_of() {
         let report = copy_all(&from, &to).unwrap();
         assert_eq!((report.copied.len(), report.there), (3, 0));
         assert!(report.copied.iter().all(|copied| copied.lost.is_empty()));
-        assert_eq!(world.store.objects(), before, "the vault that is copied is only read");
+        assert_eq!(world.store.objects(), before, "the copied vault is only read");
         check_copies(&world, &to);
         assert_eq!(copies(&to), 0, "nothing is stored twice");
         // A snapshot of the same folder, taken there, finds all of it stored.
@@ -139,16 +139,16 @@ fn copies_read_back_as_what_they_are_copies_of() {
         assert_eq!(report.snapshot.bytes_new, 0);
         assert_eq!(report.snapshot.tree, to.snapshots()[2].body.tree, "equal trees have equal ids");
         assert_eq!(to.catalogue().reader().unwrap().place_count(), chunks);
-        // Twice is once: also for a machine that knows nothing, and back again.
+        // Copying twice is copying once: also for a machine that knows nothing, and back again.
         let objects = store.objects();
         let again = copy_all(&from, &to).unwrap();
         assert_eq!((again.copied.len(), again.there, again.bytes_stored), (0, 3, 0));
         let stranger = open_vault(&shared, &world.folder.path().join("stranger")).unwrap();
         assert_eq!(copy_all(&from, &stranger).unwrap().there, 3);
-        assert_eq!(store.objects(), objects, "what is there is passed over");
+        assert_eq!(store.objects(), objects, "existing copies are skipped");
         let back = copy_all(&stranger, &from).unwrap();
-        assert_eq!((back.copied.len(), back.there), (1, 3), "only what was taken there comes here");
-        // By way of a third vault it is still the same snapshot.
+        assert_eq!((back.copied.len(), back.there), (1, 3), "only the snapshot taken there is copied here");
+        // Copied by way of a third vault it is still the same snapshot.
         let third: Arc<dyn Store> = Arc::new(other(&world, Some(larger)));
         let third = open_vault(&third, &world.folder.path().join("third")).unwrap();
         assert_eq!(copy_all(&to, &third).unwrap().copied.len(), 4);
@@ -187,7 +187,7 @@ fn a_later_copy_reads_only_what_is_new() {
     check_copies(&world, &to);
 }
 
-/// Copies are pinned as what they are copies of.
+/// Copies are pinned like their originals.
 #[track_caller]
 fn check_pins(to: &Vault, pinned: &[ObjectName], when: &str) {
     for info in to.snapshots() {
@@ -195,7 +195,7 @@ fn check_pins(to: &Vault, pinned: &[ObjectName], when: &str) {
     }
 }
 
-/// Cut off at every write, and gone on with: nothing is stored twice, and nothing is missing, no pin either.
+/// Interrupted at every write, and continued: nothing is stored twice, and nothing is missing, including pins.
 #[test]
 fn a_copy_that_is_interrupted_goes_on() {
     let mut world = World::new(small_chunks());
@@ -234,7 +234,7 @@ fn a_copy_that_is_interrupted_goes_on() {
     assert!(cut >= 8, "{cut}");
 }
 
-/// Only what is damaged is missing, it is told, and once it is mended the copy is, too.
+/// Only the damaged parts are missing, this is reported, and once they are repaired the copy becomes whole, too.
 #[test]
 fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
     let world = world(50);
@@ -264,7 +264,7 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
             assert!(read.errors.is_empty(), "{:?}", read.errors);
             let expected = &world.expected[&origin.snapshot];
             let is_less = read.nodes.len() < expected.len();
-            assert!(!is_less || origin.partial, "{key}: what is missing is said");
+            assert!(!is_less || origin.partial, "{key}: missing files are reported");
             assert_eq!(origin.partial, info.body.verdict == Verdict::Partial, "{key}");
             for (path, node) in &read.nodes {
                 let mut node = node.clone();
@@ -274,14 +274,14 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
         }
         assert!(report.left.iter().all(|left| left.why == Left::Damaged), "{key}: {:?}", report.left);
         let unreadable = report.left.len();
-        assert_eq!(to.snapshots().len() + unreadable, 3, "{key}: nothing empty stands for what cannot be read");
+        assert_eq!(to.snapshots().len() + unreadable, 3, "{key}: no empty snapshot replaces an unreadable one");
         if lost == 0 && unreadable == 0 {
             nothing += 1;
             check_copies(&world, &to);
             continue;
         }
         partial += 1;
-        // As long as it is damaged, no copy gets better.
+        // While it is damaged, no copy improves.
         let objects = store.objects().len();
         let again = copy_all(&from, &to).unwrap();
         assert!(again.copied.is_empty() && again.still_lacking as usize + again.left.len() > 0, "{key}");
@@ -298,7 +298,7 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
     assert!(partial >= 4, "{partial}");
 }
 
-/// A synced vault with three snapshots, and what each of them must read back as.
+/// A synced vault with three snapshots, and the expected content of each.
 fn synced_world(seed: u64) -> World {
     let mut world = World::new(small_chunks());
     world.store = MemStore::new();
@@ -308,15 +308,15 @@ fn synced_world(seed: u64) -> World {
     world
 }
 
-/// What another machine has put and the sync has not brought yet is waited for: nothing of it is copied in part, and nothing is called
-/// damaged. When it is there, the copy is whole.
+/// Data of another machine that the sync has not brought yet is waited for: nothing of it is copied in part, and
+/// nothing is called damaged. When it has arrived, the copy is whole.
 #[test]
 fn what_has_not_arrived_yet_is_waited_for() {
     let world = synced_world(70);
     let is_pack = |key: &ObjectKey| matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _));
     let (mut late, mut number) = (0, 0);
     for (key, whole) in world.store.objects().into_iter().filter(|(key, _)| is_pack(key)) {
-        // It is not there at all, or only its beginning is.
+        // It is missing, or only its beginning is there.
         for is_begun in [false, true] {
             number += 1;
             let view = world.store.deep_copy();
@@ -348,7 +348,7 @@ fn what_has_not_arrived_yet_is_waited_for() {
         }
     }
     assert!(late >= 6, "{late}");
-    // The machine that put it had all of it: for it, what is gone is lost.
+    // The machine that put it had all of it: for that machine, missing data is lost.
     let shared: Arc<dyn Store> = Arc::new(other(&world, Some(small_chunks())));
     let to = open_vault(&shared, &world.folder.path().join("own")).unwrap();
     let packs: Vec<ObjectKey> = world.store.objects().into_iter().map(|(key, _)| key).collect();
@@ -380,7 +380,7 @@ fn a_snapshot_of_the_future_is_not_copied() {
     assert_eq!(dates(&to), dates(&from));
 }
 
-/// Where only whole ones are wanted, nothing is there of one of which a part is damaged.
+/// If only whole snapshots are wanted, a partly damaged one is not copied at all.
 #[test]
 fn what_is_damaged_in_part_can_be_left_whole() {
     let world = world(90);
@@ -402,7 +402,7 @@ fn what_is_damaged_in_part_can_be_left_whole() {
     assert_eq!(copy_of(&from, &last, &to).map(|info| info.id), report.copied[0].id);
 }
 
-/// Whichever of the two vaults fails is the one that is blamed.
+/// The failing vault is the one that is blamed.
 #[test]
 fn a_failure_is_told_of_the_vault_that_failed() {
     let world = world(95);
@@ -424,7 +424,7 @@ fn a_failure_is_told_of_the_vault_that_failed() {
     assert!(failure.exit == Exit::Unreachable && failure.what.starts_with("the vault that is copied: "), "{failure:?}");
 }
 
-/// Content that was lost in the other vault is stored again, also where the snapshot before relied on it.
+/// Content that was lost in the other vault is stored again, even if the snapshot before relied on it.
 #[test]
 fn what_the_other_vault_has_lost_is_not_relied_on() {
     let mut world = world(60);
@@ -446,7 +446,7 @@ fn what_the_other_vault_has_lost_is_not_relied_on() {
     model::assert_same(&world.expected[&last.body.origin.unwrap().snapshot], &read.nodes, "the last copy");
 }
 
-/// A desk with a second vault of another password.
+/// A desk with a second vault that has another password.
 struct Two {
     desk: Desk,
     to: String,
@@ -510,7 +510,7 @@ fn dates_tags_pins_and_order_are_kept() {
         }
         assert_eq!(here, there);
     }
-    // What rules would keep is the same.
+    // The rules keep the same snapshots.
     let decided = |repo: Option<&str>, list: &[serde_json::Value]| -> Vec<(usize, serde_json::Value)> {
         let mut command = desk.command(&["prune", "--keep-daily", "1", "--dry-run", "--json"]);
         if let Some(repo) = repo {
@@ -526,7 +526,7 @@ fn dates_tags_pins_and_order_are_kept() {
         decisions.into_iter().map(of).collect()
     };
     assert_eq!(decided(None, &here), decided(Some(&two.to), &there));
-    // Rules of what was left out are there: a restore that deletes does not delete what was left out.
+    // The exclusion rules are copied: a restore that deletes does not delete excluded files.
     let last = there.iter().find(|info| info["source"] == "another").unwrap()["id"].as_str().unwrap().to_owned();
     let mut restore = desk.command(&["restore", &last, "--in-place", "--delete", "--yes", "--repo", &two.to]);
     assert!(restore.env("VAULT_PASSWORD", OTHER.1).output().unwrap().status.success());
@@ -543,7 +543,7 @@ fn the_command_copies_what_it_is_told_and_says_so() {
     desk.ok(&["snapshot", ".", "--source", "another", "--time", "2026-01-02T12:00:00Z"]);
     let dry = two.copy(&["copy", "--dry-run"]);
     assert_eq!((dry["copied"].as_array().unwrap().len(), &dry["copied"][0]["snapshot"]), (2, &serde_json::Value::Null));
-    assert!(two.list(Some(&two.to)).is_empty(), "a trial copies nothing");
+    assert!(two.list(Some(&two.to)).is_empty(), "a dry run copies nothing");
     let one = two.copy(&["copy", &first[..8]]);
     assert_eq!((one["copied"].as_array().unwrap().len(), &one["copied"][0]["from"]), (1, &first.clone().into()));
     let other = two.copy(&["copy", "--source", "another"]);
@@ -557,7 +557,7 @@ fn the_command_copies_what_it_is_told_and_says_so() {
     desk.ok(&["copy", "--to", &two.to, "--to-password-file", file]);
     desk.ok(&["copy", "--to", &two.to, "--to-password-command", &command]);
     assert_eq!(desk.run(&["copy", "--to", &two.to]).code, 12);
-    // What cannot be.
+    // Impossible requests.
     let store = desk.path("store");
     assert_eq!(desk.run(&["copy", "--to", store.to_str().unwrap()]).code, 2);
     assert_eq!(two.output(&["copy", "latest:one"]).status.code(), Some(2));
@@ -567,8 +567,8 @@ fn the_command_copies_what_it_is_told_and_says_so() {
     let mirror = desk.path("mirror");
     desk.ok(&["mirror", "--to", mirror.to_str().unwrap()]);
     let said = said(&two.output(&["copy", "--repo", mirror.to_str().unwrap()]));
-    assert!(said.code == 0 && said.out.contains("2 there before"), "a mirror is a vault to copy from: {}", said.err);
-    // A file that is damaged costs the copy that file, and the exit code says so.
+    assert!(said.code == 0 && said.out.contains("2 there before"), "a mirror can be copied from: {}", said.err);
+    // A damaged file is missing in the copy, and the exit code says so.
     desk.write("two", bytes(3, 90_000));
     let before: Vec<_> = packs(&store);
     desk.take("2026-01-03T12:00:00Z");
@@ -588,7 +588,7 @@ fn packs(store: &Path) -> Vec<std::path::PathBuf> {
     folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path())).collect()
 }
 
-/// In words, as a user of a synced folder meets it.
+/// The words that a user of a synced folder sees.
 #[test]
 fn what_has_not_arrived_yet_is_told_with_what_to_do() {
     let two = Two::new();

@@ -1,5 +1,5 @@
-//! Runs that are cut off, and stores that fail: nothing that was reported is lost, nothing is stored twice, the next
-//! snapshot succeeds by itself, and trouble with the store is never taken for trouble with a source file.
+//! Runs that are interrupted, and stores that fail: nothing that was reported is lost, nothing is stored twice, the
+//! next snapshot succeeds by itself, and a failing store is never taken for a failing source file.
 //!
 //! By default one small source and every write; with `VAULT_CAMPAIGN=n` n other sources, and every operation.
 
@@ -25,16 +25,16 @@ use crate::support::{
 struct Fixture {
     world: World,
     clean: MemState,
-    /// What the source is now.
+    /// The present content of the source.
     now: Model,
 }
 
-/// Which run of the vault is disturbed.
+/// The run that is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
-    /// The first one of a new vault.
+    /// The first run of a new vault.
     First,
-    /// One after another.
+    /// A later run.
     Second,
 }
 
@@ -48,7 +48,7 @@ fn fixture(seed: u64, run: Run, large: bool) -> Fixture {
         write(&world.source().join("new"), seed + 2, 150_000);
     }
     if large {
-        // More than a pack, of data that does not compress.
+        // More than one pack, of data that does not compress.
         fs::write(world.source().join("large"), bytes(seed & !1, 40 << 20)).unwrap();
     }
     let now = of_disk(&world.source(), b"top");
@@ -61,7 +61,7 @@ fn fixture(seed: u64, run: Run, large: bool) -> Fixture {
 impl Fixture {
     /// A copy of the store, and this machine's state as it was.
     fn copy(&self) -> (Arc<FaultyStore<MemStore>>, PathBuf) {
-        // The place of the state is a part of who a client is, so it stays.
+        // The place of the state is a part of a client's identity, so it stays.
         let state = self.world.state();
         fs::remove_dir_all(&state).unwrap_or_default();
         let saved = self.world.folder.path().join("saved");
@@ -71,12 +71,12 @@ impl Fixture {
         (Arc::new(FaultyStore::new(MemStore::from_state(self.clean.clone()))), state)
     }
 
-    /// After trouble: everything reported is there, the next snapshot succeeds, nothing is stored twice.
+    /// After a failure: everything reported is there, the next snapshot succeeds, nothing is stored twice.
     fn check_survivor(&self, store: &Arc<FaultyStore<MemStore>>, state: &Path, what: &str) {
         store.heal();
         let vault = open(store, state).unwrap_or_else(|error| panic!("{what}: {error}"));
         check_all(&vault, &self.world.expected);
-        // A record whose acknowledgement was lost may have turned up: then the snapshot is whole.
+        // A record whose acknowledgement was lost may have appeared: then the snapshot is whole.
         for snapshot in vault.snapshots().iter().filter(|snapshot| !self.world.expected.contains_key(&snapshot.id)) {
             let read = of_snapshot(&vault, &snapshot.body);
             assert!(read.errors.is_empty(), "{what}: {:?}", read.errors);
@@ -90,7 +90,7 @@ impl Fixture {
             assert_eq!(vault.chains().clients.len(), 1, "{what}: a client lost itself");
         }
         drop(vault);
-        // What is there is enough for a machine that knows nothing.
+        // The store alone is enough for a machine that knows nothing.
         let elsewhere = scratch();
         let vault = open(store, elsewhere.path()).unwrap();
         check_all(&vault, &self.world.expected);
@@ -110,11 +110,11 @@ fn open(store: &Arc<FaultyStore<MemStore>>, state: &Path) -> Result<Vault, Vault
 fn run(store: &Arc<FaultyStore<MemStore>>, state: &Path, source: &Path) -> Result<(), SnapshotError> {
     let vault = open(store, state)?;
     let report = take(&vault, source)?;
-    assert!(report.skipped.is_empty(), "the store's trouble was taken for the source's: {:?}", report.skipped);
+    assert!(report.skipped.is_empty(), "an error of the store was taken for one of the source: {:?}", report.skipped);
     Ok(())
 }
 
-/// The store's error inside, if it is one.
+/// The error of the store inside, if it is one.
 fn store_error(error: &SnapshotError) -> Option<&StoreError> {
     match error {
         SnapshotError::Vault(
@@ -132,7 +132,7 @@ fn assert_store_error(error: &SnapshotError, what: &str) {
     assert!(store_error(error).is_some(), "{what}: the error should be the store's, but is: {error:?}");
 }
 
-/// Cuts the power at every write of a run in turn. Returns how many runs were cut.
+/// Cuts the power at every write of a run in turn. Returns the number of cut runs.
 fn cut_everywhere(fixture: &Fixture, leaves: Leaves) -> u64 {
     for write in 0.. {
         let what = format!("cut at write {write}, leaving {leaves:?}");
@@ -190,7 +190,7 @@ fn a_run_of_several_packs_cut_at_any_write_uploads_nothing_twice() {
             let put = store.counts().bytes_put;
             fixture.check_survivor(&store, &state, &what);
             let again = store.counts().bytes_put - put;
-            // Only what was not there before, and the padding of the last packs, which is random.
+            // Only new data, and the padding of the last packs, which is random.
             assert!(again + put < whole.bytes_put + whole.bytes_put / 8 + (1 << 18), "{what}: {again} after {put}");
         }
     }
@@ -240,7 +240,7 @@ fn a_full_store_is_said_to_be_full_and_loses_nothing() {
     println!("stores that became full: {full}");
 }
 
-/// Every operation of opening and of the snapshot fails once, with the catalogue warm and without one.
+/// Every operation of opening and of the snapshot fails once, with a warm catalogue and without one.
 #[test]
 fn an_operation_that_fails_once_loses_nothing() {
     let fixture = fixture(5, Run::Second, false);
@@ -270,7 +270,7 @@ fn an_operation_that_fails_once_loses_nothing() {
     println!("operations that failed once: {failed} ended the run, {survived} did not");
 }
 
-/// Like [`Fixture::check_survivor`], but what could not be read once may have been stored again.
+/// As [`Fixture::check_survivor`], but data that could not be read once may have been stored again.
 fn check_after_failure(
     fixture: &Fixture,
     store: &Arc<FaultyStore<MemStore>>,
@@ -322,7 +322,7 @@ fn a_vault_whose_making_was_cut_is_finished_by_whoever_comes_next() {
             match crate::support::open_as(&shared, &world.state(), &secret, "machine") {
                 Ok(vault) => {
                     take(&vault, &world.source()).unwrap();
-                    assert!(store.len(&ObjectKey::Vault).is_ok(), "the VAULT file is there again");
+                    assert!(store.len(&ObjectKey::Vault).is_ok(), "the VAULT file exists again");
                 }
                 Err(VaultError::NoVault { .. }) => {
                     create_vault(store.as_ref(), small_chunks()).unwrap();

@@ -1,9 +1,9 @@
-//! Damage of every sort to every object of a small vault. Whatever is done to the store: never wrong data, never a panic,
-//! and what is wrong is said, with the object's name.
+//! Damage of every sort to every object of a small vault. In every case: never wrong data, never a panic, and the
+//! damage is reported with the object's name.
 //!
 //! By default a few thousand cases, spread over all parts of all objects; with `VAULT_CAMPAIGN=1` one flipped bit in
-//! every byte and every length that an object can be cut to, with `VAULT_CAMPAIGN=2` every bit of a byte at once as well,
-//! with `VAULT_CAMPAIGN=8` each of its bits.
+//! every byte and every length to which an object can be cut, with `VAULT_CAMPAIGN=2` also every byte with all bits
+//! flipped, with `VAULT_CAMPAIGN=8` each of its bits.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,20 +29,20 @@ use crate::support::{
     PASSWORD, RAW, World, campaign, copy_folder, each, now, open_as, open_vault, scratch, small_chunks,
 };
 
-/// A vault that is whole, and all that is known of it.
+/// A whole vault, and everything known about it.
 struct Fixture {
     world: World,
     clean: MemState,
     objects: Vec<(ObjectKey, Bytes)>,
     bodies: BTreeMap<ObjectName, Snapshot>,
-    /// Where the padding of packs begins and ends.
+    /// The range of the padding of packs.
     padding: BTreeMap<ObjectKey, (usize, usize)>,
 }
 
-/// How damage was noticed first.
+/// When damage was first noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Noticed {
-    /// The vault could not be opened, and the error says so.
+    /// The vault could not be opened, and the error says why.
     Refused,
     /// When the vault was opened.
     AtOpen,
@@ -86,7 +86,7 @@ fn fixture() -> Fixture {
     let pin = RecordBody::Pin { snapshots: vec![last], pinned: true };
     vault.publish(pin, now(), None, |_| true, &Silent::default()).unwrap().unwrap();
     let bodies = vault.snapshots().into_iter().map(|snapshot| (snapshot.id, snapshot.body)).collect();
-    // Nothing depends on index objects: `hints` harms them.
+    // Nothing depends on index objects: the tests in `hints` damage them.
     let mut objects = world.store.objects();
     objects.retain(|(key, _)| !matches!(key, ObjectKey::Named(Kind::Index, _)));
     let mut padding = BTreeMap::new();
@@ -104,7 +104,7 @@ fn fixture() -> Fixture {
     let clean = world.store.snapshot();
     let fixture = Fixture { world, clean, objects, bodies, padding };
     let (noticed, vault) = judge(&fixture, &fixture.world.store, &[], &fixture.world.folder.path().join("fresh"));
-    assert_eq!(noticed, Noticed::Never, "a vault that is whole is not complained of");
+    assert_eq!(noticed, Noticed::Never, "a whole vault has no findings");
     assert_eq!(vault.unwrap().snapshots().len(), 3);
     fixture
 }
@@ -115,7 +115,7 @@ fn has_checksum(bytes: &[u8]) -> bool {
 }
 
 /// Opens a store in which `touched` are not as they were put, and reads everything. Panics if anything is read that was
-/// never stored, or if damage is blamed on nothing.
+/// never stored, or if no object is blamed for the damage.
 fn judge(fixture: &Fixture, store: &MemStore, touched: &[ObjectKey], state: &Path) -> (Noticed, Option<Vault>) {
     let shared: Arc<dyn Store> = Arc::new(store.clone());
     let vault = match open_vault(&shared, state) {
@@ -127,17 +127,22 @@ fn judge(fixture: &Fixture, store: &MemStore, touched: &[ObjectKey], state: &Pat
     let names_one = |text: &str| names.iter().any(|name| text.contains(name.as_str()));
     let bad = vault.bad_objects();
     for bad in &bad {
-        assert!(names.contains(&bad.key.to_string()), "{} is whole, but it is said that {}", bad.key, bad.what);
+        assert!(names.contains(&bad.key.to_string()), "{} is whole, but is reported: {}", bad.key, bad.what);
     }
     let mut noticed = if bad.is_empty() && vault.findings().is_empty() { Noticed::Never } else { Noticed::AtOpen };
     let snapshots = vault.snapshots();
     for snapshot in &snapshots {
-        assert_eq!(fixture.bodies.get(&snapshot.id), Some(&snapshot.body), "a record says what was never written");
+        assert_eq!(
+            fixture.bodies.get(&snapshot.id),
+            Some(&snapshot.body),
+            "a record has content that was never written"
+        );
         let read = of_snapshot(&vault, &snapshot.body);
         for (_, error) in &read.errors {
             assert!(error.is_damage(), "{error}");
             let text = error.to_string();
-            // What lies in a pack that cannot be listed is only lost; the pack itself was named when the vault was opened.
+            // Chunks of a pack that cannot be listed are only lost; the pack itself was named when the vault was
+            // opened.
             assert!(names_one(&text) || text.contains("is in no pack"), "{text} names none of {names:?}");
             noticed = noticed.min(Noticed::AtRead);
         }
@@ -157,7 +162,7 @@ fn judge(fixture: &Fixture, store: &MemStore, touched: &[ObjectKey], state: &Pat
     (noticed, Some(vault))
 }
 
-/// Everything that was read is as it was; if nothing failed, everything was read.
+/// Everything that was read is unchanged; if nothing failed, everything was read.
 fn check_nodes(expected: &Model, mut found: Model, is_whole: bool) {
     if is_whole {
         assert_same(expected, &found, "read without an error");
@@ -165,7 +170,7 @@ fn check_nodes(expected: &Model, mut found: Model, is_whole: bool) {
     }
     for (path, node) in &mut found {
         let expected = expected.get(path).unwrap_or_else(|| panic!("{path:?} was never there"));
-        // Where the list of hard links is damaged, the files are single ones.
+        // If the list of hard links is damaged, the files are separate ones.
         node.first_name.clone_from(&expected.first_name);
         assert_eq!(node, expected, "{path:?}");
     }
@@ -195,7 +200,7 @@ fn judge_each<T: Sync>(
     counts.print(what)
 }
 
-/// The bytes of an object that are tried by default: all of its frame, some of its content, few of its padding.
+/// The bytes of an object that are tried by default: all of its frame, some of its content, a few of its padding.
 fn positions(fixture: &Fixture, key: &ObjectKey, len: usize) -> Vec<usize> {
     if campaign() > 0 {
         return (0..len).collect();
@@ -276,18 +281,18 @@ fn objects_cut_short_or_made_longer_are_named() {
     );
 }
 
-/// What is done to whole objects.
+/// Changes of whole objects.
 #[derive(Debug, Clone, Copy)]
 enum Move {
     /// It is gone.
     Removed(ObjectKey),
     /// Two have each other's bytes.
     Swapped(ObjectKey, ObjectKey),
-    /// The first has the bytes of the second as well (an older version of itself, as far as the store can tell).
+    /// The first has the bytes of the second as well (for the store, an older version of itself).
     Replaced(ObjectKey, ObjectKey),
     /// It has another name.
     Renamed(ObjectKey, ObjectKey),
-    /// It is there a second time, under another name.
+    /// It exists a second time, under another name.
     Doubled(ObjectKey, ObjectKey),
     /// It is empty, or all zeros.
     Wiped(ObjectKey, bool),
@@ -374,13 +379,13 @@ fn objects_removed_swapped_renamed_and_doubled_never_give_wrong_data() {
         &cases,
         |store, change| apply(store, *change),
         |change, noticed| match change {
-            // A copy of a key slot under another name, or one copy less, is as good as before; and whoever loses the last
-            // record of the only client, and all that was remembered of it, cannot know that it ever was.
+            // A copy of a key slot under another name, or one copy less, is as good as before. A machine that loses the
+            // last record of the only client, and its memory of it, cannot know that it ever existed.
             Move::Removed(key) if is_slot(key) || is_last(key) => {}
             Move::Renamed(key, name) | Move::Doubled(key, name) if is_slot(key) && is_slot(name) => {}
             Move::Replaced(key, by) if is_slot(key) && is_slot(by) => {}
             Move::Swapped(a, b) if is_slot(a) && is_slot(b) => {}
-            // Nothing lists the packs that there should be, so one that is gone is missed when it is needed.
+            // No list tells which packs should exist, so a missing one is noticed when it is needed.
             Move::Removed(ObjectKey::Named(Kind::Pack | Kind::Meta, _)) => assert_eq!(noticed, Noticed::AtRead),
             _ => assert_eq!(noticed, Noticed::AtOpen, "{change:?}"),
         },
@@ -410,7 +415,7 @@ fn a_warm_catalogue_hides_no_damage_that_matters() {
         fs::remove_dir_all(&state).unwrap();
     });
     counts.print("flips below a warm catalogue");
-    // What the store has lost since is noticed too.
+    // Objects that the store has lost since are noticed too.
     let counts = Counts::default();
     for (number, change) in moves(&fixture.objects).into_iter().enumerate() {
         if !matches!(change, Move::Removed(ObjectKey::Named(Kind::Log | Kind::Pack | Kind::Meta, _))) {
@@ -427,7 +432,7 @@ fn a_warm_catalogue_hides_no_damage_that_matters() {
     counts.print("objects gone below a warm catalogue");
 }
 
-/// Both copies of a slot are damaged: the other slot still opens, and this one says what is wrong.
+/// Both copies of a slot are damaged: the other slot still opens, and this one is reported.
 #[test]
 fn damaged_key_slots_leave_the_other_ways_in() {
     let fixture = fixture();
@@ -463,7 +468,7 @@ fn damaged_key_slots_leave_the_other_ways_in() {
     assert_eq!(opened, refused, "each secret opens while its own slot is whole");
 }
 
-/// A VAULT file that is sound, but of another vault: the key slots know better.
+/// A VAULT file that is sound, but belongs to another vault: the key slots override it.
 #[test]
 fn the_vault_file_of_another_vault_locks_nobody_out() {
     let fixture = fixture();
@@ -476,8 +481,8 @@ fn the_vault_file_of_another_vault_locks_nobody_out() {
     assert_eq!(vault.unwrap().snapshots().len(), 3);
 }
 
-/// The catalogue is a cache that is kept on this machine: a bit that flips in it never becomes wrong data, and what it
-/// breaks is whole again when the vault is opened the next time.
+/// The catalogue is a cache that is kept on this machine: a bit that flips in it never becomes wrong data, and the next
+/// opening of the vault repairs the damage.
 #[test]
 fn a_flipped_bit_in_the_catalogue_gives_no_wrong_data() {
     let fixture = fixture();
@@ -492,7 +497,7 @@ fn a_flipped_bit_in_the_catalogue_gives_no_wrong_data() {
     // A panic is caught below, so wrong data is noted here.
     let wrong = std::sync::Mutex::new(Vec::new());
     let shared: Arc<dyn Store> = Arc::new(MemStore::from_state(fixture.clean.clone()));
-    // Reads everything; says whether all was read. redb may panic on damage, which whoever runs it catches.
+    // Reads everything; returns whether all was read. redb may panic on damage, which the caller catches.
     let is_whole = |at: usize, state: &Path| {
         let read = || {
             let Ok(vault) = open_vault(&shared, state) else { return false };
@@ -527,7 +532,7 @@ fn a_flipped_bit_in_the_catalogue_gives_no_wrong_data() {
         fs::write(state.join(&id).join("catalogue.redb"), bytes).unwrap();
         if !is_whole(*at, &state) {
             disturbed.fetch_add(1, Relaxed);
-            assert!(is_whole(*at, &state), "byte {at}: the catalogue was not built anew");
+            assert!(is_whole(*at, &state), "byte {at}: the catalogue was not rebuilt");
         }
         fs::remove_dir_all(&state).unwrap();
     });

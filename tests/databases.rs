@@ -1,5 +1,5 @@
-//! Databases that are in use are backed up by the commands of the starter configuration, restored, and made again from what was
-//! restored, by the commands of the documents. Where a database is not installed, the test says so.
+//! Databases in use are backed up by the commands of the starter configuration, restored, and rebuilt from the restored
+//! files by the commands of the documents. If a database is not installed, the test says so.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::run::Home;
 
-/// The section of a source as the starter offers it, put in force.
+/// The section of a source that the starter offers, enabled.
 fn offered(starter: &str, source: &str) -> String {
     let head = format!("# [sources.{source}]");
     let section = starter.lines().skip_while(|line| *line != head);
@@ -24,7 +24,7 @@ fn offered(starter: &str, source: &str) -> String {
     lines[..end].join("\n") + "\n"
 }
 
-/// A home with the starter's source of this name, and a vault that is made.
+/// A home with the starter's source of this name, and a new vault.
 fn home(source: &str) -> Home {
     let home = Home::new();
     home.expect(0, &["config", "init"]);
@@ -38,7 +38,7 @@ fn home(source: &str) -> Home {
     home
 }
 
-/// The command of the documents that makes a database of this kind from its dump.
+/// The documented command that rebuilds a database of this kind from its dump.
 fn again(kind: &str, dir: &Path) -> String {
     let documents = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
     let (_, table) = documents.split_once("the database is made again:").unwrap();
@@ -53,7 +53,7 @@ fn vault(home: &Home, around: &[(&str, String)], args: &[&str]) -> (i32, String)
     (output.status.code().unwrap_or(-1), text(&output.stdout) + &text(&output.stderr))
 }
 
-/// A command by the shell, which must succeed.
+/// Runs a shell command, which must succeed.
 #[track_caller]
 fn sh(around: &[(&str, String)], command: &str) -> String {
     let output = Command::new("sh").args(["-ec", command]).envs(around.iter().cloned()).output().unwrap();
@@ -74,7 +74,7 @@ fn assert_no_dump(home: &Home, source: &str) {
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o077, 0);
 }
 
-/// Nothing is backed up where the database cannot be dumped, and that is said.
+/// Nothing is backed up if the database cannot be dumped, and this is reported.
 #[track_caller]
 fn assert_failure_is_told(home: &Home, source: &str, around: &[(&str, String)]) {
     let before = home.json(0, &["list"])["snapshots"].as_array().unwrap().len();
@@ -100,7 +100,7 @@ fn sqlite_is_backed_up_while_it_is_written() {
     );
     let around = [("DB", database.clone()), ("SQL", sql)];
     sh(&around, "sqlite3 \"$DB\" 'PRAGMA journal_mode = WAL;' && sqlite3 \"$DB\" \"$SQL\"");
-    // Another program has it open, with a change that is in force but only in the log, and one that is not in force.
+    // Another program has it open, with a committed change that is only in the log, and an uncommitted one.
     let mut writer =
         Command::new("sqlite3").arg(&database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut typed = writer.stdin.take().unwrap();
@@ -134,13 +134,13 @@ fn sqlite_is_backed_up_while_it_is_written() {
     assert_failure_is_told(&home, "sqlite", &[]);
 }
 
-/// A server that runs in a folder of its own, as a user without rights, and can be reached by a socket in it only.
+/// A server in a folder of its own, as a user without rights, reachable only by a socket in that folder.
 struct Server {
     folder: TempDir,
     child: Child,
-    /// The signal that ends it in good order.
+    /// The signal that shuts it down cleanly.
     signal: Signal,
-    /// What the programs of the database find in their environment.
+    /// The environment for the programs of the database.
     around: Vec<(&'static str, String)>,
 }
 
@@ -151,7 +151,7 @@ impl Drop for Server {
     }
 }
 
-/// A user who may do nothing else.
+/// A user with no other rights.
 const NOBODY: u32 = 65534;
 
 /// Servers of databases do not run as root.
@@ -191,7 +191,7 @@ impl Server {
     }
 }
 
-/// A server of PostgreSQL; `None` where it is not installed.
+/// A server of PostgreSQL; `None` if it is not installed.
 fn postgresql() -> Option<Server> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
@@ -269,7 +269,7 @@ END",
     drop(typed);
     writer.wait().unwrap();
 
-    // The database is lost, and made again.
+    // The database is lost, and rebuilt.
     sh(around, "dropdb shop");
     assert_failure_is_told(&home, "postgresql", around);
     let back = home.path("back");
@@ -279,7 +279,7 @@ END",
     assert!(expected.contains("quotes ' \" \\ and"), "{expected}");
 }
 
-/// A server of MariaDB or MySQL; `None` where it is not installed.
+/// A server of MariaDB or MySQL; `None` if it is not installed.
 fn mysql() -> Option<Server> {
     let server = ["mariadbd", "mysqld"].into_iter().find_map(|name| {
         let places = [found(name), Some(Path::new("/usr/sbin").join(name))];
@@ -307,7 +307,7 @@ fn mysql() -> Option<Server> {
         .stderr(log)
         .spawn()
         .unwrap();
-    // As people give their programs the name and the password.
+    // The usual way to give these programs the name and the password.
     fs::write(folder.path().join(".my.cnf"), format!("[client]\nuser = root\nsocket = {socket}\n")).unwrap();
     let around = vec![("HOME", at(""))];
     Some(Server { folder, child, signal: Signal::TERM, around }.ready("mysqladmin ping"))

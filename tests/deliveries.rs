@@ -1,5 +1,6 @@
-//! Two machines, each with a copy of a store that a sync carries to the other one: late, in any order, and for a while only the first
-//! half of a file under its final name. Also what one of them moves aside, deletes and repairs is carried.
+//! Two machines, each with a copy of a store that a sync carries to the other: late, in any order, and for a while only
+//! the first half of a file under its final name. Files that one of them moves aside, deletes or repairs are carried,
+//! too.
 //!
 //! A few lives by default; `VAULT_CAMPAIGN=n` makes it 20 times n of each kind, from `VAULT_SEED` on.
 
@@ -13,26 +14,26 @@ use crate::support::binary::{Said, said};
 use crate::support::source::{Rng, bytes};
 use crate::support::{PASSWORD, campaign, create_vault, scratch, small_chunks};
 
-/// What is on its way to a machine: the path, and its content if it is not a deletion.
+/// A file on its way to a machine: the path, and its content unless it is a deletion.
 #[derive(Debug)]
 struct Parcel {
     to: usize,
     path: PathBuf,
     content: Option<Vec<u8>>,
-    /// How much of it has arrived.
+    /// Number of bytes that have arrived.
     is_half: bool,
 }
 
 /// Two machines, and a sync between them.
 struct Pair {
     folder: tempfile::TempDir,
-    /// What the sync last saw of each copy: path, length and time of each file.
+    /// Each copy as the sync last saw it: path, length and time of each file.
     seen: [BTreeMap<PathBuf, (u64, std::time::SystemTime)>; 2],
     underway: Vec<Parcel>,
     rng: Rng,
-    /// Snapshots that were reported: of which machine, and what the file in it holds.
+    /// Snapshots that were reported: the machine, and the content of the file in it.
     taken: Vec<(usize, String, Vec<u8>)>,
-    /// What happened.
+    /// The events so far.
     trace: Vec<String>,
 }
 
@@ -97,13 +98,13 @@ impl Pair {
         said
     }
 
-    /// A vault whose password costs little to try, in this machine's copy.
+    /// A vault whose password is cheap to try, in this machine's copy.
     fn init(&mut self, machine: usize) {
         create_vault(&DirStore::create(&self.path(machine, "store")).unwrap(), small_chunks()).unwrap();
         self.ends(machine, &["delivery", "synced"], &[0]);
     }
 
-    /// A snapshot of a file that is new.
+    /// A snapshot of a new file.
     fn take(&mut self, machine: usize, options: &[&str]) {
         let content = bytes(self.rng.next(), 3000 + self.rng.below(60_000) as usize);
         fs::write(self.path(machine, "source/file"), &content).unwrap();
@@ -117,14 +118,14 @@ impl Pair {
         self.taken.push((machine, id.unwrap(), content));
     }
 
-    /// The sync looks at both copies: what is new or gone in one of them gets on its way to the other.
+    /// The sync examines both copies: changes in one of them are sent to the other.
     fn look(&mut self) {
         for from in 0..2 {
             let to = 1 - from;
             let mut there = BTreeMap::new();
             walk(&self.path(from, "store"), Path::new(""), &mut there);
             for (path, state) in &there {
-                // Names with a dot are files that are not finished.
+                // Names with a dot are unfinished files.
                 let is_unfinished = path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
                 if self.seen[from].get(path) == Some(state) || is_unfinished {
                     continue;
@@ -133,14 +134,14 @@ impl Pair {
                 self.underway.push(Parcel { to, path: path.clone(), content: Some(content), is_half: false });
             }
             for path in self.seen[from].keys().filter(|path| !there.contains_key(*path)) {
-                // What is not there and was still on its way here did not go from here.
+                // A file that is missing because it was still on its way here was not deleted here.
                 self.underway.push(Parcel { to, path: path.clone(), content: None, is_half: false });
             }
             self.seen[from] = there;
         }
     }
 
-    /// Something arrives, perhaps only the first half of it.
+    /// A file arrives, perhaps only its first half.
     fn deliver(&mut self) {
         self.look();
         if self.underway.is_empty() {
@@ -159,7 +160,7 @@ impl Pair {
         match content {
             None => drop(fs::remove_file(&at_disk)),
             Some(content) if here.as_ref() == Some(content) => {}
-            // Both have one of that name: the sync puts the other one beside it.
+            // Both have a file of that name: the sync puts the other one beside it.
             Some(content) if here.is_some() && !*is_half => {
                 let conflict = at_disk.with_extension("sync-conflict");
                 fs::write(conflict, content).unwrap();
@@ -175,7 +176,7 @@ impl Pair {
         }
         let path = path.clone();
         self.trace.push(format!("to {to}: {} {}", path.display(), if is_done { "" } else { "(half)" }));
-        // What the sync did itself it does not carry back.
+        // The sync does not carry back its own changes.
         match fs::metadata(&at_disk) {
             Ok(meta) => drop(self.seen[to].insert(path, (meta.len(), meta.modified().unwrap()))),
             Err(_) => drop(self.seen[to].remove(&path)),
@@ -206,7 +207,7 @@ impl Pair {
         found.into_keys().collect()
     }
 
-    /// What both machines reported reads back from a copy.
+    /// The snapshots that both machines reported read back from a copy.
     #[track_caller]
     fn reads_all_back(&mut self, from: usize, password: &str) {
         for of in 0..2 {
@@ -214,7 +215,7 @@ impl Pair {
         }
     }
 
-    /// Every snapshot that a machine reported reads back, from a copy, with further options for its vault.
+    /// Every snapshot that a machine reported reads back from a copy, with further options for its vault.
     #[track_caller]
     fn reads_back(&mut self, from: usize, of: usize, password: &str, options: &[&str]) {
         for (machine, id, content) in self.taken.clone() {
@@ -294,7 +295,7 @@ fn shared(seed: u64) -> Pair {
     pair
 }
 
-/// Halves under final names, while both work.
+/// Half files under final names, while both work.
 fn halves(seed: u64) {
     let mut pair = shared(seed);
     for _ in 0..16 {
@@ -321,7 +322,7 @@ fn what_half_arrives_while_both_work_is_neither_damaged_nor_moved() {
     lives(2).for_each(halves);
 }
 
-/// Each adds a password and removes one that the other one may be removing too.
+/// Each adds a password and removes one that the other may be removing too.
 fn slots(seed: u64) {
     let mut pair = shared(seed);
     let passwords = [PASSWORD, "first", "second"];
@@ -341,7 +342,7 @@ fn slots(seed: u64) {
         pair.ends(0, &["key", "remove", &id, "--yes"], &[0, 3]);
     }
     pair.deliver_all();
-    // Each machine removes some of them, in an order of its own, while the other's word is under way.
+    // Each machine removes some of them, in an order of its own, while the other's records are still on their way.
     for _ in 0..5 {
         let machine = pair.rng.below(2) as usize;
         let id = ids[pair.rng.below(3) as usize].clone();
@@ -376,7 +377,7 @@ fn of_slots_that_both_machines_remove_one_opens_on_both() {
     lives(1).for_each(slots);
 }
 
-/// A pack rots in one copy. What the repair there does is carried to the other one.
+/// A pack rots in one copy. The repair there is carried to the other.
 fn repair_is_carried(seed: u64) {
     let mut pair = shared(seed);
     let whole = |pair: &Pair, machine: usize| {
@@ -393,10 +394,10 @@ fn repair_is_carried(seed: u64) {
     content[sound.len() / 3] ^= 4;
     fs::remove_file(&at).unwrap();
     fs::write(&at, &content).unwrap();
-    // The sync takes rot for nothing: no program wrote.
+    // The sync ignores rot: no program wrote.
     let meta = fs::metadata(&at).unwrap();
     pair.seen[machine].insert(path.clone(), (meta.len(), meta.modified().unwrap()));
-    // That of another machine may look as if it had not wholly arrived.
+    // A pack of another machine may look as if it had not fully arrived.
     pair.ends(machine, &["check", "--read-data"], &[3, 4]);
     let repaired = pair.ends(machine, &["repair", "--yes"], &[0, 3, 4]);
     let moved = !at.exists();
@@ -414,7 +415,7 @@ fn repair_is_carried(seed: u64) {
         }
         return;
     }
-    // Whoever put it moved it aside, and whatever is lost by that is known to both from now on.
+    // The machine that put it moved it aside, and both know the losses from now on.
     let lost = |pair: &mut Pair, from: usize| -> Vec<String> {
         let mut lost = Vec::new();
         for (_, id, content) in pair.taken.clone() {
@@ -436,7 +437,7 @@ fn repair_is_carried(seed: u64) {
         pair.deliver_all();
         pair.run(machine, &["check", "--read-data"]);
     }
-    // Nothing but that pack was moved.
+    // Only that pack was moved.
     let aside = pair.quarantined(machine);
     assert!(aside.len() <= 2, "{aside:?}");
 }

@@ -1,7 +1,7 @@
-//! The vault of SPEC §12.8: it was made once and lies in the repository. This program and the reader in Python must read it as
-//! the text beside it says, now and with every later version.
+//! The vault of SPEC §12.8: it was made once and is kept in the repository. This program and the reader in Python must
+//! read it as the text beside it says, now and in every later version.
 //!
-//! `VAULT_GOLDEN=write` makes it anew, which only a change of the format needs.
+//! `VAULT_GOLDEN=write` makes it again, which only a change of the format needs.
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -35,13 +35,13 @@ fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// Opens the store in this folder, with a state beside it.
+/// Opens the store in this folder, with a state folder beside it.
 fn opened(folder: &Path, machine: &str) -> Vault {
     let store: Arc<dyn Store> = Arc::new(DirStore::open(&folder.join("vault")).unwrap());
     open_as(&store, &folder.join(machine), &Secret::password(PASSWORD), machine).unwrap()
 }
 
-/// A machine that has the vault open, and a clock that says what it is told.
+/// A machine that has the vault open, with an adjustable clock.
 struct Machine {
     vault: Vault,
     source: PathBuf,
@@ -58,7 +58,7 @@ impl Machine {
         fs::write(self.source.join(name), content).unwrap();
     }
 
-    /// Takes a snapshot while the clock says `secs`, of what was there at `given`.
+    /// Takes a snapshot while the clock says `secs`, of the content at `given`.
     fn take(&self, source: &str, secs: i64, given: Option<i64>) -> ObjectName {
         let clock = || Time { secs, nanos: 7 };
         let time = Time { secs: given.unwrap_or(secs), nanos: 0 };
@@ -93,8 +93,8 @@ impl Machine {
     }
 }
 
-/// Makes the vault: two machines, a clock that was wrong twice, a given date, a pin, snapshots that were forgotten and one that
-/// was replaced, a log that was merged, and files of every kind that the format stores in a way of its own.
+/// Makes the vault: two machines, a clock that was wrong twice, a given date, a pin, forgotten snapshots and a replaced
+/// one, a merged log, and files of every kind that the format stores in a special way.
 fn make(folder: &Path) {
     let store = DirStore::create(&folder.join("vault")).unwrap();
     create_vault(&store, ChunkParams::new(256, 512, 2048).unwrap()).unwrap();
@@ -150,7 +150,7 @@ fn make(folder: &Path) {
     assert!(two.prune(DAY_ONE + 12 * DAY).0 > 60, "the log was merged");
     one.take("files", DAY_ONE + 13 * DAY, None);
     two.take("letters", DAY_ONE + 14 * DAY, None);
-    assert!(two.prune(DAY_ONE + 15 * DAY).1 > 60, "what was merged was deleted");
+    assert!(two.prune(DAY_ONE + 15 * DAY).1 > 60, "the merged records were deleted");
     two.take("letters", DAY_ONE + 16 * DAY, None);
 }
 
@@ -158,8 +158,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// What this program reads: a line for each snapshot, in their order: id, effective date, source, files, verdict, digest of
-/// its top folder.
+/// The content as this program reads it: a line for each snapshot, in their order: id, effective date, source, files,
+/// verdict, digest of its top folder.
 fn told(vault: &Vault) -> String {
     let index = Index::new(vault).unwrap();
     let line = |snapshot: &vault::vault::SnapshotInfo| {

@@ -1,4 +1,4 @@
-//! What a restore removes and overwrites, and what it never does: on the program, and on random trees.
+//! Files that a restore removes and overwrites, and those that it never does: with the program, and on random trees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,14 +22,14 @@ use crate::support::source::bytes;
 use crate::support::terminal::{Terminal, can_drive};
 use crate::support::{campaign, create_vault, now, open_vault, options, scratch, small_chunks};
 
-/// How a restore that deletes is asked for.
+/// Arguments of a restore that deletes.
 const DELETE: &[&str] = &["restore", "latest", "--in-place", "--delete", "--yes"];
 
-/// Something mounted, until it is dropped.
+/// A mounted file system, unmounted when this is dropped.
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Mounts with these arguments; `None` where that is not allowed.
+    /// Mounts with these arguments; `None` if that is not allowed.
     pub fn new(args: &[&str], folder: &Path) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
         let mounted = Command::new("mount").args(args).arg(folder).stderr(Stdio::null()).status();
@@ -47,7 +47,7 @@ impl Drop for Mounted {
     }
 }
 
-/// The reason for which each path was kept.
+/// The reason why each path was kept.
 fn kept(desk: &Desk, args: &[&str]) -> BTreeMap<String, String> {
     let report = desk.json(args).pop().unwrap();
     let kept = report["kept"].as_array().unwrap().iter();
@@ -76,7 +76,7 @@ fn the_vault_and_the_state_below_their_source_stay() {
     assert!(done.out.contains("source/d/v: it is the vault itself"), "{}", done.out);
     assert!(done.out.contains("source/st") && !desk.source().join("d/extra").exists());
     assert_eq!(run(&["check"]).code, 0);
-    // Also where the snapshot is older than the vault's place, and a folder that it knows became the vault.
+    // Also if the snapshot is older than the vault's place, and a folder in it became the vault.
     fs::rename(&store, desk.path("store")).unwrap();
     fs::create_dir(&store).unwrap();
     fs::write(store.join("file"), "x").unwrap();
@@ -87,14 +87,14 @@ fn the_vault_and_the_state_below_their_source_stay() {
     let done = said(&desk.command(DELETE).env("VAULT_REPO", &store).output().unwrap());
     assert_eq!(done.code, 3, "{}{}", done.out, done.err);
     assert!(store.join("VAULT").exists() && !store.join("file").exists());
-    // A link to it stays as well, since it is opened through that.
+    // A link to it stays as well, since the vault is opened through it.
     let link = desk.source().join("link");
     symlink(&store, &link).unwrap();
     said(&desk.command(DELETE).env("VAULT_REPO", &link).output().unwrap());
     assert!(link.exists());
 }
 
-/// A disk that is mounted below a source, and then is not: its files are not taken for deleted ones.
+/// A disk that was mounted below a source, and no longer is: its files are not taken for deleted ones.
 #[test]
 fn a_disk_below_a_source_that_is_not_mounted_is_not_taken_for_empty() {
     let desk = Desk::new();
@@ -109,7 +109,8 @@ fn a_disk_below_a_source_that_is_not_mounted_is_not_taken_for_empty() {
         let taken = desk.run(&["snapshot", "."]);
         assert!(taken.code == 3 && taken.err.contains("home/disk: it was a mount point"), "{}{}", taken.out, taken.err);
     }
-    // The last complete snapshot stays, and what lies there later is not deleted because the partial one does not have it.
+    // The last complete snapshot stays, and files that appear there later are not deleted because the partial one does
+    // not have them.
     desk.ok(&["prune", "--keep", "1", "--yes"]);
     desk.ok(&["cat", "latest:source/home/disk/photo"]);
     let listed: serde_json::Value = serde_json::from_str(&desk.run(&["list", "--json"]).out).unwrap();
@@ -121,7 +122,7 @@ fn a_disk_below_a_source_that_is_not_mounted_is_not_taken_for_empty() {
     desk.run(&["restore", id, "--in-place", "--delete", "--yes"]);
     assert!(disk.join("new").exists());
     fs::remove_file(disk.join("new")).unwrap();
-    // With another file system left out, or the change accepted, nothing is odd.
+    // If other file systems are left out, or the change is accepted, there is no warning.
     desk.ok(&["snapshot", ".", "--one-file-system", "--source", "other"]);
     desk.ok(&["snapshot", ".", "--allow-empty"]);
     desk.ok(&["snapshot", "."]);
@@ -131,7 +132,7 @@ fn a_disk_below_a_source_that_is_not_mounted_is_not_taken_for_empty() {
 #[test]
 fn a_removable_disk_that_is_taken_out_is_not_taken_for_deleted() {
     let desk = Desk::new();
-    // Of a user that no system has.
+    // A user who exists on no system.
     let user = Path::new("/media/vault test of removable disks");
     let disk = user.join("disk");
     if fs::create_dir_all(&disk).is_err() {
@@ -148,7 +149,7 @@ fn a_removable_disk_that_is_taken_out_is_not_taken_for_deleted() {
         let taken = take(&[]);
         assert!(taken.code == 3 && taken.err.contains("disk: a disk was mounted here"), "{}{}", taken.out, taken.err);
     }
-    // Those without the disk take no slot.
+    // Snapshots without the disk take no slot.
     desk.ok(&["prune", "--keep", "1", "--yes"]);
     desk.ok(&["cat", "latest:vault test of removable disks/disk/photo", "--source", "disks"]);
     // It comes back, and goes for good.
@@ -178,7 +179,8 @@ fn a_root_that_leads_elsewhere_today_loses_nothing() {
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
     assert!(away.join("of another place").exists() && done.out.contains("a link leads here"), "{}", done.out);
     assert_eq!(fs::read(away.join("a")).unwrap(), b"a");
-    // A source that is named by a link is kept as the folder behind it, and is deleted in as long as the link leads there.
+    // A source that is named by a link is kept as the folder behind it. Files in that folder are deleted as long as the
+    // link leads there.
     desk.ok(&["snapshot", source.to_str().unwrap(), "--source", "link"]);
     fs::write(away.join("new"), "x").unwrap();
     let done = delete(&["--source", "link"]);
@@ -214,10 +216,10 @@ fn folders_of_other_vaults_stay_as_they_are() {
     assert_eq!((text("inner/packs/00/new"), text("other/deep/packs/x")), ("new".to_owned(), "x".to_owned()));
     assert!(!desk.source().join("other/beside").exists());
     assert!(!desk.source().join("inner/keys/removed").exists(), "nothing is added to it");
-    // Into an empty place it comes back whole.
+    // It is restored whole into an empty place.
     desk.ok(&["restore", "latest", "--to", "../back"]);
     assert!(fs::read_to_string(desk.path("back/source/inner/VAULT")).unwrap().ends_with("old"));
-    // A file does not take the place of a folder with a vault in it.
+    // A file does not replace a folder with a vault in it.
     fs::remove_dir_all(desk.source().join("other")).unwrap();
     desk.write("other", "a file");
     desk.take("2026-01-02");
@@ -278,8 +280,8 @@ fn rules_of_today_and_options_of_the_restore_protect_too() {
     let found = kept_with(&desk, 3, &[DELETE, &["--exclude", "*.keep"]].concat());
     let expected = [("gives-way/deep/z.keep", "excluded"), ("x.own", "left-out-today"), ("y.keep", "excluded")];
     assert_eq!(found, reasons(&expected));
-    assert!(desk.source().join("gives-way/other").exists(), "what cannot give way stays as a whole");
-    // The same where it is said in the configuration.
+    assert!(desk.source().join("gives-way/other").exists(), "a folder with something protected in it stays whole");
+    // The same with the options in the configuration.
     desk.write("z.conf", "z");
     let config = format!(
         "[vaults.one]\npath = {:?}\n[sources.source]\npaths = [{:?}]\nexclude = [\"*.conf\"]\n",
@@ -289,13 +291,13 @@ fn rules_of_today_and_options_of_the_restore_protect_too() {
     fs::write(desk.path("own.toml"), config).unwrap();
     let found = kept_with(&desk, 3, &[DELETE, &["--exclude", "*.keep", "--config", "../own.toml"]].concat());
     assert_eq!(found.get("source/z.conf").map(String::as_str), Some("left-out-today"));
-    // A configuration that lies in the source is not deleted.
+    // A configuration in the source is not deleted.
     fs::copy(desk.path("own.toml"), desk.source().join("here.toml")).unwrap();
     let found = kept_with(&desk, 3, &[DELETE, &["--exclude", "*.keep", "--config", "here.toml"]].concat());
     assert_eq!(found.get("source/here.toml").map(String::as_str), Some("configuration"));
 }
 
-/// The same as [`kept`], with this exit code.
+/// As [`kept`], with this exit code.
 #[track_caller]
 fn kept_with(desk: &Desk, code: i32, args: &[&str]) -> BTreeMap<String, String> {
     let said = desk.run(&[args, &["--json"]].concat());
@@ -322,7 +324,7 @@ fn a_snapshot_that_does_not_say_what_it_left_out_deletes_nothing_by_itself() {
     assert_eq!(to(&["--delete", "--yes"]), reasons(&[("extra", "rules-unknown")]));
     assert_eq!(to(&["--delete", "--yes", "--delete-excluded"]), BTreeMap::new());
     assert!(!desk.path("back/source/extra").exists());
-    // Nor does one of certain paths only.
+    // Nor does a snapshot of certain paths only.
     desk.write("other", "x");
     fs::write(desk.path("list"), format!("{}\n", desk.source().join("a").display())).unwrap();
     desk.ok(&["snapshot", "--files-from", "../list", "--source", "source"]);
@@ -341,7 +343,7 @@ fn nothing_is_deleted_on_another_file_system() {
     let Some(_other) = Mounted::new(&["-t", "tmpfs", "tmpfs"], &desk.source().join("unknown/deep")) else { return };
     desk.write("unknown/deep/x", "x");
     desk.write("unknown/beside", "x");
-    // A folder of the same file system that is mounted once more.
+    // A folder of the same file system that is mounted a second time.
     fs::create_dir(desk.path("far")).unwrap();
     fs::write(desk.path("far/x"), "x").unwrap();
     let far = desk.path("far");
@@ -350,7 +352,7 @@ fn nothing_is_deleted_on_another_file_system() {
     assert_eq!(found, reasons(&[("bound", "mount"), ("known/inner", "mount"), ("unknown/deep", "mount")]));
     assert!(desk.source().join("unknown/deep/x").exists() && far.join("x").exists());
     assert!(!desk.source().join("unknown/beside").exists());
-    // What lay below the mount is not known to be absent either.
+    // Files hidden below the mount are not known to be absent either.
     drop(mounted);
     desk.ok(DELETE);
     assert!(desk.source().join("known/below").exists());
@@ -376,7 +378,7 @@ fn nothing_is_restored_into_a_vault_and_no_whole_system_is_cleaned() {
     assert!(!desk.path("store/new").exists() && !desk.path("store/source").exists());
     symlink(desk.path("store"), desk.path("link")).unwrap();
     assert_eq!(desk.run(&["restore", "latest", "--to", "../link", "--overwrite", "always"]).code, 1);
-    // The whole system: what is deleted must be said.
+    // For the whole system, the paths to delete must be named.
     fs::write(desk.path("list"), format!("{}\n/etc/passwd\n", desk.source().join("a").display())).unwrap();
     desk.ok(&["snapshot", "--files-from", "../list", "--source", "all"]);
     let all = ["restore", "latest", "--source", "all", "--in-place", "--delete", "--dry-run"];
@@ -463,7 +465,7 @@ fn a_dry_run_lists_what_would_be_done() {
         report.remove("dry_run");
     }
     assert_eq!(dry, real);
-    // There is nothing more to do then.
+    // Then there is nothing more to do.
     let again = desk.json(&[&args[..], &["--dry-run"]].concat()).pop().unwrap();
     assert_eq!((again["changes"].as_array().unwrap().len(), again["files_unchanged"].as_u64()), (0, Some(5)));
 }
@@ -489,7 +491,7 @@ fn one_file_system_that_cannot_be_written_costs_its_files_only() {
     for path in ["a", "z"] {
         assert_eq!(fs::read_to_string(desk.source().join(path)).unwrap(), path.repeat(1000));
     }
-    // All of it: an error.
+    // The whole target is read-only: an error.
     let args = ["restore", "latest:source/full/one", "--in-place", "--overwrite", "always"];
     let said = desk.run(&args);
     assert!(said.code == 1 && said.err.contains("cannot write"), "{} {}", said.code, said.err);
@@ -509,7 +511,7 @@ fn other_names_of_a_file_outside_of_what_is_restored_do_not_change() {
         fs::remove_file(desk.source().join("b")).unwrap();
         fs::hard_link(desk.source().join("a"), desk.source().join("b")).unwrap();
     }
-    // Both together are still changed as one.
+    // If both names are restored, they are still changed as one.
     desk.ok(&["restore", "latest", "--in-place"]);
     let inode = |path: &str| fs::metadata(desk.source().join(path)).unwrap().ino();
     assert_eq!((inode("a"), fs::read_to_string(desk.source().join("b")).unwrap()), (inode("b"), "old".to_owned()));
@@ -601,7 +603,7 @@ fn what_the_snapshot_could_not_read_stays() {
     let done = as_nobody(&desk, DELETE).unwrap();
     assert_eq!((dry.code, done.code), (0, 0), "{}{}", done.out, done.err);
     assert!(done.out.contains("source/file: the snapshot could not read it"), "{}", done.out);
-    assert_eq!(fs::metadata(desk.source().join("closed")).unwrap().mode() & 0o777, 0, "it was not opened for it");
+    assert_eq!(fs::metadata(desk.source().join("closed")).unwrap().mode() & 0o777, 0, "it was not made accessible");
     assert!(desk.source().join("closed/inner").exists());
     // A folder that was closed later costs the same exit code in both.
     close(0o700);
@@ -613,7 +615,7 @@ fn what_the_snapshot_could_not_read_stays() {
     assert_eq!(done.code, 0, "{}", done.err);
 }
 
-/// What a restore counts, with its exit code.
+/// The counts of a restore, with its exit code.
 fn counted(said: &Said) -> (i32, serde_json::Value) {
     let mut report: serde_json::Value =
         serde_json::from_str(said.out.lines().last().unwrap_or("null")).unwrap_or(serde_json::Value::Null);
@@ -624,14 +626,14 @@ fn counted(said: &Said) -> (i32, serde_json::Value) {
     (said.code, report)
 }
 
-/// The paths that a restore names, each with what becomes of it.
+/// The paths that a restore names, each with its change.
 fn named(text: &str) -> Vec<String> {
     let marks = ["+  ", "M  ", "-  "];
     text.lines().filter(|line| marks.iter().any(|mark| line.starts_with(mark))).map(str::to_owned).collect()
 }
 
-/// A dry run, and then the real one, which must tell the same: `prepare` makes the state for each, `run` runs the program. Returns
-/// how many problems there were.
+/// A dry run, and then the real one, which must report the same: `prepare` makes the state for each, `run` runs the
+/// program. Returns the number of problems.
 #[track_caller]
 fn foretold(prepare: &dyn Fn(), run: &dyn Fn(&[&str]) -> Said, args: &[&str]) -> u64 {
     prepare();
@@ -645,7 +647,7 @@ fn foretold(prepare: &dyn Fn(), run: &dyn Fn(&[&str]) -> Said, args: &[&str]) ->
     foretold.1["problem_count"].as_u64().unwrap_or(0)
 }
 
-/// Takes the copies of newer files away.
+/// Removes the copies of newer files.
 fn without_copies(desk: &Desk, folders: &[&str]) {
     for folder in folders {
         for entry in fs::read_dir(desk.source().join(folder)).unwrap() {
@@ -657,7 +659,7 @@ fn without_copies(desk: &Desk, folders: &[&str]) {
     }
 }
 
-/// What the system will refuse is found beforehand, and told in the same words.
+/// Refusals of the system are foreseen, and reported in the same words.
 #[test]
 fn a_dry_run_foretells_what_will_be_refused() {
     let desk = Desk::new();
@@ -676,7 +678,7 @@ fn a_dry_run_foretells_what_will_be_refused() {
         DELETE,
     ];
     for way in ways {
-        // A read-only mount of a part of the same file system: what lies beside it is restored.
+        // A read-only mount of a part of the same file system: files beside it are restored.
         change(&["ro/a", "rw/d", "file"]);
         desk.write("ro/extra", "x");
         fs::remove_file(source.join("ro/sub/c")).unwrap();
@@ -692,7 +694,7 @@ fn a_dry_run_foretells_what_will_be_refused() {
         assert_eq!(fs::read_to_string(source.join("rw/d")).unwrap(), "rw/d".repeat(20));
         drop(mounted);
         desk.ok(DELETE);
-        // A file that is a mount point itself: it is changed as it lies there, and never replaced.
+        // A file that is itself a mount point: it is changed in place, and never replaced.
         for options in ["remount,bind,rw", "remount,bind,ro"] {
             fs::write(&other, "mounted").unwrap();
             let bound = source.join("bound");
@@ -772,7 +774,8 @@ fn a_dry_run_foretells_what_a_user_may_not_do() {
             desk.write(path, "x");
             own(path, "root:root");
         }
-        // One's own that is closed is opened; a closed one of somebody else stays closed; in the last one each has his own.
+        // The user's own closed folder is opened; a closed one of somebody else stays closed; in the last one each has
+        // his own files.
         mode("own", 0o555);
         own("own", "65534:65534");
         mode("theirs", 0o555);
@@ -820,7 +823,7 @@ impl Dice {
 
 const NAMES: &[&str] = &["a", "b", "c", "d", "x.tmp", "y.keep", "big", "z.ign"];
 
-/// Puts something at random somewhere.
+/// Creates a random file somewhere.
 fn grow(dice: &mut Dice, top: &Path) {
     let mut path = top.to_owned();
     for _ in 0..=dice.below(3) {
@@ -856,7 +859,7 @@ fn grow(dice: &mut Dice, top: &Path) {
     }
 }
 
-/// Changes the kind of something, or takes it away.
+/// Changes the kind of a random file, or removes it.
 fn disturb(dice: &mut Dice, top: &Path) {
     let path = top.join(dice.pick(NAMES));
     let Ok(meta) = fs::symlink_metadata(&path) else { return };
@@ -864,7 +867,7 @@ fn disturb(dice: &mut Dice, top: &Path) {
         if dice.below(2) == 0 {
             return disturb(dice, &path);
         }
-        // Not what may have something protected in it, so that nothing is lost before the restore.
+        // Not a folder that may have something protected in it, so that nothing is lost before the restore.
         let _ = fs::remove_dir(&path);
     } else {
         fs::remove_file(&path).unwrap();
@@ -879,7 +882,7 @@ fn disturb(dice: &mut Dice, top: &Path) {
     }
 }
 
-/// Everything below a folder, with what it is; the folders of the program itself are passed over.
+/// Everything below a folder, with its kind and content; the program's own folders are skipped.
 fn survey(top: &Path, pass: &[&Path]) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![top.to_owned()];
@@ -903,7 +906,7 @@ fn survey(top: &Path, pass: &[&Path]) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// Whether a folder is there, or could be made.
+/// Whether a folder exists, or could be made.
 fn can_hold(folder: &Path) -> bool {
     fs::symlink_metadata(folder).map_or(true, |meta| meta.is_dir())
 }
@@ -995,7 +998,7 @@ fn what_is_protected_is_still_there_whatever_the_options_and_a_dry_run_says_what
             (outcome.0.clone(), counts, report.deleted, report.copies, report.kept.clone(), problems)
         };
         assert_eq!(told(&dry), told(&real), "case {case}");
-        // What is gone was said to be deleted, and what was said to be deleted is gone.
+        // Everything that is gone was reported as deleted, and everything reported as deleted is gone.
         let said: BTreeSet<PathBuf> = real.0.iter().filter(|change| change.mark == Mark::Deleted).map(inside).collect();
         let replaced: BTreeSet<PathBuf> =
             real.0.iter().filter(|change| change.mark != Mark::Deleted).map(inside).collect();
@@ -1003,11 +1006,11 @@ fn what_is_protected_is_still_there_whatever_the_options_and_a_dry_run_says_what
         assert!(gone.is_subset(&said), "case {case}: {:?}", gone.difference(&said).collect::<Vec<_>>());
         assert!(said.iter().all(|path| !after.contains_key(path) || replaced.contains(path)), "case {case}");
         assert_eq!(real.1.deleted, said.len() as u64);
-        // Nothing changes without a word.
+        // Nothing changes without a report.
         for (path, what) in &after {
             assert!(before.get(path) == Some(what) || replaced.contains(path), "case {case}: {}", path.display());
         }
-        // What was there, and is not in the snapshot, was left out: it stays, if it is still the same.
+        // A file that existed, and is not in the snapshot, was left out: it stays, if it is unchanged.
         for (path, what) in at_first.iter().filter(|(path, _)| !known.contains(*path)) {
             if before.get(path) == Some(what) {
                 assert_eq!(after.get(path), Some(what), "case {case}: {} was left out", path.display());
@@ -1060,7 +1063,7 @@ fn every_folder_of_state_and_every_file_with_a_password_stays() {
     let desk = Desk::new();
     desk.write("a", "one");
     desk.take("2026-01-01 12:00");
-    // The source is the home, in which the usual state folder lies, and passwords beside it.
+    // The source is the home, which has the usual state folder, and passwords beside it.
     let (home, config) = (desk.source(), desk.path("vault.toml"));
     let kept = [".local/state/vault/device", "set/device", "given/device", "password of disk", "password given"];
     kept.iter().for_each(|path| desk.write(path, "secret"));

@@ -1,5 +1,5 @@
-//! The first minutes, in a terminal that a program drives: the screens are as kept in `golden`, and Ctrl-C at any question
-//! leaves nothing behind.
+//! The first minutes, in a terminal that a program drives: the screens are as kept in `golden`, and Ctrl-C at any
+//! question leaves nothing behind.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -27,7 +27,7 @@ impl Terminal {
         self.wait(": ");
     }
 
-    /// Wants no page with the recovery key.
+    /// Declines the page with the recovery key.
     fn decline_page(&mut self) {
         self.wait("Write that page to a file, to be printed? [Y/n] ");
         self.enter("n");
@@ -74,12 +74,12 @@ fn home() -> Home {
         fs::write(home.path(name), text).unwrap();
     }
     fs::create_dir(home.path("Dropbox")).unwrap();
-    // Whatever printers this machine has.
+    // Ignores the printers of this machine.
     home.program("lpstat", "echo 'no system default destination'");
     home
 }
 
-/// The screen without what differs from run to run.
+/// The screen without the parts that differ from run to run.
 fn plain(text: &str, home: &Home) -> String {
     let mut out = String::new();
     let mut key = String::new();
@@ -89,7 +89,7 @@ fn plain(text: &str, home: &Home) -> String {
             trimmed.clone_into(&mut key);
             out.push_str("    KEY\n");
         } else if line.starts_with("  ") && line.ends_with("free)") {
-            // Which disks there are is up to the machine.
+            // The list of disks depends on the machine.
         } else if let Some((question, typed)) = line.split_once("what is its ") {
             let typed =
                 typed.split_once("? ").map_or("", |(_, typed)| if typed == "WRONG" { "WRONG" } else { "GROUP" });
@@ -108,7 +108,7 @@ fn plain(text: &str, home: &Home) -> String {
     out
 }
 
-/// `VAULT_GOLDEN=write` writes the screens anew; look at what changed in them.
+/// `VAULT_GOLDEN=write` writes the screens again; look at the changes.
 #[track_caller]
 fn check_golden(name: &str, screen: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -152,7 +152,7 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     assert!(opened.success(), "{page}");
     check_golden("first-minutes.txt", &plain(&terminal.text(), &home));
 
-    // It is all there, and only that: the trial is forgotten.
+    // All files are there, and nothing else: the trial is forgotten.
     let run = |args: &[&str]| {
         let output = home.command(args).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -164,11 +164,11 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     run(&["restore", "latest", "--to", &home.text("back")]);
     assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
     assert!(run(&["run"]).starts_with("Nothing is due."));
-    // What the schedule will do by itself is no advice in the first days.
+    // Work that the schedule will do by itself is no advice in the first days.
     let doctor = home.command(&["doctor"]).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains("✓ The vault is new: vault run reads") && !doctor.contains("never read"), "{doctor}");
-    // With a configuration there is nothing to guide to: how things stand is shown, without a password.
+    // With a configuration there is nothing to guide: the state is shown, without a password.
     let mut terminal = start(&home);
     terminal.wait("do what is due");
     assert_eq!(terminal.end(), 0);
@@ -196,7 +196,7 @@ fn a_schedule_is_offered_and_needs_no_password() {
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     let unit = home.read(".config/systemd/user/vault-run.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    // What the schedule would start does what is due.
+    // The schedule's command does what is due.
     let mut words = line.split(' ');
     assert_eq!(words.next().unwrap(), fs::canonicalize(env!("CARGO_BIN_EXE_vault")).unwrap().to_str().unwrap());
     let status = home.command(&words.collect::<Vec<_>>()).env_remove("VAULT_PASSWORD").status().unwrap();
@@ -205,7 +205,7 @@ fn a_schedule_is_offered_and_needs_no_password() {
     assert!(String::from_utf8_lossy(&list.stdout).contains("\"source\":\"home\""));
 }
 
-/// What is left of a run that was ended: nothing.
+/// An interrupted run leaves nothing behind.
 #[track_caller]
 fn assert_nothing_is_left(home: &Home, when: &str) {
     for path in ["disk", ".config", "state"] {
@@ -241,7 +241,7 @@ fn ctrl_c_at_any_question_leaves_nothing() {
         }
         terminal.type_in("\x03");
         assert_eq!(terminal.end(), 130, "{}", terminal.text());
-        // What the shell says then begins a line of its own.
+        // The shell's next output begins on a line of its own.
         assert!(terminal.text().ends_with('\n'), "{:?}", terminal.text());
         assert_nothing_is_left(&home, waits[stage]);
     }
@@ -269,7 +269,7 @@ fn ctrl_c_while_the_vault_is_made_leaves_all_or_nothing() {
             nothing += 1;
         }
     }
-    assert!(nothing > 0, "at least the first comes before all is made");
+    assert!(nothing > 0, "at least the first interrupt comes before the vault is made");
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn wrong_answers_are_asked_again() {
     terminal.wait("there is no folder");
     terminal.wait(": ");
     terminal.enter("~/Dropbox");
-    // Empty as it is, it is for other things as well.
+    // The folder is empty, but other things will be put into it as well.
     terminal.wait("Dropbox/vault");
     terminal.wait("New password");
     terminal.wait(": ");
@@ -331,7 +331,7 @@ fn wrong_answers_are_asked_again() {
     assert!(terminal.text().contains("home → cloud: complete, 5 files"), "{}", terminal.text());
 }
 
-/// A mistake in typing costs nothing: three tries, as elsewhere.
+/// A typing mistake costs nothing: three tries, as elsewhere.
 #[test]
 fn a_mistyped_password_is_asked_for_again() {
     if !can_drive() {
@@ -365,7 +365,7 @@ fn a_mistyped_password_is_asked_for_again() {
     assert_eq!(terminal.end(), 130, "{}", terminal.text());
 }
 
-/// What is usually not wanted is named with its size, and left out from then on.
+/// Usually unwanted files are named with their size, and left out from then on.
 #[test]
 fn what_is_usually_not_wanted_is_left_out_if_that_is_wanted() {
     if !can_drive() {
@@ -473,7 +473,8 @@ fn a_vault_that_is_there_is_restored_from_or_gone_on_with() {
     assert!(!home.path(".config/vault/vault.toml").exists());
 }
 
-/// The page with the recovery key is offered where the key is made, and printed where there is a printer; a script is not asked.
+/// The page with the recovery key is offered when the key is made, and printed if there is a printer; a script is not
+/// asked.
 #[test]
 fn the_page_with_the_recovery_key_is_printed_or_not_asked_about() {
     if !can_drive() {
@@ -502,7 +503,7 @@ fn the_page_with_the_recovery_key_is_printed_or_not_asked_about() {
     let page = home.read("printed");
     assert!(page.contains("RECOVERY KEY") && page.contains(&format!("--repo {disk}")), "{page}");
     assert!(page.lines().all(|line| line.chars().count() <= 80 || line.contains(&disk)), "{page}");
-    // A printer that does not print is no end.
+    // A printer that fails does not end the guide.
     fs::write(home.path("jammed"), "").unwrap();
     let mut terminal = Terminal::start(&template, &format!("key add --recovery-key --no-progress --repo '{disk}'"));
     terminal.wait("Password of the vault");
@@ -516,7 +517,7 @@ fn the_page_with_the_recovery_key_is_printed_or_not_asked_about() {
     terminal.wait("Write that page to a file, to be printed? [Y/n] ");
     terminal.enter("n");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
-    // Where the password comes from elsewhere, nobody is asked.
+    // If the password comes from elsewhere, nobody is asked.
     let mut terminal =
         Terminal::start(&home.command(&[]), &format!("init --recovery-key --repo '{}'", home.text("d2")));
     assert_eq!(terminal.end(), 0, "{}", terminal.text());

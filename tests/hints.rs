@@ -1,5 +1,5 @@
-//! Index objects, which tell which pack has which chunk: a machine without a state reads little through them, and nothing ever
-//! depends on them. Whatever they say, and whatever becomes of them, all is read as it was stored.
+//! Index objects, which tell which pack has which chunk: a machine without a state reads little through them, and
+//! nothing ever depends on them. Whatever they say, and whatever happens to them, all data is read as it was stored.
 
 use std::fs;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::support::{
     RAW, THREADS, World, check_all, copy_folder, create_vault, identity, now, open_vault, scratch, small_chunks, take,
 };
 
-/// So many snapshots are taken, each of which puts a pack and a meta pack.
+/// Number of snapshots, each of which puts a pack and a meta pack.
 const SNAPSHOTS: u64 = 36;
 
 fn world() -> World {
@@ -48,7 +48,7 @@ fn world() -> World {
     world
 }
 
-/// Opens a vault only to read it.
+/// Opens a vault only for reading.
 fn look(store: Arc<dyn Store>, state: &TempDir) -> Vault {
     let options = OpenOptions { state: state.path().to_owned(), identity: identity("other") };
     let locked = LockedVault::read(store.as_ref()).unwrap();
@@ -132,7 +132,7 @@ fn a_machine_without_a_state_restores_a_file_with_few_requests() {
     assert!(vault.unread() > all / 2, "{} of {all}", vault.unread());
     drop(vault);
 
-    // What was learned is remembered; the rest is found as well, and in the end all is known.
+    // The footers read so far are remembered; the rest is found as well, and in the end all are known.
     let vault = look(store.clone(), &state);
     assert!(vault.unread() > all / 2 && vault.unread() < all);
     check_all(&vault, &world.expected);
@@ -141,7 +141,7 @@ fn a_machine_without_a_state_restores_a_file_with_few_requests() {
     check_all(&vault, &world.expected);
 }
 
-/// A world in which index objects say this.
+/// Changes the bytes of all index objects of a world.
 type Lie = (&'static str, fn(&World, &Vault));
 
 fn replace_all(world: &World, change: impl Fn(&mut Vec<u8>)) {
@@ -150,12 +150,12 @@ fn replace_all(world: &World, change: impl Fn(&mut Vec<u8>)) {
     }
 }
 
-/// Puts an object that describes all packs, and says this of each chunk of each.
+/// Puts an object that describes all packs, with these entries for each chunk of each.
 fn put_instead(world: &World, vault: &Vault, say: impl Fn(ChunkId, ObjectName) -> Option<Hint>) {
     put_of_lengths(world, vault, |len| len, say);
 }
 
-/// The same, and says that the packs have these lengths.
+/// As [`put_instead`], with these lengths of the packs.
 fn put_of_lengths(
     world: &World,
     vault: &Vault,
@@ -238,11 +238,11 @@ fn an_index_that_lies_costs_nothing_but_time() {
         let report = check_vault(&vault, true);
         assert!(!report.is_damaged(), "{what}: {:?}", report.problems);
         assert!(report.problems.iter().all(|problem| problem.state == ObjectState::Redundant), "{what}");
-        // What describes packs that are not there so says nothing, true or not.
+        // An object that describes missing packs says so itself, whether its entries are true or not.
         let is_bad = !matches!(*what, "nothing is there" | "packs have other lengths" | "objects replace each other");
         assert_eq!(!report.problems.is_empty(), is_bad, "{what}: {:?}", report.problems);
         assert_eq!(world.store.snapshot(), lied, "{what}: a check changes nothing");
-        // A snapshot that stores something and relies on the rest.
+        // A snapshot that stores some data and relies on the rest.
         fs::write(world.source().join("one more"), what).unwrap();
         take(&vault, &world.source()).unwrap();
         let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
@@ -265,7 +265,7 @@ fn a_prune_waits_for_no_index() {
     vault.publish(RecordBody::Forget(forgotten), now(), None, |_| true, &Silent::default()).unwrap();
     drop(vault);
     let clean = world.store.snapshot();
-    // Each time by a machine that has seen the store as it was: one that saw the prune would miss its records.
+    // Each time by a machine that has seen the store unchanged: one that saw the prune would miss its records.
     let pruned = |what: &str| {
         let (mine, new) = (scratch(), scratch());
         copy_folder(&world.state(), mine.path());
@@ -310,7 +310,7 @@ fn an_index_of_a_later_version_is_newer_and_stays() {
     let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
     let planned = plan(&vault, &options, &Silent::default()).unwrap();
     assert!(planned.aside.is_empty() && planned.packs.is_empty() && !planned.has_losses());
-    // Runs of this version write their own beside it, and a prune neither stops at it nor takes it away.
+    // Runs of this version write their own beside it, and a prune neither fails because of it nor removes it.
     fs::write(world.source().join("one more"), b"more").unwrap();
     let id = take(&vault, &world.source()).unwrap().id.unwrap();
     world.expected.insert(id, of_disk(&world.source(), b"top"));
@@ -330,7 +330,7 @@ fn an_index_of_a_later_version_is_newer_and_stays() {
 #[test]
 fn a_chunk_that_no_index_names_is_found_and_one_that_is_nowhere_is_lost() {
     let world = world();
-    // What a run put that was cut off before it wrote an index object is in none.
+    // Packs of a run that was interrupted before it wrote an index object are in none.
     let before = objects(&world.store, Kind::Index);
     fs::write(world.source().join("late"), bytes(99, 5000)).unwrap();
     let late = take(&world.open(), &world.source()).unwrap().id.unwrap();
@@ -344,7 +344,7 @@ fn a_chunk_that_no_index_names_is_found_and_one_that_is_nowhere_is_lost() {
     let body = vault.snapshot(&late).unwrap().body.clone();
     let read = of_snapshot(&vault, &body);
     assert!(read.errors.is_empty(), "{:?}", read.errors);
-    // A pack that is gone: what it held is lost, whatever index objects say.
+    // A missing pack: its chunks are lost, whatever index objects say.
     let reader = world.open().catalogue().reader().unwrap();
     let content = world.open().keys().chunk_id(b"no chunk of this vault");
     assert!(reader.locate(&content).unwrap().is_none());
@@ -371,7 +371,7 @@ fn objects_are_merged_and_go_with_their_packs() {
     let mut known = described(&vault, &world.store);
     assert!(left.iter().all(|pack| known.binary_search(pack).is_ok()));
     known.retain(|pack| left.binary_search(pack).is_err());
-    assert!(known.len() <= left.len(), "{} packs are described that are gone", known.len());
+    assert!(known.len() <= left.len(), "{} described packs are gone", known.len());
     let report = check_vault(&vault, true);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     let state = scratch();
@@ -388,7 +388,7 @@ fn two_that_merge_at_once_lose_nothing() {
         fs::write(world.source().join("file"), bytes(number, 3000)).unwrap();
         take(&world.open(), &world.source()).unwrap();
     }
-    // Each of two machines sees sixteen objects, merges them, and deletes what it has merged, unseen by the other.
+    // Each of two machines sees sixteen objects, merges them, and deletes the merged ones, unseen by the other.
     let other_state = scratch();
     let other = open_vault(&world.shared(), other_state.path()).unwrap();
     fs::write(world.source().join("file"), bytes(1000, 3000)).unwrap();
@@ -400,7 +400,7 @@ fn two_that_merge_at_once_lose_nothing() {
     world.store.restore(before);
     fs::write(world.source().join("file"), bytes(1001, 3000)).unwrap();
     take(&other, &world.source()).unwrap();
-    // What both have put is there, and what either has deleted is gone.
+    // Both new objects are there, and everything that either has deleted is gone.
     let theirs = MemStore::from_state(world.store.snapshot());
     let ours = MemStore::from_state(mine);
     for (key, bytes) in ours.objects() {
@@ -498,7 +498,7 @@ fn a_run_whose_index_cannot_be_put_succeeds() {
     fs::write(world.source().join("file"), b"other content").unwrap();
     take(&world.open(), &world.source()).unwrap();
     assert_eq!(described(&world.open(), &world.store), packs(&world.store));
-    // One that stores nothing does not even look.
+    // A run that stores nothing does not even list them.
     let store = Arc::new(CountingStore::new(world.store.clone()));
     let shared: Arc<dyn Store> = store.clone();
     let vault = open_vault(&shared, &world.state()).unwrap();
@@ -520,13 +520,13 @@ fn where_things_arrive_late_an_index_may_come_before_its_packs_and_after_what_re
         fs::write(world.source().join("file"), bytes(number, 3000)).unwrap();
         take(&world.open(), &world.source()).unwrap();
     }
-    // What was merged is deleted by a later run only.
+    // Only a later run deletes merged objects.
     assert_eq!(objects(&world.store, Kind::Index).len(), 17);
     let whole = world.store.snapshot();
     fs::write(world.source().join("file"), bytes(100, 3000)).unwrap();
     take(&world.open(), &world.source()).unwrap();
     assert_eq!(objects(&world.store, Kind::Index).len(), 2);
-    // Packs that have not arrived: index objects that describe nothing else stay.
+    // Packs that have not arrived: index objects that describe only these stay.
     world.store.restore(whole);
     for name in packs(&world.store) {
         for kind in [Kind::Pack, Kind::Meta] {
@@ -540,7 +540,7 @@ fn where_things_arrive_late_an_index_may_come_before_its_packs_and_after_what_re
     assert_eq!(objects(&world.store, Kind::Index).len(), indexes - 16);
     let report = check_vault(&vault, false);
     assert!(report.problems.iter().all(|problem| problem.state != ObjectState::Redundant), "{:?}", report.problems);
-    // One that has not arrived wholly is no damage.
+    // One that has not fully arrived is not damaged.
     let name = objects(&world.store, Kind::Index)[0];
     world.store.mutate(&key(name), |bytes| bytes.truncate(100));
     let report = check_vault(&vault, false);
@@ -577,7 +577,7 @@ fn folders_of_later_versions_and_what_is_no_object_are_passed_over() {
     assert_eq!(dir.foreign_at_top().unwrap(), Vec::<String>::new());
     let elsewhere = scratch();
     let vault = open_vault(&store, elsewhere.path()).unwrap();
-    // What lies in the folder of index objects and is none is foreign, as in every folder of this version.
+    // A file in the folder of index objects that is none is foreign, as in every folder of this version.
     let mut foreign = vault.foreign();
     foreign.sort_unstable();
     let fifo = cfg!(unix).then(|| "index/ab/ab00000000000000000000000000000b".to_owned());

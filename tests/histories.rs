@@ -1,6 +1,6 @@
-//! Random histories: edits of a source, snapshots, prunes by random rules, pins, checks, catalogues that are lost, garbled or
-//! set back, runs that are cut off, other machines. Each snapshot that is kept reads back as its own day, and restores as
-//! that; after a prune no more is stored that nothing needs than it was told to leave.
+//! Random histories: edits of a source, snapshots, prunes by random rules, pins, checks, catalogues that are lost,
+//! garbled or set back, interrupted runs, other machines. Each kept snapshot reads back, and restores, as the source of
+//! its own day; after a prune, no more unneeded data is stored than the prune was told to leave.
 //!
 //! 60 histories of up to 40 steps by default; `VAULT_CAMPAIGN=n` makes it n thousand.
 
@@ -36,7 +36,7 @@ use crate::support::source::{self, Size, bytes, plant};
 use crate::support::usage::usage;
 use crate::support::{THREADS, World, campaign, check_all, now, open_vault, options, scratch, small_chunks, take};
 
-/// One step of a history. Numbers choose among what is there when it is done.
+/// One step of a history. Its numbers select among the files and snapshots that exist then.
 #[derive(Debug, Clone)]
 enum Step {
     Create {
@@ -49,7 +49,7 @@ enum Step {
         at: u16,
         seed: u64,
     },
-    /// The same size, in place, and the time of the change set back: only ctime tells.
+    /// The same size, in place, with the modification time set back: only ctime shows it.
     OverwriteQuietly {
         at: u16,
         seed: u64,
@@ -105,7 +105,7 @@ enum Step {
         seed: u64,
     },
     Snapshot,
-    /// The same folder under another name of a source, whose files are remembered apart.
+    /// The same folder under another source name, whose files are remembered separately.
     OtherSource,
     ReadAll,
     /// Another machine with a state of its own.
@@ -119,7 +119,7 @@ enum Step {
         at: u32,
         len: u16,
     },
-    /// The catalogue, or all that this machine remembers, as it was at an earlier moment.
+    /// The catalogue, or this machine's whole state, as it was at an earlier moment.
     SetBack {
         all: bool,
     },
@@ -137,7 +137,7 @@ enum Step {
     Forget {
         which: u16,
     },
-    /// Forgets by random rules, and gives the space back; cut off at a write, if one is given.
+    /// Forgets by random rules, and frees the space; interrupted at a write, if one is given.
     Prune {
         last: Option<u8>,
         tag: Option<u8>,
@@ -147,7 +147,7 @@ enum Step {
     Check {
         read_data: bool,
     },
-    /// A pack is damaged, or goes; then a repair, and a snapshot.
+    /// A pack is damaged, or lost; then a repair, and a snapshot.
     Damage {
         which: u16,
         at: u32,
@@ -199,12 +199,12 @@ struct History {
     world: World,
     /// An earlier state of this machine.
     earlier: PathBuf,
-    /// What was said last about pins.
+    /// The last statements about pins.
     pins: BTreeMap<ObjectName, bool>,
-    /// How many prunes came to their end, and how many packs they deleted.
+    /// Number of finished prunes, and of packs that they deleted.
     pruned: u64,
     freed: u64,
-    /// How many repairs there were, and how many snapshots lost something, and were whole again after the next snapshot.
+    /// Number of repairs, of snapshots that lost something, and of those that were whole again after the next snapshot.
     repaired: u64,
     hurt: u64,
     healed: u64,
@@ -233,7 +233,7 @@ impl History {
         out
     }
 
-    /// One of the paths that `wanted` says yes to.
+    /// One of the paths for which `wanted` returns true.
     fn choose(&self, at: u16, wanted: impl Fn(&Path, &fs::Metadata) -> bool) -> Option<PathBuf> {
         let mut paths = self.paths();
         paths.retain(|path| wanted(path, &fs::symlink_metadata(path).unwrap()));
@@ -254,7 +254,7 @@ impl History {
         self.choose(at, |path, _| path != top)
     }
 
-    /// A name that is not taken, in one of the folders.
+    /// An unused name in one of the folders.
     fn free(&self, at: u16) -> PathBuf {
         let folder = self.folder(at);
         let base = ["a", "file.txt", "b.o", "\u{e9}", " ", "x\ny", "Z"][usize::from(at / 7) % 7];
@@ -319,7 +319,7 @@ impl History {
             }
             Step::SetMode { at, mode } => {
                 if let Some(path) = self.inner(at).filter(|path| !path.is_symlink()) {
-                    // Whoever is not root must still be able to read it.
+                    // A user other than root must still be able to read it.
                     let readable = if path.is_dir() { 0o700 } else { 0o600 };
                     fs::set_permissions(&path, fs::Permissions::from_mode(u32::from(mode) | readable)).unwrap();
                 }
@@ -353,7 +353,7 @@ impl History {
     }
 
     fn take(&mut self, vault: &Vault, change: impl FnOnce(&mut SnapshotOptions<'_>)) {
-        // Whoever empties the source here means it.
+        // An emptied source is intended here.
         let mut options = SnapshotOptions { allow_empty: true, ..options(&self.world.source(), &now) };
         change(&mut options);
         let report = snapshot(vault, options, &Silent::default()).unwrap();
@@ -459,7 +459,8 @@ impl History {
         }
     }
 
-    /// After a repair only what is marked as lost is missing; and the next snapshot brings back what is still on the disk.
+    /// After a repair only files that are marked as lost are missing; and the next snapshot brings back those that are
+    /// still on the disk.
     fn damage(&mut self, which: u16, at: u32, gone: bool) {
         let objects = self.world.store.objects().into_iter().map(|(key, _)| key);
         let packs: Vec<ObjectKey> =
@@ -511,7 +512,7 @@ impl History {
                 self.world.expected.remove(&snapshot.id);
             }
         }
-        // What a cut run left may be hurt as well.
+        // Packs that an interrupted run left may be damaged as well.
         for snapshot in vault.snapshots() {
             if !self.world.expected.contains_key(&snapshot.id) && marked.contains(&snapshot.id) {
                 say(&vault, RecordBody::Forget(vec![snapshot.id]), now(), &Silent::default()).unwrap();
@@ -519,14 +520,14 @@ impl History {
         }
     }
 
-    /// One of the snapshots that are known.
+    /// One of the known snapshots.
     fn snapshot(&self, which: u16) -> Option<ObjectName> {
         let ids: Vec<ObjectName> = self.world.expected.keys().copied().collect();
         (!ids.is_empty()).then(|| ids[usize::from(which) % ids.len()])
     }
 
-    /// What a simple reading of the rules keeps: the last of each source, those with a tag, what is pinned; and always the last one,
-    /// which is complete here, unless it was said outright that nothing is to be kept.
+    /// The snapshots that a simple reading of the rules keeps: the last of each source, tagged ones, pinned ones; and
+    /// always the last one, which is complete here, unless the rules explicitly keep nothing.
     fn kept(&self, vault: &Vault, last: Option<u8>, tag: Option<u8>) -> BTreeSet<ObjectName> {
         let snapshots = vault.snapshots();
         let mut kept = BTreeSet::new();
@@ -580,7 +581,7 @@ impl History {
         let elsewhere = scratch();
         let vault = open_vault(&self.world.shared(), elsewhere.path()).unwrap();
         check_all(&vault, &self.world.expected);
-        // What another machine has yet to acknowledge, and what may belong to its work, has to stay.
+        // Packs that another machine has yet to acknowledge, and those that may belong to its work, must stay.
         let chains = vault.chains();
         let mut waiting = vault.condemned();
         if Acknowledgements::new(&chains).active().count() > 1 {
@@ -644,7 +645,7 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
         let mut garbled = false;
         for step in steps.iter().chain([&Step::Snapshot]) {
             garbled |= matches!(step, Step::GarbleCatalogue { .. });
-            // A catalogue that is full of garbage may end one command, and no more.
+            // A catalogue full of garbage may end one command, and no more.
             if !garbled || catch_unwind(AssertUnwindSafe(|| history.run(step))).is_err() {
                 history.run(step);
                 garbled = false;
@@ -662,7 +663,7 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
         }
         check_all(&vault, &history.world.expected);
         let snapshots = vault.snapshots();
-        // What a cut run left may be there as well; what is there is whole.
+        // Snapshots of an interrupted run may be there as well; all of them are whole.
         for snapshot in &snapshots {
             let read = of_snapshot(&vault, &snapshot.body);
             prop_assert!(read.errors.is_empty(), "{:?}", read.errors);
@@ -704,8 +705,8 @@ fn a_tree_of_every_kind_of_file_restores_as_it_was() {
     }
 }
 
-/// What a simple reading of gitignore says: the last pattern that fits decides, and what is below a folder that is left
-/// out is left out.
+/// The result of a simple reading of gitignore: the last matching pattern decides, and everything below an excluded
+/// folder is excluded.
 fn is_left_out(patterns: &[String], path: &str, model: &BTreeMap<String, bool>) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     (1..=parts.len()).any(|depth| {

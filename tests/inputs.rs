@@ -1,5 +1,5 @@
-//! What vault is given to read: patterns, lists in any form that editors write, files whose length is not what the system says,
-//! pipes, devices, and nothing at all; and what it gives to the commands that it starts.
+//! Inputs of vault: patterns, lists in any form that editors write, files whose length differs from the reported one,
+//! pipes, devices, and empty input; and the environment of the commands that it starts.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn each_new_and_changed_file_is_told_and_why_it_counts_as_that() {
         lines.sort();
         lines
     };
-    // What was just written is too fresh to be believed.
+    // A file that was just written is too fresh to be trusted.
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert!(told(&["--dry-run"]).is_empty());
     let first = told(&["-vv"]);
@@ -81,7 +81,7 @@ fn each_new_and_changed_file_is_told_and_why_it_counts_as_that() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     told(&[]);
     assert!(told(&["-vv", "--read-all"]).iter().all(|line| line.ends_with("(all files are read)")));
-    // A file that is a path of its own, too.
+    // The same for a root that is a single file.
     let single = ["snapshot", "same", "--source", "single", "-vv"];
     assert!(desk.run(&single).err.contains("+ same (new)"));
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -361,12 +361,12 @@ fn commands_inherit_no_secrets_and_leave_no_memory_behind() {
         assert!(!out.contains(secret), "{out}");
     }
     assert!(out.contains("core 0\n"), "{out}");
-    // A line end behind it is no part of a password.
+    // A line end after a password is not part of it.
     let mut command = desk.command(&["list"]);
     assert_eq!(said(&command.env("VAULT_PASSWORD", format!("{PASSWORD}\n")).output().unwrap()).code, 0);
 }
 
-/// Takes a mount of its own, so it runs only as root.
+/// Needs a mount of its own, so it runs only as root.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_lies_on_another_file_system_is_named() {

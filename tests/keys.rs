@@ -1,4 +1,5 @@
-//! Passwords that go and passwords that stay, which vault lies in a place, and how it reaches other machines.
+//! Passwords that are removed and passwords that stay, the identity of the vault in a place, and its way to other
+//! machines.
 
 use std::fs;
 use std::fs::File;
@@ -33,7 +34,7 @@ fn slot_of(desk: &Desk, password: &str, purpose: &str) -> String {
     slots(desk, password).into_iter().find(|slot| slot.1 == purpose).unwrap().0
 }
 
-/// All files below a folder, and what is in them.
+/// All files below a folder, with their content.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let (mut found, mut todo) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = todo.pop() {
@@ -64,7 +65,7 @@ fn the_last_way_in_for_a_person_is_not_removed_and_nothing_is_removed_unasked() 
     let last = desk.run(&["key", "remove", &password, "--yes"]);
     assert!(last.code == 1 && last.err.contains("last password or recovery key"), "{}", last.err);
     assert!(desk.run(&["doctor"]).out.contains("There is no recovery key"));
-    // At once, for a password that was stolen; here nobody has to be waited for.
+    // At once, for a stolen password; here there is nobody to wait for.
     desk.ok(&["key", "add", "--new-password-command", "echo another"]);
     desk.ok(&["key", "remove", &password, "--yes", "--now"]);
     assert_ne!(desk.run(&["list"]).code, 0);
@@ -87,7 +88,7 @@ fn an_old_password_that_is_put_back_is_told_each_time() {
             fs::copy(entry.path(), keys.join(entry.file_name())).unwrap();
         }
     }
-    // It opens, as nothing can keep it from that; and every command says so.
+    // It opens, as nothing can prevent that; and every command says so.
     let listed = desk.run(&["list"]);
     assert!(listed.code == 3 && listed.err.contains("was removed"), "{}", listed.err);
     assert!(with(&desk, "new", &["list"]).err.contains("was removed"));
@@ -141,13 +142,13 @@ fn a_slot_can_be_named() {
     assert!(first.len() == 1 && second.len() == 1 && first != second);
     assert_ne!(desk.run(&["list", "--slot", "00000000000000000000000000000000"]).code, 0);
     assert_eq!(desk.run(&["list", "--slot", "xyz"]).code, 2);
-    // The printed key says which slot it opens.
+    // The printed key names the slot that it opens.
     let printed = desk.ok(&["key", "add", "--recovery-key", "--label", "paper"]);
     let slot = slots(&desk, PASSWORD).pop().unwrap().0;
     assert!(printed.contains(&format!("(key slot {})", &slot[..8])), "{printed}");
 }
 
-/// Two desks with a snapshot each, and the vault of the second one delivered into the folder of the first.
+/// Two desks with a snapshot each, and the vault of the second delivered into the folder of the first.
 fn merged() -> (Desk, Desk) {
     let (one, two) = (Desk::new(), Desk::new());
     for (desk, name) in [(&one, "one"), (&two, "two")] {
@@ -195,7 +196,7 @@ fn two_vaults_in_one_folder_do_each_other_no_harm() {
     assert!(there(&["list"]).out.contains("two"), "the machine has met it here");
     assert!(there(&["snapshot", ".", "--source", "two"]).code == 0);
     assert!(one.run(&["list", "--vault", "00000000"]).err.contains("00000000"));
-    assert!(one.run(&["list"]).out.contains("one"), "the one that is meant stays so");
+    assert!(one.run(&["list"]).out.contains("one"), "the chosen vault stays chosen");
 }
 
 #[test]
@@ -216,10 +217,10 @@ fn another_vault_in_the_same_place_is_not_taken_for_the_known_one() {
         assert!(refused.err.contains(&format!("--vault {}", &y[..8])), "{}", refused.err);
     }
     assert_eq!(files(&store), before);
-    // Once it is said, it is known.
+    // Once it was named, it is known.
     assert_eq!(one.run(&["list", "--vault", &y[..8]]).code, 0);
     one.ok(&["list"]);
-    // A configuration can say which one it must be.
+    // A configuration can name the expected vault.
     let config = |id: &str| {
         fs::write(one.path("vault.toml"), format!("[vaults.disk]\npath = \"{}\"\nid = \"{id}\"\n", store.display()))
             .unwrap();
@@ -258,7 +259,7 @@ fn no_vault_is_made_where_this_machine_knows_one_that_is_away() {
     desk.ok(&["list"]);
     fs::rename(&store, desk.path("away too")).unwrap();
     desk.ok(&["init", "--another"]);
-    // The first one, mounted again, is known still.
+    // The first one, mounted again, is still known.
     fs::remove_dir_all(&store).unwrap();
     fs::rename(desk.path("away"), &store).unwrap();
     assert!(desk.ok(&["list"]).contains("source"));
@@ -275,7 +276,7 @@ fn a_vault_can_be_told_that_it_lies_in_a_synced_folder_and_not_the_other_way() {
     assert_eq!(desk.json(&["delivery", "synced"])[0]["changed"], false);
     let lowered = desk.run(&["delivery", "direct"]);
     assert!(lowered.code == 1 && lowered.err.contains("not arrived"), "{}", lowered.err);
-    // Any machine knows it, with nothing but the store.
+    // Any machine knows it from the store alone.
     fs::remove_dir_all(desk.path("state")).unwrap();
     assert!(desk.ok(&["delivery"]).starts_with("synced"));
     desk.write("file", "x");

@@ -34,7 +34,7 @@ fn command(home: &Path, args: &[&str]) -> Command {
 
 fn open(home: &Path) -> Vault {
     let store: Arc<dyn Store> = Arc::new(DirStore::open(&home.join("store")).unwrap());
-    // Another machine, which knows only what is in the store.
+    // Another machine, which knows only the content of the store.
     open_as(&store, scratch().path(), &Secret::password("password"), "another").unwrap()
 }
 
@@ -79,7 +79,7 @@ fn a_run_killed_at_any_moment_loses_and_repeats_nothing() {
             }
             expected.entry(snapshot.id).or_insert_with(|| of_snapshot(&vault, &snapshot.body).nodes);
         }
-        assert!(is_there || !status.success() || round == 0, "what was reported is there");
+        assert!(is_there || !status.success() || round == 0, "reported snapshots exist");
         finished += u64::from(is_there);
         assert_eq!(copies(&vault), 0, "chunks were stored twice");
     }

@@ -1,4 +1,4 @@
-//! `vault init --like`: vaults that share what cuts and names chunks, and no key that opens anything.
+//! `vault init --like`: vaults that share the keys that cut and name chunks, and no key that opens anything.
 
 use crate::support::binary::Desk;
 

@@ -1,5 +1,6 @@
-//! A store whose folders are links, and what root leaves in a user's folders: nothing is written, deleted or moved through a link,
-//! and nothing is closed to the user whose folder it is. And files of the store that are none.
+//! A store whose folders are links, and files that root creates in a user's folders: nothing is written, deleted or
+//! moved through a link, and nothing becomes inaccessible to the owner of the folder. Also store objects that are not
+//! regular files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -14,7 +15,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// How many files lie below a folder.
+/// Number of files below a folder.
 fn files_below(path: &Path) -> usize {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| if entry.file_type().unwrap().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
@@ -58,7 +59,7 @@ fn nothing_is_moved_or_deleted_through_a_link_in_the_store() {
     desk.run(&["prune"]);
     desk.run(&["repair", "--yes"]);
     assert_eq!(files_below(&elsewhere), before);
-    // What is moved aside does not go through a link either.
+    // Moving aside does not go through a link either.
     let desk = Desk::new();
     desk.write("a", vec![1; 3000]);
     desk.take("2026-01-01 12:00");
@@ -73,7 +74,7 @@ fn nothing_is_moved_or_deleted_through_a_link_in_the_store() {
     assert_eq!(files_below(&elsewhere), 0);
 }
 
-/// Puts a pipe, a link or a folder in the place of a file.
+/// Replaces a file by a pipe, a link or a folder.
 fn put_in_place_of(path: &Path, harm: &str) {
     fs::remove_file(path).unwrap();
     match harm {
@@ -119,7 +120,7 @@ fn a_repair_makes_a_vault_file_again_that_is_no_file() {
     }
 }
 
-/// The small files of the state folder are as missing where something else has their names, and nobody waits for ever.
+/// Small files of the state folder count as missing if something else has their names, and no command blocks for ever.
 #[test]
 fn a_state_folder_of_pipes_makes_nobody_wait() {
     let desk = Desk::new();
@@ -196,7 +197,7 @@ fn addresses_of_other_machines_are_never_folders() {
     assert_eq!(fs::read_dir(desk.source()).unwrap().count(), 0, "a folder was made");
 }
 
-/// Nobody, as most systems number them.
+/// The user number of "nobody" on most systems.
 const USER: u32 = 65_534;
 
 fn all(path: &Path, found: &mut Vec<std::path::PathBuf>) {

@@ -1,4 +1,4 @@
-//! Snapshots that are mounted, read by the system's own means while others write, forget and prune.
+//! Mounted snapshots, read by the system's own programs while others write, forget and prune.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use crate::support::binary::{Desk, Said, said};
 use crate::support::model::{assert_same, of_disk};
 use crate::support::source::{Size, bytes, plant};
 
-/// How long is waited for anything.
+/// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Whether anything can be mounted here.
@@ -40,7 +40,7 @@ pub fn can_mount() -> bool {
 pub struct Mount {
     child: Child,
     pub at: PathBuf,
-    /// The line that it said first.
+    /// Its first line of output.
     line: String,
 }
 
@@ -49,7 +49,7 @@ impl Mount {
         Self::attempt(command, at).unwrap_or_else(|said| panic!("it does not mount: {}", said.err))
     }
 
-    /// The same; if it does not mount, what it says instead.
+    /// As `begin`; if it does not mount, returns its output instead.
     pub fn attempt(mut command: Command, at: &Path) -> Result<Self, Said> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -76,7 +76,7 @@ impl Mount {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal, and returns how it ends and what it said to the last.
+    /// Sends a signal, and returns the exit code and the last output.
     pub fn end(&mut self, signal: Signal) -> (i32, String) {
         kill_process(self.pid(), signal).unwrap();
         self.wait()
@@ -93,7 +93,7 @@ impl Mount {
         (self.child.wait().unwrap().code().unwrap_or(-1), err)
     }
 
-    /// The one snapshot of a source, or the last.
+    /// The only snapshot of a source, or the last one.
     fn latest(&self) -> PathBuf {
         self.at.join("source/latest")
     }
@@ -129,7 +129,7 @@ fn files(count: usize) -> impl Iterator<Item = (String, usize)> {
     (0..count).map(|number| (format!("d{}/f{number}", number % 7), 3000 + 97 * number))
 }
 
-/// Writes a version of the files in which every second one is new; returns what each holds.
+/// Writes a version of the files in which every second one is new; returns the content of each.
 fn write_version(desk: &Desk, version: u64, count: usize) -> Vec<(String, Vec<u8>)> {
     files(count)
         .enumerate()
@@ -142,8 +142,9 @@ fn write_version(desk: &Desk, version: u64, count: usize) -> Vec<(String, Vec<u8
         .collect()
 }
 
-/// First of all: what stays is read without an error while the rest is forgotten and its space given back. Once the session of
-/// the mount keeps what it has seen; once nobody knows of the mount, and packs go from under it.
+/// First of all: kept snapshots are read without an error while the rest is forgotten and its space freed. Once with a
+/// session of the mount that protects the data it has seen; once with an unknown mount, and packs that are deleted
+/// under it.
 #[test]
 fn what_stays_is_read_while_the_rest_is_pruned() {
     if !can_mount() {
@@ -159,7 +160,7 @@ fn what_stays_is_read_while_the_rest_is_pruned() {
         desk.take("2026-01-03");
         let at = desk.path("mnt");
         fs::create_dir(&at).unwrap();
-        // Nothing but the last segment is kept, so that each read goes to the store.
+        // Only the last segment is cached, so that each read goes to the store.
         let mut command = desk.command(&["mount", at.to_str().unwrap(), "--cache", "1", "--renew", "1s"]);
         if !is_known {
             command.env("VAULT_STATE_DIR", desk.path("state of another machine"));
@@ -178,7 +179,7 @@ fn what_stays_is_read_while_the_rest_is_pruned() {
         let said = prune();
         assert!(matches!(said.code, 0 | 3), "{}", said.err);
         check(&kept[16..32]);
-        // A session that was renewed has seen what was condemned, and lets it go.
+        // A renewed session has seen the condemned packs, and lets them go.
         eventually("packs go", || {
             let _ = fs::metadata(folder.join("d0/f0"));
             prune();
@@ -222,12 +223,12 @@ fn a_mounted_tree_is_the_tree_that_was_kept() {
     desk.ok(&["restore", "latest", "--to", desk.path("back").to_str().unwrap()]);
     assert_same(&of_disk(&desk.path("back/source"), b"x"), &of_disk(&kept, b"x"), "restored");
 
-    // What the model does not look at.
+    // Properties that the model does not compare.
     let (ours, theirs) = (fs::metadata(kept.join("a third name")).unwrap(), fs::metadata(kept.join("pipe")).unwrap());
     assert_eq!((ours.nlink(), theirs.nlink()), (3, 1));
     assert!(fs::write(kept.join("new"), "x").is_err() && fs::remove_file(kept.join("pipe")).is_err());
 
-    // Holes, and reads in any place.
+    // Holes, and reads at any position.
     let (disk, held) = (File::open(desk.source().join("sparse")).unwrap(), File::open(kept.join("sparse")).unwrap());
     let len = disk.metadata().unwrap().len();
     let next = |file: &File, from: Seeking| rustix::fs::seek(file, from).ok();
@@ -259,7 +260,7 @@ fn a_mounted_tree_is_the_tree_that_was_kept() {
     file.seek(SeekFrom::End(0)).unwrap();
     assert_eq!(file.read_to_string(&mut end).unwrap(), 0);
 
-    // Numbers of files stay, so that others may hand them on.
+    // Inode numbers stay the same, so that the folder can be shared further.
     let number = |mount: &Mount| fs::metadata(mount.latest().join("source/5 MiB")).unwrap().ino();
     let before = number(&mount);
     drop(mount);
@@ -282,7 +283,7 @@ fn a_huge_folder_is_listed_in_parts() {
         assert!(fs::metadata(folder.join(format!("{number:05}"))).is_ok());
     }
     assert!(fs::metadata(folder.join(format!("{count:05}"))).is_err());
-    // One that is listed by another program in the middle of it.
+    // A folder that another program is in the middle of listing.
     let mut slow = fs::read_dir(&folder).unwrap();
     let some: BTreeSet<String> =
         slow.by_ref().take(3000).map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -316,7 +317,7 @@ fn snapshots_come_and_go_and_old_versions_are_found() {
     let latest = || fs::read_link(mount.latest()).unwrap();
     eventually("the last one is the last", || latest() == Path::new("2026-01-03 10.00"));
     let folder = mount.latest().join("source/a");
-    assert!(!names(&folder).contains(".versions"), "it is in no listing");
+    assert!(!names(&folder).contains(".versions"), "no listing has it");
     let versions = folder.join(".versions/letter.txt");
     assert_eq!(names(&versions), BTreeSet::from(["2026-01-01 10.00.txt", "2026-01-02 10.00.txt"].map(str::to_owned)));
     assert_eq!(fs::read_to_string(versions.join("2026-01-01 10.00.txt")).unwrap(), "one");
@@ -329,8 +330,8 @@ fn snapshots_come_and_go_and_old_versions_are_found() {
     eventually("its link goes", || fs::metadata(mount.at.join("all").join(&first[..8])).is_err());
 }
 
-/// A chunk that is missing is looked for in the store anew. What is seen then counts for all: which snapshots there are, and that
-/// a file went with its snapshot and is not damaged.
+/// A missing chunk makes the mount look at the store again. The result counts for everything: which snapshots exist,
+/// and that a file went with its snapshot and is not damaged.
 #[test]
 fn what_was_forgotten_is_not_called_damaged() {
     if !can_mount() {
@@ -364,7 +365,7 @@ fn what_was_forgotten_is_not_called_damaged() {
     });
     let mut gone = 0;
     for file in &files {
-        // Nothing but the folder's own files is asked for, so that nothing else makes the mount look at the store.
+        // Only the folder's own files are read, so that nothing else makes the mount look at the store.
         if let Err(error) = file.read_at(&mut [0; 10], 0) {
             assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::STALE.raw_os_error()), "{error}");
             gone += 1;
@@ -404,7 +405,7 @@ fn damage_costs_the_file_that_has_it_and_is_remembered() {
         assert!(read[0].is_ok() && read[2].is_ok());
         assert_eq!(read[1].as_ref().unwrap_err().raw_os_error(), Some(5), "an error of input");
     }
-    assert_eq!(names(&folder).len(), 3, "it is listed all the same");
+    assert_eq!(names(&folder).len(), 3, "it is still listed");
     let (code, err) = mount.end(Signal::INT);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("source/b") && err.contains("vault doctor") && err.lines().count() == 1, "{err}");
@@ -432,7 +433,7 @@ fn a_mount_ends_in_every_way() {
     assert!(mount.line.starts_with("{\"mounted\":") && mount.line.contains("\"snapshots\":1"), "{}", mount.line);
     assert_eq!(desk.json(&["umount", at.to_str().unwrap()])[0]["is_used"], false);
     assert_eq!(mount.wait().0, 0);
-    // While a program has something open: it reads on, and is named.
+    // While a program has something open: it can still read, and is named.
     let mut mount = Mount::all(&desk);
     let mut open = File::open(mount.latest().join("source/a")).unwrap();
     kill_process(mount.pid(), Signal::INT).unwrap();
@@ -444,7 +445,7 @@ fn a_mount_ends_in_every_way() {
     let (code, err) = mount.wait();
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("still used by") && err.contains(&format!("process {}", std::process::id())), "{err}");
-    // Killed: the next one takes its place, and umount takes it away.
+    // Killed: the next mount takes its place, and umount removes it.
     for next in ["mount", "umount"] {
         let mut mount = Mount::all(&desk);
         mount.child.kill().unwrap();
@@ -548,7 +549,7 @@ fn who_sees_what_is_chosen() {
     own("open", 0o644);
     own("closed", 0o600);
     desk.take("2026-01-01");
-    // Other users come to the mount only through folders that let them.
+    // Other users reach the mount only through folders that let them.
     fs::set_permissions(desk.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let read = |at: &Path, name: &str, user: u32| {
         let mut command = Command::new("cat");
@@ -566,10 +567,10 @@ fn who_sees_what_is_chosen() {
     let mount = Mount::by(&desk, &["mount", "--allow-other"]);
     let seen = [("open", 12_345), ("closed", 12_345), ("open", 40_000), ("closed", 40_000)];
     assert_eq!(seen.map(|(name, user)| read(&mount.at, name, user)), [true, true, true, false]);
-    assert!(!read(&mount.at, ".versions/closed/2026-01-01 00.00", 12_345), "other versions are not for others");
+    assert!(!read(&mount.at, ".versions/closed/2026-01-01 00.00", 12_345), "other users see no old versions");
     assert!(read(&mount.at, ".versions/closed/2026-01-01 00.00", 0));
     drop(mount);
-    // Programs that only want to show what is in files.
+    // Programs that only want to preview files.
     let mount = Mount::by(&desk, &["mount", "--no-preview"]);
     let previewer = desk.path("tumblerd");
     fs::copy("/bin/cat", &previewer).unwrap();
@@ -578,7 +579,7 @@ fn who_sees_what_is_chosen() {
         command.arg(mount.latest().join("source").join(name)).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().unwrap().success()
     };
-    assert!(!preview("open") && preview("closed"), "long ones only");
+    assert!(!preview("open") && preview("closed"), "only long files are withheld");
     assert!(read(&mount.at, "open", 0));
     drop(mount);
     // Shown in the file manager.
@@ -598,7 +599,7 @@ fn who_sees_what_is_chosen() {
         fs::read_to_string(bin.join("shown")).is_ok_and(|text| text.trim() == at.to_str().unwrap())
     });
     assert_eq!(names(&mount.at), BTreeSet::from(["README.txt", "all", "source"].map(str::to_owned)));
-    // The small file that the mount makes itself has no holes, as others.
+    // The small file that the mount itself makes has no holes, like others.
     let readme = File::open(mount.at.join("README.txt")).unwrap();
     let len = readme.metadata().unwrap().len();
     let seek = |from| rustix::fs::seek(&readme, from);
@@ -606,7 +607,7 @@ fn who_sees_what_is_chosen() {
     assert_eq!(seek(Seeking::Data(len)), Err(rustix::io::Errno::NXIO));
 }
 
-/// What another machine kept lies in a mount that all users may look into.
+/// Files of another machine in a mount that all users may read.
 #[test]
 fn numbers_of_another_machine_are_nobody_here() {
     if !can_mount() {
@@ -630,7 +631,7 @@ fn numbers_of_another_machine_are_nobody_here() {
     assert_eq!((shown.uid(), shown.gid(), shown.mode() & 0o7777), (0, 0, 0o600));
     assert!(read(&mount, 0, 0) && !read(&mount, 12_345, 1) && !read(&mount, 1, 12_346));
     drop(mount);
-    // Whoever wants the numbers gets them.
+    // An option keeps the original numbers.
     let mount = Mount::by(&desk, &["mount", "--allow-other", "--owner", "numbers"]);
     assert!(read(&mount, 12_345, 1) && read(&mount, 1, 12_346) && !read(&mount, 1, 1));
 }

@@ -1,6 +1,6 @@
-//! Every option that `--help` shows is used by a test that shows its effect. The options come from the program itself, the
-//! uses from the sources of the tests: a list of words that begins with the command and holds the option. What is used nowhere
-//! else is used here.
+//! Every option that `--help` shows is used by a test that shows its effect. The options come from the program itself,
+//! the uses from the sources of the tests: a list of words that begins with the command and contains the option.
+//! Options that no other test uses are used here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::PASSWORD;
 use crate::support::binary::{Desk, Said, said};
 use crate::support::source::{bytes, set_mtime};
 
-/// An option as the help shows it: long name, and short one.
+/// An option in the help: long name, and short one.
 pub type Shown = (String, Option<String>);
 
 /// Options and commands in the help of a command.
@@ -73,7 +73,7 @@ fn lists(text: &str) -> Vec<Vec<String>> {
                     list.push(text[at + 1..end].to_owned());
                 }
             }
-            // A quotation mark as a character opens no string.
+            // A quotation mark as a character does not open a string.
             '\'' if text[at..].starts_with("'\"'") => drop(rest.nth(1)),
             _ => {}
         }
@@ -140,7 +140,7 @@ fn sources_and_machines_narrow_what_is_meant() {
     assert_eq!(desk.ok(&["ls", "latest"]), "b/\n");
     assert_eq!(desk.ok(&["ls", "latest", "--source", "alpha"]), "a/\n");
     assert_eq!(desk.ok(&["ls", "latest", "--host", "h1"]), "a/\n");
-    // With a path the newest snapshot that covers it is meant.
+    // With a path, the newest snapshot that covers it is meant.
     assert_eq!(desk.ok(&["cat", "latest:a/one"]), "1");
     assert_eq!(desk.ok(&["cat", "latest:a/one", "--source", "alpha"]), "1");
     assert_eq!(desk.ok(&["cat", "latest:a/one", "--host", "h1"]), "1");
@@ -164,7 +164,7 @@ fn sources_and_machines_narrow_what_is_meant() {
     let tar = desk.path("a.tar");
     let tar = tar.to_str().unwrap();
     assert_eq!(id(&["export", "latest", "--tar", tar, "--source", "alpha"]), one);
-    assert_eq!(desk.run(&["export", "latest", "--tar", tar]).code, 1, "it is there already");
+    assert_eq!(desk.run(&["export", "latest", "--tar", tar]).code, 1, "the file already exists");
     assert_eq!(id(&["export", "latest", "--tar", tar, "--overwrite", "--host", "h1"]), one);
 
     assert_eq!(ids(&["pin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
@@ -187,7 +187,7 @@ fn sources_and_machines_narrow_what_is_meant() {
     assert_eq!(was, four);
     assert_eq!(ids(&["unpin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
     assert_eq!(ids(&["unpin", "latest", "--host", "h2"]), std::slice::from_ref(&two));
-    // With a given date, as the others: dates of the clock count apart.
+    // With a given date, like the others: dates of the clock count separately.
     let third = desk.json(&["snapshot", "a", "--source", "alpha", "--host", "h1", "--time", "2026-06-01"]);
     let third = third[0]["snapshot"]["id"].as_str().unwrap();
     let forgotten = |args: &[&str]| desk.json(args)[0]["forgotten"].as_u64().unwrap();
@@ -234,7 +234,8 @@ fn what_is_left_out_of_a_snapshot_is_left_out_of_a_comparison_too() {
     desk.ok(&["snapshot", "."]);
     let all = kept(&desk);
     assert!(all.contains("plain") && !all.contains("ignored"), "{all:?}");
-    // What an option leaves out of a snapshot; and with the same option the disk is as it was then, without it is not.
+    // Each option leaves something out of a snapshot. With the same option the disk equals the snapshot, without it it
+    // does not.
     let check = |gone: &[&str], take: &[&str], alike: &[&str]| {
         desk.ok(take);
         let without: BTreeSet<String> = all.iter().filter(|name| !gone.contains(&name.as_str())).cloned().collect();
@@ -269,7 +270,7 @@ fn what_is_left_out_of_a_snapshot_is_left_out_of_a_comparison_too() {
     desk.ok(&["snapshot", ".", "--no-vaultignore"]);
     assert!(kept(&desk).contains("ignored"));
     assert_eq!(desk.json(&["diff", "latest", "--no-vaultignore"]).len(), 1);
-    assert_eq!(desk.json(&["diff", "latest"]).len(), 2, "the file that is ignored seems to be gone");
+    assert_eq!(desk.json(&["diff", "latest"]).len(), 2, "the ignored file seems to be gone");
 
     let mounted = desk.source().join("marked");
     let mount = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&mounted).stderr(Stdio::null()).status();
@@ -323,7 +324,7 @@ fn how_a_snapshot_is_taken_can_be_chosen() {
     assert_eq!(count(), 1);
     assert_eq!(taken(&["snapshot", "."])["bytes_read"], 0);
     assert_eq!(taken(&["snapshot", ".", "--read-all"])["bytes_read"], text.len());
-    // Who retires itself is waited for no longer, and the next run joins anew.
+    // A client that retires itself is not waited for any more, and the next run joins again.
     let retired = |desk: &Desk| {
         let clients = desk.json(&["client", "list"])[0]["clients"].clone();
         clients.as_array().unwrap().iter().filter(|client| client["retired"] == true).count()
@@ -333,13 +334,13 @@ fn how_a_snapshot_is_taken_can_be_chosen() {
     assert_eq!(retired(&desk), 1);
     taken(&["snapshot", "."]);
     assert_eq!(desk.json(&["client", "list"])[0]["clients"].as_array().unwrap().len(), 2);
-    // Other chunks, so that they are stored again; what was not verified when it was sealed is no worse for it.
+    // Other chunks, so that they are stored again; content that was not verified when it was sealed is just as good.
     desk.write("text", format!("{text}{text}").replace("line", "LINE"));
     let slow = taken(&["snapshot", ".", "--level", "max", "--no-verify"]);
     let stored = |snapshot: &Value| snapshot["bytes_stored"].as_u64().unwrap();
     assert!(stored(&slow) < 2 * stored(&fast), "{slow} {fast}");
     desk.ok(&["check", "--read-data"]);
-    // Of two vaults that are alike but for it, the one with the higher level is smaller.
+    // Of two vaults that differ only in the level, the one with the higher level is smaller.
     let size = |args: &[&str]| {
         let other = Desk::new();
         other.write(
@@ -393,7 +394,7 @@ fn a_restore_does_what_its_options_say() {
     assert_eq!(files(&desk.path("jpg")), set(&["a.jpg"]));
     let verified = desk.json(&["restore", "latest", "--to", &to("all"), "--verify"]);
     assert_eq!((verified[0]["files_verified"].as_u64(), verified[0]["files"].as_u64()), (Some(3), Some(3)));
-    // What is there already.
+    // Files that exist already.
     fs::write(desk.path("all/source/b.txt"), "own").unwrap();
     fs::write(desk.path("all/source/more"), "own").unwrap();
     assert_eq!(desk.run(&["restore", "latest", "--to", &to("all")]).code, 1);
@@ -407,7 +408,7 @@ fn a_restore_does_what_its_options_say() {
     fs::write(desk.path("all/source/.vaultignore"), "*.own\n").unwrap();
     let deleted = desk.json(&["restore", "latest", "--to", &to("all"), "--delete", "--delete-excluded", "-y"]);
     assert_eq!(deleted[0]["deleted"].as_u64(), Some(2));
-    // In place; first what would be.
+    // In place; first a dry run.
     desk.write("b.txt", "changed");
     assert_eq!(desk.json(&["restore", "latest", "--in-place", "--dry-run"])[0]["dry_run"], true);
     assert_eq!(fs::read_to_string(desk.source().join("b.txt")).unwrap(), "changed");
@@ -490,7 +491,7 @@ fn each_rule_keeps_what_it_says() {
 #[test]
 fn how_space_is_given_back_can_be_bounded() {
     let desk = Desk::new();
-    // Most of what the first snapshot stored is still needed: its pack can only go if that is copied.
+    // Most of the data of the first snapshot is still needed: its pack can only be deleted if that data is copied.
     desk.write("stays", bytes(1, 800_000));
     desk.write("goes", bytes(2, 400_000));
     desk.take("2026-01-01");
@@ -519,7 +520,7 @@ fn a_check_reads_as_much_as_it_is_told() {
     assert!(read(&["check", "--max-time", "1h"]).0 >= 2);
 }
 
-/// Whether the vault can be opened in so little memory that a strong password cannot be tried.
+/// Whether the vault can be opened with too little memory to try a strong password.
 fn opens_in_little_memory(desk: &Desk, repo: &str, password: &str) -> bool {
     let script = "ulimit -v 900000; exec \"$@\"";
     let program = env!("CARGO_BIN_EXE_vault");
@@ -595,7 +596,7 @@ fn new_passwords_come_from_where_they_are_said_to_be() {
     assert!(opens("changed by a file") && opens("changed"));
     assert!(!opens("from a file") && !opens("from a command"));
     assert!(opens_in_little_memory(&desk, store, "changed"));
-    // A strong one cannot be tried in little memory.
+    // A strong one cannot be tried with little memory.
     change("changed", &["key", "passwd", "--new-password-command", "echo strong", "--kdf", "strong"]);
     assert!(!opens_in_little_memory(&desk, store, "strong"));
     let other = Desk::new();
@@ -633,7 +634,7 @@ fn options_of_every_command_have_their_effect() {
     set_mtime(&desk.source(), 1, 0);
 }
 
-/// How many threads a command has at most, as the system counts them.
+/// Most threads that a command has, as the system counts them.
 fn threads(desk: &Desk, args: &[&str]) -> usize {
     let mut child = desk.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let folder = format!("/proc/{}/task", child.id());
@@ -721,10 +722,10 @@ fn every_command_speaks_json() {
         &["version"],
         &["forget", "latest"],
     ];
-    // What is for another program to read is printed as it is.
+    // Output for other programs is printed unchanged.
     let not_json = ["cat", "completions"];
     for args in cases {
-        // What `key passwd` changes is the password of what comes after it.
+        // `key passwd` changes the password for the following commands.
         let password = if home.path("changed").exists() { "another password" } else { "password" };
         let mut command = home.command(&[args, &["--json", "--threads", "1"][..]].concat());
         let output = said(&command.env("VAULT_PASSWORD", password).output().unwrap());

@@ -1,5 +1,5 @@
-//! Which snapshot is meant, in which order they stand, and which stay: a machine's clock may be wrong, its name is not the only
-//! one in the vault, and its disks are not always there.
+//! Selection, order and retention of snapshots: a machine's clock may be wrong, its name is not the only one in the
+//! vault, and its disks are not always there.
 
 use std::fs;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn a_clock_that_was_wrong_once_drops_nothing_and_does_not_last() {
     assert_eq!(kept(&vault, rules(1), 4), [wrong, last]);
     let daily = Rules { periods: [(retention::Period::Day, 3)].into(), ..Rules::default() };
     assert_eq!(kept(&vault, daily, 4), [first, wrong, third, last]);
-    // A machine that lost its state goes on in the same row.
+    // A machine that lost its state continues in the same row.
     let again = open_as(&store, &folder.path().join("state"), &raw, "machine").unwrap();
     fs::remove_dir_all(folder.path().join("state")).unwrap();
     drop((vault, again));
@@ -77,7 +77,7 @@ fn a_clock_that_was_wrong_once_drops_nothing_and_does_not_last() {
         let kept = kept(&vault, within.clone(), now);
         assert!(kept.contains(&jumped) && kept.contains(&first) && kept.contains(&newest), "{now}: {kept:?}");
     }
-    // What was given says what the content is of: it is never the latest, and takes no slot.
+    // A given date is that of the content: such a snapshot is never the latest, and takes no slot.
     let old = take_on(&vault, &source, 2001, "s", Some(-5000));
     assert_eq!(vault.snapshots().first().unwrap().id, old);
     assert_eq!(kept(&vault, rules(1), 2001), [old, wrong, jumped]);
@@ -107,7 +107,7 @@ fn the_latest_snapshot_of_another_machine_is_not_written_over_this_one() {
     assert_eq!((report[0]["source"].as_str(), report[0]["time"].is_string()), (Some("docs"), true));
     assert_eq!(fs::read_to_string(desk.source().join("a")).unwrap(), "mine");
     assert_eq!(fs::read_to_string(desk.path("other/a")).unwrap(), "theirs");
-    // A machine that has none may look, and is told whose it is; what writes must be told.
+    // A machine without snapshots may look, and learns whose snapshot it sees; commands that write must name the host.
     let new = |args: &[&str]| said(&desk.command(args).env("VAULT_STATE_DIR", desk.path("state3")).output().unwrap());
     let seen = new(&["ls", "latest"]);
     assert!(seen.code == 0 && seen.err.contains("is one of theirs"), "{}", seen.err);
@@ -138,7 +138,7 @@ fn of_several_sources_one_is_named_before_anything_is_written() {
     }
     let restored = |args: &[&str]| desk.json(args)[0]["snapshot"].as_str().unwrap().to_owned();
     assert_eq!(restored(&["restore", "latest", "--in-place", "--source", "alpha"]), a);
-    // A path says which one it is.
+    // A path tells which one it is.
     assert_eq!(restored(&["restore", "latest:a/file", "--in-place"]), a);
     let path = desk.source().join("a/file");
     assert_eq!(restored(&["restore", &format!("latest:{}", path.display()), "--in-place"]), a);
@@ -201,7 +201,7 @@ fn prune_drops_most_of_a_source_only_if_that_is_said() {
     desk.ok(&["prune", "--keep", "0"]);
 }
 
-/// The snapshots, whatever else there is to say.
+/// The snapshots, ignoring other messages.
 fn listed(desk: &Desk) -> Vec<Value> {
     let said = desk.run(&["list", "--json"]);
     let mut list: Value = serde_json::from_str(&said.out).unwrap();
@@ -229,7 +229,7 @@ fn a_source_that_vanished_is_not_taken_for_an_empty_one() {
     assert!(left.len() == 2 && left[0] == full.as_str(), "{left:?}");
     // With a path, the newest snapshot that has it is meant.
     assert_eq!(desk.ok(&["cat", "latest:disk/file"]), "1");
-    // Who did empty it says so once.
+    // A user who emptied the source says so once.
     desk.ok(&["snapshot", "disk", "--source", "disk", "--allow-empty"]);
     desk.ok(&["snapshot", "disk", "--source", "disk"]);
     desk.ok(&["list"]);

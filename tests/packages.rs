@@ -1,4 +1,4 @@
-//! What packages are made of: it says the same version and the same schedule as the program, and what it names exists.
+//! Parts of packages: they have the version and the schedule of the program, and everything that they name exists.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn every_package_has_the_version_of_the_program() {
     }
 }
 
-/// The units in packages are those that the program installs itself, for the places of a package.
+/// The units in packages are those that the program itself installs, with the places of a package.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_units_of_packages_are_those_of_the_program() {
@@ -48,7 +48,7 @@ fn the_units_of_packages_are_those_of_the_program() {
     packaged.retain(|line| !own.contains(&line.as_str()));
     assert_eq!(packaged, settings(service));
     assert_eq!(settings(&read("packaging/systemd/vault-run.timer")), settings(timer));
-    // It starts what the program takes.
+    // The program accepts the command that it starts.
     let text = read("packaging/systemd/vault-run.service");
     let command = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/vault ")).unwrap();
     let (config, state) = (home.text(".config/vault/vault.toml"), home.text("state/vault"));
@@ -77,7 +77,7 @@ fn what_packages_are_made_of_is_there() {
     }
 }
 
-/// The script that installs the package in a fresh system says so where it cannot, and that is no failure.
+/// If the script that installs the package in a fresh system cannot run, it says so, and that is no failure.
 #[test]
 fn a_trial_of_the_package_that_cannot_be_made_is_said() {
     if Command::new("bash").arg("--version").output().is_err() {
@@ -95,7 +95,7 @@ fn a_trial_of_the_package_that_cannot_be_made_is_said() {
     );
 }
 
-/// Packages teach the shells to ask the program, by scripts that it prints.
+/// Packages teach the shells to ask the program, with scripts that it prints.
 #[test]
 fn the_completions_of_packages_ask_the_program() {
     for file in [

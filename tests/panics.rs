@@ -17,7 +17,7 @@ use vault::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{THREADS, World, now, open_vault, small_chunks, take};
 
-/// A store in which touching a pack panics, when it is asked to.
+/// A store in which access to a pack panics, if it is told to.
 #[derive(Debug)]
 struct Brittle {
     store: MemStore,
@@ -111,7 +111,7 @@ fn a_panic_in_a_helper_thread_is_a_panic() {
         others: vault::engine::trust::VerifyOthers::Sample,
         threads: THREADS,
     };
-    // What is new in it has to be put.
+    // Its new content must be put.
     archive.truncate(archive.len() - 1024);
     archive.extend(changed(&archive));
     archive.extend([0; 1024]);
@@ -125,14 +125,14 @@ fn a_panic_in_a_helper_thread_is_a_panic() {
     drop_all.truncate(1);
     drop_all.iter_mut().for_each(|decision| decision.reasons.clear());
     check("prune", &mut || format!("{:?}", prune::prune(&vault, &drop_all, &options, &Silent::default()).map(drop)));
-    // Nothing is broken by that.
+    // This breaks nothing.
     let copy = world.folder.path().join("fresh");
     std::fs::create_dir(&copy).unwrap();
     assert!(Path::new(&copy).is_dir());
     take(&vault, &world.source()).unwrap();
 }
 
-/// A file that is new, as a member of an archive.
+/// A new file, as a member of an archive.
 fn changed(like: &[u8]) -> Vec<u8> {
     let content = bytes(77, 40_000);
     let mut block = [0; 512];

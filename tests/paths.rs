@@ -1,8 +1,9 @@
-//! Vaults with far more paths than folders: each of forty folders names the next one twice, so that there are 2⁴⁰ paths in 41 folders.
-//! No backup of a disk looks like that, but somebody who has the keys can write it. What asks for an answer gets it from the folders, each
-//! looked at once; what asks for more paths than can be listed is told so; what prints them all can be stopped.
+//! Vaults with far more paths than folders: each of forty folders names the next one twice, so that there are 2⁴⁰ paths
+//! in 41 folders. No backup of a disk looks like this, but somebody who has the keys can write it. Commands that need
+//! an answer get it from the folders, each read once; commands that would list more paths than they can say so;
+//! commands that print all of them can be stopped.
 //!
-//! How far a walk went is counted by how often it asks whether it is to stop.
+//! The length of a walk is measured by how often it asks whether to stop.
 
 use std::fs;
 use std::io;
@@ -38,10 +39,10 @@ use crate::support::{RAW, identity};
 const LEVELS: u32 = 40;
 /// Paths of the file at the bottom.
 const PATHS: u64 = 1 << LEVELS;
-/// A walk that looks at each folder a few times asks no more often than this.
+/// A walk that reads each folder a few times asks at most this often.
 const FEW: u64 = 1000;
 
-/// Counts how often it is asked whether the work is to stop. From `max` on it is.
+/// Counts the questions whether the work should stop. From `max` on the answer is yes.
 struct Steps {
     counters: Counters,
     asked: AtomicU64,
@@ -70,7 +71,7 @@ impl Progress for Steps {
     }
 }
 
-/// Says the ids of chunks, and keeps nothing.
+/// Computes the ids of chunks, and keeps nothing.
 struct Ids<'k>(&'k Keys);
 
 impl ChunkSink for Ids<'_> {
@@ -85,13 +86,13 @@ impl ChunkSink for Ids<'_> {
 struct Web {
     desk: Desk,
     vault: Vault,
-    /// The packs that hold the files at the bottom.
+    /// The packs with the files at the bottom.
     contents: Vec<PathBuf>,
     /// A snapshot of plain files.
     plain: SnapshotInfo,
-    /// Forty levels, and at the bottom a file.
+    /// Forty levels, and a file at the bottom.
     deep: SnapshotInfo,
-    /// The same; only the time of the folder at the bottom is another.
+    /// The same, but with another time of the folder at the bottom.
     later: SnapshotInfo,
     /// The same with another file at the bottom.
     other: SnapshotInfo,
@@ -158,7 +159,7 @@ impl Web {
         info.id.to_string()
     }
 
-    /// Compares two snapshots. Returns the sums, and how far the walk went.
+    /// Compares two snapshots. Returns the sums, and the length of the walk.
     fn compare(&self, old: &SnapshotInfo, new: &SnapshotInfo, visitor: &mut dyn Visitor) -> (Sums, u64) {
         let steps = Steps::new(FEW);
         let top = |info: &SnapshotInfo| find_entry(&self.vault, info, b"").unwrap();
@@ -175,7 +176,7 @@ fn folder(name: &str, listing: &Stream, secs: i64) -> Entry {
     entry
 }
 
-/// Writes a listing as a file of the source, whose content the next snapshot stores.
+/// Writes a listing as a file of the source, so that the next snapshot stores its content.
 fn store_listing(desk: &Desk, keys: &Keys, entries: &[Entry], number: &mut u32) -> Stream {
     let mut bytes = vec![LISTING_VERSION];
     entries.iter().for_each(|entry| encode_entry(entry, &mut bytes).unwrap());
@@ -236,7 +237,7 @@ fn a_drill_chooses_by_what_folders_weigh() {
     let steps = Steps::new(FEW);
     let report = drill(&web.vault, &[&web.deep], &options, &steps).unwrap();
     assert_eq!((report.files, report.verified, report.failed.len()), (7, 7, 0));
-    // Of a snapshot that has fewer files, all are tried.
+    // If a snapshot has fewer files, all of them are tried.
     let steps = Steps::new(FEW);
     let plain = drill(&web.vault, &[&web.plain], &options, &steps).unwrap();
     assert_eq!((plain.files, plain.failed.len()), (3, 0));
@@ -245,7 +246,7 @@ fn a_drill_chooses_by_what_folders_weigh() {
 #[test]
 fn folders_are_compared_once() {
     let web = Web::new();
-    // The two at the bottom are unlike, but nothing in them counts as a difference.
+    // The two at the bottom differ, but nothing in them counts as a difference.
     let mut none = |difference: Difference| panic!("{difference:?}");
     let (sums, _) = web.compare(&web.deep, &web.later, &mut none);
     assert!(sums.is_nothing());
@@ -258,7 +259,7 @@ fn folders_are_compared_once() {
     let (sums, _) = web.compare(&web.plain, &web.deep, &mut Counter);
     let below = 2 * (PATHS - 1) + PATHS;
     assert_eq!((sums.added, sums.removed), (below, 3));
-    // Who wants to see them is told of each, and can end it.
+    // A visitor who wants to see them gets each one, and can end the walk.
     let mut seen = Vec::new();
     let mut first = |difference: Difference| {
         seen.push(difference.path);
@@ -277,7 +278,7 @@ fn sizes_are_added_up_once() {
     assert_eq!(sums.lines[1].usage.files, PATHS / 2);
     let error = of(60).unwrap_err();
     assert!(matches!(&error, IndexError::TooMany { path } if path == "the snapshot"), "{error}");
-    // The same of what is new since a snapshot.
+    // The same for data that is new since a snapshot.
     let mut news = News::new(b"", 3);
     web.compare(&web.plain, &web.deep, &mut news);
     let news = news.finish().unwrap();
@@ -311,13 +312,13 @@ fn what_goes_is_found_out_once_for_what_counts_of_a_path() {
         let plan = look(patterns);
         assert!(plan.changes.is_empty() && plan.unread.is_empty(), "{patterns:?}");
     }
-    // Of each folder goes the second one; what is left has forty levels, and one path to the bottom.
+    // The second of each two folders is taken out; the rest has forty levels, and one path to the bottom.
     let plan = look(&["b"]);
     let thinned = plan.changes[0].thinned.as_ref().unwrap();
     assert_eq!((thinned.count, thinned.sum.files), (u64::from(LEVELS), PATHS - 1));
     let plan = look(&["a/b/**/a/deep.txt", "!a/a/**"]);
     assert_eq!(plan.unread.len(), 1);
-    // More goes than can be listed: nothing does, and it is said where.
+    // More would be taken out than can be listed: nothing is, and the message says where.
     let plan = look(&["deep.txt"]);
     assert!(plan.changes.is_empty());
     let (_, unread) = &plan.unread[0];
@@ -346,7 +347,7 @@ fn what_prints_or_writes_all_paths_can_be_stopped() {
     };
     let ended = restore(&web.vault, &options("all", &[]), &Steps::new(FEW));
     assert!(matches!(ended, Err(RestoreError::Interrupted)));
-    // What is to be restored is looked for where it may be.
+    // Files to restore are searched only where they may be.
     for pattern in ["nothing", "/source/a/x/**/deep.txt", "b/x*/deep.txt"] {
         let ended = restore(&web.vault, &options("out", &[pattern]), &Steps::new(10 * FEW));
         assert!(matches!(ended, Err(RestoreError::NothingSelected { .. })), "{pattern}");
@@ -355,7 +356,7 @@ fn what_prints_or_writes_all_paths_can_be_stopped() {
     let done = restore(&web.vault, &options("out", &[&way]), &Steps::new(10 * FEW)).unwrap();
     assert_eq!(done.files, 1);
     assert_eq!(fs::read(web.desk.path("out").join(&way[1..])).unwrap(), b"the one");
-    // Ctrl-C ends what goes on printing.
+    // Ctrl-C ends endless printing.
     for args in [&["ls", "-R"][..], &["find", "deep.txt"], &["diff", "2026-01-01"], &["export", "--tar", "-"]] {
         let mut command = web.desk.command(&[args, &[&Web::name(&web.deep)]].concat());
         if args[0] == "find" {
@@ -367,7 +368,7 @@ fn what_prints_or_writes_all_paths_can_be_stopped() {
         io::Read::read_exact(&mut printed, &mut start).unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        // Whoever writes has to be read from, so that it comes to the end.
+        // The output must be read, so that the program can end.
         let rest = std::thread::spawn(move || io::copy(&mut printed, &mut io::sink()));
         assert_eq!(child.wait().unwrap().code(), Some(130), "{args:?}");
         rest.join().unwrap().unwrap();
@@ -427,7 +428,7 @@ fn every_other_command_looks_at_each_folder_once() {
     assert_eq!((hurt["count"].as_u64(), hurt["paths"].as_array().unwrap().len()), (Some(PATHS), 100), "{hurt}");
 }
 
-/// The page answers with the first paths, and with how many there are.
+/// The page answers with the first paths, and with their number.
 #[cfg(feature = "ui")]
 #[test]
 fn the_page_answers() {
@@ -444,7 +445,7 @@ fn the_page_answers() {
     assert_eq!(page.end().0, 0);
 }
 
-/// Whoever looks at one path of a mount looks at the folders on it.
+/// Looking at one path of a mount reads only the folders on it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mount_shows_each_path() {

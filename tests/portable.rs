@@ -1,5 +1,5 @@
-//! What must hold on every system that vault is built for, through the program: whole trees come back, with names, times
-//! and links as far as the system has them.
+//! Facts that must hold on every system for which vault is built, tested with the program: whole trees are restored,
+//! with names, times and links as far as the system has them.
 
 use std::fs;
 
@@ -25,12 +25,12 @@ fn a_tree_comes_back() {
     plant(&desk.source(), 7, Size::Small);
     let deep = desk.source().join("folder 1/deep");
     set_mtime(&deep, 1_234_567_890, 123_456_700);
-    // One from the future is read again each time.
+    // A file with a future date is read again each time.
     set_mtime(&desk.source().join("folder 3/file 4.bin"), 1_000_000_000, 100);
-    // What was changed in the same moment might change once more in it, so it is read again.
+    // A file that was just changed might change again within the same tick, so it is read again.
     std::thread::sleep(std::time::Duration::from_millis(300));
     comes_back(&desk);
-    // What did not change is not read again.
+    // An unchanged file is not read again.
     let again = &desk.json(&["snapshot", ".", "--source", "source"])[0]["snapshot"];
     assert_eq!((&again["files_unchanged"], &again["bytes_read"]), (&again["files"], &0.into()), "{again}");
     assert_eq!(desk.json(&["diff", "latest"]).len(), 1, "nothing but the sum");
@@ -141,7 +141,7 @@ fn commands_run_by_the_shell_of_the_system() {
     assert_eq!(failed.code, 1, "{}", failed.err);
     let mut command = desk.command(&["list"]);
     command.env_remove("VAULT_PASSWORD").env("VAULT_PASSWORD_COMMAND", "echo correct horse");
-    assert!(command.output().unwrap().status.success(), "the line is the password, without a space at its end");
+    assert!(command.output().unwrap().status.success(), "the line is the password, without a trailing space");
 }
 
 /// An archive brings names into a vault that not every system can have.
@@ -173,14 +173,14 @@ fn names_that_the_system_cannot_have_are_told_and_the_rest_is_restored() {
         let is_there = found.keys().any(|path| path.ends_with(format!("/{name}").as_bytes()));
         assert_eq!(is_there, possible.contains(&name), "{name}");
         assert!(is_there || said.err.contains(name) || said.out.contains(name), "{name}: {}{}", said.out, said.err);
-        // Where it separates folders, it cannot be typed as a part of a name.
+        // If a backslash separates folders, it cannot be typed as a part of a name.
         if !(cfg!(windows) && name.contains('\\')) {
             assert_eq!(desk.ok(&["cat", &format!("latest:{}{name}", prefix(&desk))]), name);
         }
     }
 }
 
-/// What the import called the folder of the archive, with a slash behind it.
+/// The name that the import gave the folder of the archive, with a slash.
 fn prefix(desk: &Desk) -> String {
     let top = desk.ok(&["ls", "latest"]);
     if top.lines().any(|line| line.contains("fine")) { String::new() } else { format!("{}/", top.trim()) }

@@ -1,9 +1,10 @@
-//! Power cuts at block level, on real file systems: everything that a vault does is recorded below its file system, and what the
-//! disk may hold after a cut is put together from what was flushed and a part of what was not. Then a machine starts again with it:
-//! what was promised before the cut holds.
+//! Power cuts at block level, on real file systems: all writes of a vault are recorded below its file system. The
+//! possible contents of the disk after a cut are built from the flushed writes and a part of the others. Then a machine
+//! starts again with it, and everything that was promised before the cut holds.
 //!
-//! A few cuts by default; `VAULT_CAMPAIGN=n` makes n hundred random ones on each file system, and one at the end of each step, from
-//! `VAULT_SEED`. Skipped without root, `/dev/fuse`, loop devices, or the program that makes the file system.
+//! A few cuts by default; `VAULT_CAMPAIGN=n` makes n hundred random ones on each file system, and one at the end of
+//! each step, from `VAULT_SEED`. Skipped without root, `/dev/fuse`, loop devices, or the program that makes the file
+//! system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -26,7 +27,7 @@ use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{Rng, Size, bytes, plant};
 use crate::support::{PASSWORD, RAW, campaign, cheap, check_all, create_vault, now, open_as, scratch, small_chunks};
 
-/// A file system, how large it must be at least, and what is asked for when it is made and mounted.
+/// A file system, its smallest size, and the options with which it is made and mounted.
 struct Kind {
     name: &'static str,
     mib: u64,
@@ -40,7 +41,7 @@ const KINDS: [Kind; 3] = [
     Kind { name: "btrfs", mib: 110, made: &["-q"], options: "noatime" },
 ];
 
-/// What a step promises once it is done, and takes back as soon as it begins.
+/// The promise of a step, which holds once it is done; the promises that it revokes end as soon as it begins.
 #[derive(Debug, Clone, Default)]
 struct Step {
     what: &'static str,
@@ -50,7 +51,7 @@ struct Step {
     closes: Option<&'static str>,
 }
 
-/// Where things lie while they are recorded and when they are judged: in the same places.
+/// The folders during recording and judging: the same paths.
 struct Desk {
     folder: tempfile::TempDir,
 }
@@ -77,7 +78,7 @@ impl Desk {
         said(&command.output().unwrap())
     }
 
-    /// One that opens now.
+    /// A password that opens now.
     fn password(&self) -> &'static str {
         let store = self.store();
         let opens = |password: &&&str| opens(&store, password);
@@ -89,7 +90,7 @@ fn opens(store: &Arc<dyn Store>, password: &str) -> bool {
     open_as(store, scratch().path(), &Secret::password(password), "judge").is_ok()
 }
 
-/// Everything that is recorded: the steps, and what each snapshot must read back as.
+/// The recorded life: its steps, and the expected content of each snapshot.
 fn live(desk: &Desk, disk: &Disk) -> (Vec<Step>, BTreeMap<ObjectName, Model>) {
     let (mut steps, mut models) = (Vec::new(), BTreeMap::new());
     let source = desk.path("source");
@@ -153,7 +154,7 @@ fn live(desk: &Desk, disk: &Disk) -> (Vec<Step>, BTreeMap<ObjectName, Model>) {
     (steps, models)
 }
 
-/// What the disk saw of a life, its steps, and what each snapshot must read back as.
+/// The writes of a life, its steps, and the expected content of each snapshot.
 type Life = (Recording, Vec<Step>, BTreeMap<ObjectName, Model>);
 
 /// Makes a file system and records a life on it.
@@ -181,11 +182,11 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// Starts the machine again after a cut, and looks whether all that was promised holds.
+/// Starts the machine again after a cut, and checks that all promises hold.
 fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName, Model>, marks: usize, what: &str) {
     let (image, at) = (desk.path("image"), desk.path("disk"));
     if kind.name == "btrfs" {
-        // The kernel remembers a device of the same name that was newer.
+        // The kernel remembers a newer device of the same name.
         let _ = system("btrfs", &["device", "scan", "--forget"]);
     }
     mount(&image, &at, kind.options).unwrap_or_else(|error| panic!("{what}: the file system itself is lost: {error}"));
@@ -212,7 +213,7 @@ fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName,
             assert!(there.contains(&id), "{what}: the {} is lost", step.what);
         }
         if let Some(id) = step.forgets {
-            assert!(!there.contains(&id), "{what}: what was forgotten is there again");
+            assert!(!there.contains(&id), "{what}: a forgotten snapshot is back");
         }
     }
     for snapshot in vault.snapshots().iter().filter(|snapshot| !forgotten.contains(&snapshot.id)) {
@@ -224,17 +225,17 @@ fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName,
     let closing: BTreeSet<&str> = begun.iter().filter_map(|step| step.closes).collect();
     for step in done {
         if let Some(password) = step.opens.filter(|password| !closing.contains(password)) {
-            assert!(opens(&store, password), "{what}: {password:?} was to open");
+            assert!(opens(&store, password), "{what}: {password:?} should open");
         }
         if let Some(password) = step.closes {
             assert!(!opens(&store, password), "{what}: {password:?} was removed, and opens");
         }
     }
-    // The machine goes on with the state that it has.
+    // The machine continues with its present state.
     let check = desk.run(&["check", "--read-data"]);
     if check.code == 3 {
-        // A password was just being removed: its record is there, and so is its file. Or one was just being added: its file is there,
-        // and its record is not.
+        // A password was just being removed: its record is there, and so is its file. Or one was just being added: its
+        // file is there, and its record is not.
         let is_open = begun.len() > done.len();
         let is_closing = is_open && begun.iter().any(|step| step.closes.is_some());
         let is_opening = is_open && begun.iter().any(|step| step.opens.is_some());
@@ -265,7 +266,8 @@ fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName,
     assert_same(&of_disk(&source, b"source"), &of_snapshot(&vault, &newest.body).nodes, what);
 }
 
-/// Cuts the power on one kind of file system: at the end of each step with nothing kept that was not flushed, and at random moments.
+/// Cuts the power on one kind of file system: at the end of each step with only flushed writes kept, and at random
+/// moments.
 fn cut(kind: &Kind, ends: usize, random: u64) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can mount {}", kind.name);
@@ -294,7 +296,7 @@ fn cut(kind: &Kind, ends: usize, random: u64) {
         let marks = recording.log[..*at].iter().filter(is_mark).count();
         let what = format!("{}, cut {number} after {at} of {} events, {marks} marks", kind.name, recording.log.len());
         recording.save(*at, dice.clone(), &desk.path("image"));
-        // Each is judged, whatever is wrong with others.
+        // Each is judged, even if others fail.
         let judged = catch_unwind(AssertUnwindSafe(|| judge(kind, &desk, &steps, &models, marks, &what)));
         wrong.extend(judged.err().map(|_| what));
     }
@@ -308,7 +310,7 @@ fn cut(kind: &Kind, ends: usize, random: u64) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// How many steps' ends and how many random moments are tried.
+/// Number of steps' ends and of random moments that are tried.
 fn count(ends: usize, random: u64) -> (usize, u64) {
     if campaign() > 0 { (usize::MAX, 100 * campaign()) } else { (ends, random) }
 }

@@ -46,7 +46,7 @@ fn check_restore(home: &Path, snapshot: &str, name: &str, expected: &Model) {
     assert_same(expected, &of_disk(&to.join(name), name.as_bytes()), snapshot);
 }
 
-/// Lets the others end, also where one has failed.
+/// Lets the others end, even if one has failed.
 struct Ended<'a>(&'a AtomicBool);
 
 impl Drop for Ended<'_> {
@@ -55,7 +55,7 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// One process takes snapshots, one takes others and prunes them, one looks and restores.
+/// One process takes snapshots, one takes others and prunes them, one reads and restores.
 #[test]
 fn snapshots_prunes_and_restores_of_several_processes_at_once_all_succeed() {
     let folder = scratch();
@@ -77,7 +77,7 @@ fn snapshots_prunes_and_restores_of_several_processes_at_once_all_succeed() {
             let (mut rounds, mut deleted) = (0, 0);
             while !done.load(Relaxed) {
                 fs::write(other.join("changing"), bytes(2 * rounds, 80_000)).unwrap();
-                // What the other process needs comes and goes here.
+                // The data of the other process comes and goes here.
                 fs::write(other.join("shared"), bytes(1000 + 2 * (rounds % 3), 60_000)).unwrap();
                 run(home, &["snapshot", other.to_str().unwrap()]);
                 let rules = ["prune", "--keep", "1", "--keep-tag", "stays", "--max-unused", "0%", "--json"];
@@ -129,7 +129,7 @@ fn large_source(home: &Path) -> PathBuf {
     source
 }
 
-/// Presses Ctrl-C when it is time. Returns how long the end then took, or `None` if it was too late.
+/// Presses Ctrl-C when it is time. Returns the time until the end, or `None` if it was too late.
 fn interrupt_when(mut child: Child, is_time: impl Fn() -> bool) -> Option<Duration> {
     while !is_time() && child.try_wait().unwrap().is_none() {
         sleep(Duration::from_millis(2));
@@ -150,14 +150,14 @@ fn interrupt_when(mut child: Child, is_time: impl Fn() -> bool) -> Option<Durati
     Some(took)
 }
 
-/// Something ends at once that takes a second, and another one for a machine that has much else to do; or, where all is slow, not half of
-/// what the whole takes.
+/// Ending at once takes a second, and another one on a busy machine; or, where everything is slow, less than half the
+/// time of the whole.
 #[track_caller]
 fn assert_at_once(took: Duration, whole: Duration) {
     assert!(took < Duration::from_secs(2) || 2 * took < whole, "{took:?} of {whole:?}");
 }
 
-/// How long something takes.
+/// Duration of some work.
 fn timed(work: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     work();
@@ -187,7 +187,7 @@ fn ctrl_c_ends_a_snapshot_at_once_and_loses_nothing() {
     check_restore(home, "latest", "source", &now);
 }
 
-/// How many files there are below a folder.
+/// Number of files below a folder.
 fn walk(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { 1 }).sum()
@@ -208,11 +208,11 @@ fn ctrl_c_ends_a_restore_at_once_and_loses_nothing() {
     println!("a restore ended after {} ms", took.as_millis());
     assert_at_once(took, timed(|| drop(run(home, &[&restore[..], &["--overwrite", "if-changed"]].concat()))));
     assert_same(&expected, &of_disk(&to.join("source"), b"source"), "restored after an interruption");
-    assert_eq!(walk(&to), 14, "nothing half done is left behind");
+    assert_eq!(walk(&to), 14, "no partial file is left behind");
     run(home, &["check"]);
 }
 
-/// A store at which something happens between the moment that a listing shows and its answer.
+/// A store that does something between the moment that a listing shows and its answer.
 struct Meanwhile {
     inner: MemStore,
     happens: Box<dyn Fn() + Send + Sync>,
@@ -270,8 +270,9 @@ impl Store for Meanwhile {
     }
 }
 
-/// Other processes of this machine put packs and records, and enter them in the catalogue, between a listing and its answer, as often
-/// as anybody looks: nothing of it is missed, and nothing is taken out of the catalogue.
+/// Other processes of this machine put packs and records, and enter them in the catalogue, between a listing and its
+/// answer, every time that anybody lists: nothing of it is reported as missing, and nothing is removed from the
+/// catalogue.
 #[test]
 fn what_other_processes_put_during_a_look_is_not_called_missing() {
     let mut world = World::new(small_chunks());
@@ -290,15 +291,19 @@ fn what_other_processes_put_during_a_look_is_not_called_missing() {
         })
     };
     let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(Meanwhile { inner: world.store.clone(), happens });
-    // The second look of the same process has read something before.
+    // The second look of the same process already knows some records.
     let looking = open_vault(&store, &state).unwrap();
     for _ in 0..2 {
-        assert_eq!(looking.missing_records().unwrap().records.len(), 0, "records are said to be missing");
+        assert_eq!(looking.missing_records().unwrap().records.len(), 0, "records are reported as missing");
         assert_eq!(looking.known_findings(now()).unwrap(), Vec::new());
         let before = taken.lock().unwrap().len();
-        assert!(before > 0, "nothing has happened meanwhile");
+        assert!(before > 0, "the other process did nothing meanwhile");
         let known = looking.catalogue().reader().unwrap().packs().unwrap().len();
-        assert_eq!(known, world.store.objects().iter().filter(|(key, _)| is_pack(key)).count(), "packs were taken out");
+        assert_eq!(
+            known,
+            world.store.objects().iter().filter(|(key, _)| is_pack(key)).count(),
+            "packs were removed from the catalogue"
+        );
         looking.refresh(&vault::progress::Silent::default()).unwrap();
     }
     let there: Vec<_> = open_vault(&shared, &state).unwrap().snapshots().iter().map(|info| info.id).collect();

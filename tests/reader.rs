@@ -1,4 +1,5 @@
-//! The reader in Python, which was written from SPEC.md alone, must find in a vault what the library put there.
+//! The reader in Python, which was written from SPEC.md alone, must find in a vault everything that the library put
+//! there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,7 +27,7 @@ const PASSWORD: &str = "correct horse é";
 const PACKAGES: [&str; 6] = ["blake3", "zstandard", "argon2-cffi", "PyNaCl", "msgpack", "kyber-py"];
 const MODULES: &str = "import blake3, zstandard, argon2, nacl, msgpack, kyber_py";
 
-/// A Python with the packages that the reader needs, kept below `target`. `None` where there is no Python, or no way to
+/// A Python with the packages that the reader needs, kept below `target`. `None` if there is no Python, or no way to
 /// get the packages.
 pub fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -50,20 +51,20 @@ pub fn python() -> Option<&'static Path> {
         .as_deref()
 }
 
-/// Runs the reader with this password, whatever comes of it.
+/// Runs the reader with this password, whatever the result.
 pub fn reader(python: &Path, password: &str, args: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader.py");
     Command::new(python).arg(script).args(args).env("VAULT_PASSWORD", password).output().unwrap()
 }
 
-/// Runs the reader, which must succeed; returns what it printed.
+/// Runs the reader, which must succeed; returns its output.
 fn read(python: &Path, args: &[&str]) -> String {
     let output = reader(python, PASSWORD, args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A vault in a folder of its own, with the files it is to keep beside it.
+/// A vault in a folder of its own, with its source files beside it.
 struct Scene {
     folder: tempfile::TempDir,
     vault: Vault,
@@ -126,7 +127,7 @@ impl Scene {
         snapshot(&self.vault, options, &Silent::default()).unwrap()
     }
 
-    /// Extracts a path of a snapshot with the reader, and says what is there.
+    /// Extracts a path of a snapshot with the reader, and returns the extracted files.
     fn extract(&self, python: &Path, snapshot: &str, path: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let out = self.path("out");
         read(python, &[&self.store(), "extract", snapshot, path, &out.to_string_lossy()]);
@@ -163,7 +164,7 @@ fn noise(seed: &str, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Files of every sort that the format stores in a way of its own.
+/// Files of every sort that the format stores in a special way.
 fn make_files(top: &Path) {
     fs::create_dir_all(top.join("empty folder")).unwrap();
     fs::create_dir_all(top.join("many")).unwrap();
@@ -203,7 +204,7 @@ fn digest(vault: &Vault, number: usize) -> String {
     digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Whatever a test calls a vector is printed in SPEC.md.
+/// Everything that a test calls a vector is printed in SPEC.md.
 #[test]
 fn the_spec_prints_the_vectors() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -221,7 +222,7 @@ fn the_spec_prints_the_vectors() {
     assert!(count > 10, "{count} vectors");
 }
 
-/// The reader computes or opens each of them by itself.
+/// The reader computes or opens each vector by itself.
 #[test]
 fn the_reader_agrees_with_every_vector() {
     let Some(python) = python() else { return };
@@ -276,7 +277,7 @@ fn the_reader_takes_records_out_of_merges() {
     make_files(&scene.path("files"));
     let first = scene.snapshot(1_700_000_000).id.unwrap();
     let listed = read(python, &[&scene.store(), "list"]);
-    // After all that came before, so that it moves no date.
+    // After everything before, so that it moves no date.
     let clock = || Time { secs: 4_000_000_000, nanos: 0 };
     for _ in 0..70 {
         let nothing = RecordBody::Forget(Vec::new());
@@ -284,7 +285,7 @@ fn the_reader_takes_records_out_of_merges() {
     }
     let options =
         CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: false, clock: &clock, threads: 2 };
-    // The first one merges, the second one deletes what was merged.
+    // The first one merges, the second one deletes the merged records.
     let merged = prune(&scene.vault, &[], &options, &Silent::default()).unwrap();
     let deleted = prune(&scene.vault, &[], &options, &Silent::default()).unwrap();
     assert!(merged.records_merged > 70 && deleted.records_deleted == merged.records_merged, "{merged:?} {deleted:?}");
@@ -312,7 +313,7 @@ fn the_reader_takes_a_recovery_key_and_refuses_what_is_wrong() {
     assert_eq!(run(PASSWORD, &[&store, "verify"]), (Some(0), String::new()));
     assert!(run("correct horse", &[&store, "list"]).1.contains("wrong"));
 
-    // One flipped bit in the middle of each object: it is named, and nothing else is.
+    // One flipped bit in the middle of each object: this object is named, and no other.
     for folder in ["packs", "meta", "log"] {
         let top = scene.path("store").join(folder);
         let object = contents(&top).into_iter().find(|(_, bytes)| !bytes.is_empty()).unwrap();

@@ -1,9 +1,9 @@
-//! The reader in Python against vaults of every sort, made by the real program: two machines, prunes, a repair, late delivery,
-//! small chunks, a recovery key, standard input, many files. It must find what lay on the disk: contents byte by byte, and what
-//! else is kept of each file, as the system told it before the snapshot.
+//! The reader in Python against vaults of every sort, made by the real program: two machines, prunes, a repair, late
+//! delivery, small chunks, a recovery key, standard input, many files. It must find the files of the disk: contents
+//! byte by byte, and metadata as the system reported it before the snapshot.
 //!
-//! By default the largest vault has 2,000 files; with `VAULT_CAMPAIGN=1` it has 50,000 and 300 MB, and a vault with a strong
-//! password is tried.
+//! By default the largest vault has 2,000 files; with `VAULT_CAMPAIGN=1` it has 50,000 files with 300 MB in all, and a
+//! vault with a strong password is tried.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use crate::support::os::facts;
 use crate::support::source::{Rng, Size, plant, write};
 use crate::support::{PASSWORD, campaign};
 
-/// What is known of a file, as text that can be compared and shown.
+/// The properties of a file, as text that can be compared and shown.
 type Known = BTreeMap<Vec<u8>, Value>;
 
 fn hex(bytes: &[u8]) -> String {
@@ -34,7 +34,7 @@ fn hash(path: &Path) -> String {
     hasher.finalize().to_string()
 }
 
-/// Every file below `top` by its path from there, with what a snapshot keeps of it.
+/// Every file below `top` by its relative path, with everything that a snapshot keeps of it.
 fn on_disk(top: &Path) -> Known {
     fn visit(path: &Path, name: &[u8], found: &mut Known) {
         let meta = fs::symlink_metadata(path).unwrap();
@@ -73,7 +73,7 @@ struct Stranger {
 }
 
 impl Stranger {
-    /// A vault of small chunks. `None` where there is no Python.
+    /// A vault of small chunks. `None` if there is no Python.
     fn new() -> Option<Self> {
         Some(Self { python: python()?, desk: Desk::new() })
     }
@@ -85,7 +85,7 @@ impl Stranger {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What the reader finds in a snapshot.
+    /// The files that the reader finds in a snapshot.
     fn in_snapshot(&self, repo: &str, password: &str, id: &str) -> Known {
         let out = self.desk.path("extracted");
         self.run(repo, password, &["extract", id, "", &out.display().to_string()]);
@@ -124,7 +124,7 @@ impl Stranger {
         assert_eq!(found.len(), expected.len());
     }
 
-    /// The snapshots of which the reader knows, in their order.
+    /// The snapshots that the reader knows, in their order.
     fn listed(&self, repo: &str) -> Vec<String> {
         let listed = self.run(repo, PASSWORD, &["list"]);
         listed.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
@@ -159,7 +159,7 @@ fn plant_everything(source: &Path) {
     if rustix::process::geteuid().is_root() {
         let mode = Mode::from_raw_mode(0o600);
         for (name, kind) in [("character", FileType::CharacterDevice), ("block", FileType::BlockDevice)] {
-            // Where containers forbid it there are none.
+            // If containers forbid it, there are none.
             let _ = mknodat(CWD, source.join(name), kind, mode, rustix::fs::makedev(1, 3));
         }
         let far = (4_000_000_000, 4_000_000_001);
@@ -199,7 +199,7 @@ fn two_machines_a_prune_and_a_repair() {
         stranger.compare("store", PASSWORD, id, known);
     }
 
-    // The first and the third are forgotten, and what only they need is deleted once both machines know.
+    // The first and the third are forgotten, and data that only they need is deleted once both machines know.
     desk.ok(&["forget", &kept[2].0, "--yes"]);
     desk.ok(&["forget", &kept[0].0, "--yes"]);
     let prune = |state: &str| {
@@ -228,7 +228,7 @@ fn two_machines_a_prune_and_a_repair() {
     assert_eq!(stranger.listed("store"), [all[1].clone(), all[3].clone()]);
     let last = desk.take("2026-01-05 12:00");
     stranger.compare("store", PASSWORD, &last, &on_disk(&desk.source()));
-    // What is on the disk now is in the last snapshot but one, too: it is whole again.
+    // The last snapshot but one has the files that are on the disk now: it is whole again.
     stranger.compare("store", PASSWORD, &kept[3].0, &kept[3].1);
 }
 

@@ -1,6 +1,6 @@
-//! The documents say what is so: every command in README.md and docs/ is run as it stands there, in a home of its own; the table of
-//! commands is compared with the program; links lead somewhere. Only paths outside of the home, dates and ids are replaced by ones
-//! that are there.
+//! The documents are true: every command in README.md and docs/ is run as printed, in a home of its own; the table of
+//! commands is compared with the program; links lead somewhere. Only paths outside of the home, dates and ids are
+//! replaced by existing ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::scratch;
 
-/// Commands that a test must not run, because of what they do to the machine. Their options are looked up in the help.
+/// Commands that a test must not run, because of their effects on the machine. Their options are looked up in the help.
 const NOT_RUN: &[&str] = &[
     "vault snapshot --read-special /dev/sdb1",
     "vault mount ~/old --background",
@@ -39,7 +39,7 @@ struct Home {
 }
 
 impl Home {
-    /// A home with what the examples speak of.
+    /// A home with the files that the examples mention.
     fn new() -> Self {
         let home = Self { folder: scratch() };
         for folder in [
@@ -107,7 +107,7 @@ impl Home {
             .unwrap()
     }
 
-    /// Runs something that succeeds, in an empty folder. Returns what it printed.
+    /// Runs a script that must succeed, in an empty folder. Returns its output.
     #[track_caller]
     fn run(&self, script: &str) -> String {
         let cwd = if script.starts_with("find ") { self.path("Documents") } else { self.path("cwd") };
@@ -127,7 +127,7 @@ impl Home {
         }
         let output = self.shell(script, &cwd);
         let said = String::from_utf8_lossy(&output.stderr);
-        // A doctor with nothing but advice says so by its exit code.
+        // A doctor that only has advice says so by its exit code.
         let is_advice = script.contains("vault doctor") && output.status.code() == Some(3);
         assert!(output.status.success() || is_advice, "{script}\n{said}");
         String::from_utf8(output.stdout).unwrap()
@@ -137,7 +137,7 @@ impl Home {
         serde_json::from_str(&self.run(&format!("{script} --json"))).unwrap()
     }
 
-    /// The example with what is here in place of what is not.
+    /// The example with existing names in place of missing ones.
     fn fill_in(&self, example: &str) -> String {
         let today = self.run("date +%Y-%m-%d");
         let home = self.folder.path().display();
@@ -170,9 +170,9 @@ impl Home {
         text
     }
 
-    /// Runs an example, or looks its options up if it must not be run.
+    /// Runs an example, or looks up its options if it must not be run.
     fn try_example(&self, example: &str) {
-        // The page is served until somebody ends it: `ui.rs` does.
+        // The page is served until somebody ends it: `ui.rs` tests that.
         if NOT_RUN.contains(&example) || example.starts_with("vault ui") {
             let command = example.split(' ').nth(1).unwrap();
             let help = self.run(&format!("vault help {command}"));
@@ -193,7 +193,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(top().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The documents that speak to users, by their paths.
+/// The documents for users, by their paths.
 fn pages() -> BTreeMap<String, String> {
     let docs = fs::read_dir(top().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let docs = docs
@@ -203,12 +203,12 @@ fn pages() -> BTreeMap<String, String> {
     docs.chain(others).map(|name| (name.clone(), page(&name))).collect()
 }
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The rows of the table of commands: what it says, and the example.
+/// The rows of the table of commands: the description, and the example.
 fn rows(table: &str) -> Vec<(String, String)> {
     let lines = table.lines().skip_while(|line| *line != "| command | example |").skip(2);
     let rows = lines.take_while(|line| line.starts_with('|')).map(|line| line.replace("\\|", "\u{1}"));
@@ -248,7 +248,7 @@ fn every_command_of_the_readme_works() {
     assert!(by_hand.len() >= 12, "{blocks:?}");
     for line in &by_hand {
         if *line == "vault run" {
-            // What a person has written into the configuration by now.
+            // Sections that a user has written into the configuration by now.
             fs::write(home.path(".config/vault/vault.toml"), home.fill_in(config)).unwrap();
         }
         home.try_example(line);
@@ -296,7 +296,7 @@ fn every_block_of_the_documents_works() {
         home.run("vault snapshot --init ~/Documents");
         home.run("vault snapshot ~/Documents ~/Pictures");
         if name == "docs/emergency.md" {
-            // The computer is gone, and with it all that it remembered.
+            // The computer is gone, and with it its state.
             fs::remove_dir_all(home.path(".local/state")).unwrap();
         }
         for line in lines {
@@ -308,7 +308,7 @@ fn every_block_of_the_documents_works() {
     println!("lines of docs/ that were run: {count}");
 }
 
-/// The commands that the program has, with those below them: `key add`.
+/// The commands of the program, including subcommands: `key add`.
 fn commands_of_the_program(home: &Home) -> BTreeSet<String> {
     let below = |command: &str| {
         let help = home.run(&format!("vault help {command}"));
@@ -342,7 +342,7 @@ fn the_table_has_every_command() {
     let table: BTreeSet<String> = named.iter().cloned().collect();
     assert_eq!(table.len(), named.len(), "a command has two rows: {named:?}");
     assert_eq!(table, program);
-    // Each row shows its own command, and a row that goes on shows the one before it.
+    // Each row shows its own command, and a continued row shows the one before it.
     let mut current = String::new();
     for (says, example) in &rows {
         if says.trim().starts_with('`') {
@@ -412,7 +412,7 @@ fn links_lead_somewhere() {
     }
 }
 
-/// The versions that the text beside VAULT promises to read it include this one.
+/// The text beside VAULT names the versions that can read it; this version is one of them.
 #[test]
 fn this_version_is_one_of_those_that_the_restore_text_names() {
     let text = page("src/cli/restore.txt");
@@ -428,7 +428,7 @@ fn the_readme_is_short_and_its_two_commands_are_seen_at_once() {
     let screen: Vec<&str> = readme.lines().take(FIRST_SCREEN).collect();
     let test = "cargo test --locked";
     assert!(screen.contains(&".ci/demo") && screen.contains(&test), "{screen:?}");
-    // The gate runs the command that the README gives.
+    // The gate runs the command in the README.
     let gate = page(".ci/run");
     let last = gate.lines().rfind(|line| !line.trim().is_empty()).unwrap();
     assert_eq!(last, format!("run {test}"));

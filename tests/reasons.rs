@@ -1,4 +1,4 @@
-//! `-v` names each file or pack that something is done with, `-vv` says of each why, also of those that stay as they are.
+//! `-v` names each file or pack that is changed, `-vv` gives the reason for each, including those that stay unchanged.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use crate::support::binary::Desk;
 use crate::support::source::bytes;
 
-/// The lines about single files and packs that a command says, in order of their text.
+/// The lines about single files and packs that a command prints, sorted.
 #[track_caller]
 fn told(desk: &Desk, code: i32, args: &[&str]) -> Vec<String> {
     let said = desk.run(args);
@@ -83,7 +83,7 @@ fn a_restore_says_why_each_file_is_written_or_left() {
 
     let lines = told(&desk, 0, &[&restore[..], &["-vv"]].concat());
     assert_eq!(lines, exact);
-    // Without reasons, what stays is not named. All is as it was now.
+    // Without reasons, unchanged files are not named. Now all are unchanged.
     fs::write(path("content"), "again").unwrap();
     assert_eq!(told(&desk, 0, &[&restore[..], &["-v"]].concat()), ["M  source/content"]);
     assert!(told(&desk, 0, &[&restore[..], &["-v"]].concat()).is_empty());
@@ -122,7 +122,7 @@ fn a_check_says_what_it_reads_and_why() {
     assert!(is_told(&part, "", "(part of what was not verified for longest: it was verified less than a day ago)"));
     let plain = told(&desk, 0, &["check", "--read-data", "-v"]);
     assert_eq!(plain, subjects(&whole));
-    // A machine that knows nothing of who put a pack looks into it.
+    // A machine that does not know the client that put a pack examines the pack.
     fs::remove_dir_all(desk.path("state")).unwrap();
     let other = told(&desk, 0, &["check", "-vv"]);
     assert!(is_told(&other, "read a part of packs/", "(another machine put it, and nobody has looked at it here)"));
@@ -143,7 +143,7 @@ fn a_prune_says_why_each_pack_goes_or_stays() {
     assert!(is_told(&dry, "- packs/", "(no snapshot needs it; "), "{dry:#?}");
     assert!(is_told(&dry, "= packs/", "(all in it is needed)"), "{dry:#?}");
     assert!(is_told(&dry, "= meta/", "(all in it is needed)"), "{dry:#?}");
-    // Without reasons only what goes is named.
+    // Without reasons only deleted packs are named.
     let plain = told(&desk, 0, &["prune", "--keep", "1", "--dry-run", "-v"]);
     let going: Vec<&str> = subjects(&dry).into_iter().filter(|line| !line.starts_with('=')).collect();
     assert_eq!(plain, going);

@@ -1,5 +1,5 @@
-//! What goes wrong in ordinary life: each time one clear message that says what to do, the right exit code, and nothing that was
-//! there before is harmed.
+//! Failures of ordinary life: each time one clear message that says what to do, the right exit code, and no harm to
+//! existing data.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn desk() -> Desk {
     desk
 }
 
-/// The command ends with this code, and says all of this.
+/// Checks that the command ends with this code, and prints all of these texts.
 #[track_caller]
 fn check(desk: &Desk, code: i32, args: &[&str], expected: &[&str]) {
     let said = desk.run(args);
@@ -84,10 +84,10 @@ fn a_vault_of_a_newer_version_is_not_touched() {
     {
         check(&desk, 1, args, &["newer"]);
     }
-    assert!(fs::read_to_string(&path).unwrap().contains("format 2\n"), "it is as it was");
+    assert!(fs::read_to_string(&path).unwrap().contains("format 2\n"), "it is unchanged");
 }
 
-/// Runs `mount`; `false` where that is not allowed.
+/// Runs `mount`; `false` if that is not allowed.
 fn mount(args: &[&str], folder: &Path) -> bool {
     let mounted = Command::new("mount").args(args).arg(folder).stderr(Stdio::null()).status();
     let mounted = mounted.is_ok_and(|status| status.success());
@@ -97,7 +97,7 @@ fn mount(args: &[&str], folder: &Path) -> bool {
     mounted
 }
 
-/// Unmounts a folder when it is dropped, also when a check fails.
+/// Unmounts a folder when it is dropped, even if a check fails.
 struct Mounted<'p>(&'p Path);
 
 impl Drop for Mounted<'_> {
@@ -118,7 +118,7 @@ fn a_full_disk_costs_nothing_that_was_stored() {
     let back = small.join("back");
     let back = back.to_str().unwrap();
     check(&desk, 1, &["restore", "latest", "--to", back], &["No space left", "--overwrite if-changed"]);
-    // As it says: with room, it continues.
+    // As the message says: with room, it continues.
     let remounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&small).status().unwrap();
     assert!(remounted.success());
     desk.ok(&["restore", "latest", "--to", back, "--overwrite", "if-changed"]);
@@ -170,8 +170,8 @@ fn a_disk_that_is_read_only_can_still_be_read() {
     assert!(added.code == 1 && added.err.contains(told[0]), "{}", added.err);
 }
 
-/// Where even the most files that may be open are few, a restore may not get far, but what it says is about that: it ends
-/// if the store met it, and goes on to name what cannot be made if the target did. Which comes first is chance.
+/// Even with the highest possible limit of open files, a restore may not get far, but its messages name the limit: it
+/// ends if the store met it, and continues, naming the failed files, if the target did. Which comes first is chance.
 #[test]
 fn too_few_open_files_are_not_called_damage() {
     let desk = Desk::new();
@@ -196,7 +196,8 @@ fn too_few_open_files_are_not_called_damage() {
     desk.ok(&["check", "--read-data"]);
 }
 
-/// Runs the program with a limit that `prlimit` sets; as a normal user if `user` says so. `None` where that is not possible.
+/// Runs the program with a limit that `prlimit` sets; as a normal user if `user` is set. `None` if that is not
+/// possible.
 #[cfg(target_os = "linux")]
 fn limited(desk: &Desk, limit: &str, user: bool, args: &[&str]) -> Option<crate::support::binary::Said> {
     let command = desk.command(args);
@@ -215,11 +216,11 @@ fn limited(desk: &Desk, limit: &str, user: bool, args: &[&str]) -> Option<crate:
     limited.output().ok().map(|output| crate::support::binary::said(&output))
 }
 
-/// A user that nothing else runs as.
+/// A user as whom nothing else runs.
 #[cfg(target_os = "linux")]
 const NOBODY: u32 = 64_321;
 
-/// Commands that need much, and none of which does harm.
+/// Commands that need much, and do no harm.
 #[cfg(target_os = "linux")]
 const DEMANDING: [&[&str]; 5] = [
     &["list"],
@@ -229,7 +230,7 @@ const DEMANDING: [&[&str]; 5] = [
     &["prune", "--keep", "100", "--threads", "4"],
 ];
 
-/// What is lacking is named, with the way out, in every step from nothing to enough; it is never damage, nor a bug.
+/// The lack is named, with the way out, in every step from nothing to enough; it is never called damage, nor a bug.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_lack_of_memory_is_called_that() {

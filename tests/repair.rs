@@ -1,8 +1,9 @@
-//! Repair against every sort of damage to every object: afterwards nothing is damaged but what is truly lost, which is named,
-//! and the next snapshot brings back what is still on the disk. Cut off at every write, and again in the recovery, it does no
-//! harm.
+//! Repair against every sort of damage to every object: afterwards only truly lost data is missing, which is named, and
+//! the next snapshot brings back everything that is still on the disk. A repair that is interrupted at any write, and
+//! again in the recovery, does no harm.
 //!
-//! By default each object is damaged in nine ways, and a part of the writes is cut again; `VAULT_CAMPAIGN=n` cuts all of them.
+//! By default each object is damaged in nine ways, and a part of the writes is cut again; `VAULT_CAMPAIGN=n` cuts all
+//! of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +42,7 @@ fn check_vault(vault: &Vault) -> CheckReport {
     check(vault, &options, &Silent::default()).unwrap()
 }
 
-/// A vault of three snapshots, the last of which is what is on the disk.
+/// A vault of three snapshots, the last of which equals the disk.
 struct Fixture {
     world: World,
     clean: MemState,
@@ -74,7 +75,7 @@ impl Fixture {
         objects.into_iter().map(|(key, _)| key).filter(is_pack).collect()
     }
 
-    /// Everything that can be read is as it was; what cannot is named by `hurt`.
+    /// Everything that can be read is unchanged; unreadable files are named by `hurt`.
     fn check_read(&self, vault: &Vault, hurt: &BTreeMap<ObjectName, u64>, what: &str) {
         for snapshot in vault.snapshots() {
             let Some(expected) = self.world.expected.get(&snapshot.id) else { continue };
@@ -93,7 +94,7 @@ fn check_nodes(expected: &Model, mut found: Model, what: &str) {
     }
 }
 
-/// What is done to an object.
+/// Harm to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
     Removed,
@@ -183,8 +184,8 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         let is_log = matches!(key, ObjectKey::Named(Kind::Log, _));
         let is_index = matches!(key, ObjectKey::Named(Kind::Index, _));
         let leaves_no_trace = *harm == Harm::Removed && (is_index || is_log && !warm);
-        // What needs a pack that is gone names it; a record that is gone is only missed by those who knew of it. An index object
-        // is missed by nobody.
+        // Readers of a missing pack name it; a missing record is noticed only by those who knew it. Nobody notices a
+        // missing index object.
         assert!(!planned.is_empty() || leaves_no_trace, "{what}: {planned:?}");
         let hurt: BTreeMap<ObjectName, u64> = planned.hurt.iter().map(|hurt| (hurt.id, hurt.count)).collect();
         let quarantined = planned.packs.len() + planned.aside.len();
@@ -208,7 +209,7 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         }
         let again = look(&vault);
         assert!(again.is_empty(), "{what}: {again:?}");
-        // What is still on the disk comes back, into the old snapshots too.
+        // Files that are still on the disk come back, in the old snapshots too.
         let id = take(&vault, &fixture.world.source()).unwrap().id.unwrap();
         for info in vault.snapshots().iter().filter(|info| info.id == id || info.id == last) {
             let read = of_snapshot(&vault, &info.body);
@@ -218,7 +219,7 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         assert!(!vault.damage().unwrap().contains_key(&last), "{what}");
         repair(&vault).unwrap();
         assert!(look(&vault).is_empty(), "{what}");
-        // And a machine that knows nothing finds the same.
+        // A machine that knows nothing finds the same.
         drop(vault);
         fs::remove_dir_all(&state).unwrap();
         let vault = open_as(&shared, &state, &vault::seal::Secret::raw(&crate::support::RAW), "another").unwrap();
@@ -281,7 +282,7 @@ fn a_repair_cut_at_any_write_does_no_harm_and_is_finished_by_the_next() {
         let report = check_vault(&vault);
         assert_eq!(report.problems, [], "{what}");
         let hurt: BTreeMap<ObjectName, u64> = report.hurt.iter().map(|hurt| (hurt.id, hurt.count)).collect();
-        assert_eq!(hurt, expected, "{what}: more is lost than without the cut");
+        assert_eq!(hurt, expected, "{what}: more is lost than without the interruption");
         fixture.check_read(&vault, &hurt, what);
         assert!(look(&vault).is_empty(), "{what}");
         assert_eq!(vault.snapshots().len(), 3, "{what}");
@@ -332,7 +333,7 @@ fn a_footer_that_is_lost_costs_nothing() {
     }
 }
 
-/// One client repairs while another one, which knows nothing of it, takes snapshots and prunes.
+/// One client repairs while another one, which does not know of it, takes snapshots and prunes.
 #[test]
 fn two_clients_stay_right_over_a_repair() {
     let fixture = fixture(6);
@@ -348,7 +349,7 @@ fn two_clients_stay_right_over_a_repair() {
     harm_much(&fixture, store.inner());
     let vault = open_vault(&shared, &state).unwrap();
     let planned = look(&vault);
-    // It relies on what is still there, and has not seen the repair.
+    // It relies on the remaining packs, and has not seen the repair.
     fs::write(theirs.join("more"), bytes(9, 9000)).unwrap();
     let id = take(&other, &theirs).unwrap().id.unwrap();
     execute(&vault, planned, &OPTIONS, &Silent::default()).unwrap();
@@ -361,7 +362,7 @@ fn two_clients_stay_right_over_a_repair() {
     assert!(report.hurt.len() <= before.hurt.len());
 }
 
-/// The program itself: what it says, its JSON, its exit codes.
+/// The program itself: its messages, its JSON, its exit codes.
 #[test]
 fn the_commands_tell_what_is_wrong_and_what_to_do() {
     let folder = scratch();
@@ -422,7 +423,7 @@ fn the_commands_tell_what_is_wrong_and_what_to_do() {
     assert_eq!(vault(&["repair", "--quick", "--dry-run"]).0, 4, "its frame is whole, but the check is remembered");
     let (code, plan) = json(&["repair", "--dry-run", "--json"]);
     assert_eq!((code, plan["packs"].as_array().unwrap().len(), plan["hurt"].as_array().unwrap().len()), (4, 1, 1));
-    assert!(pack.exists(), "a trial changes nothing");
+    assert!(pack.exists(), "a dry run changes nothing");
     let (code, done) = json(&["repair", "--yes", "--json"]);
     assert_eq!((code, done["moved_aside"].as_u64()), (4, Some(1)), "{done}");
     assert!(!pack.exists() && fs::read_dir(at("repo").join("quarantine")).unwrap().count() == 1);
@@ -431,7 +432,7 @@ fn the_commands_tell_what_is_wrong_and_what_to_do() {
     assert!(vault(&["list"]).1.contains("damaged"));
     let (code, text, _) = vault(&["doctor"]);
     assert!(code == 4 && text.starts_with("The vault is damaged:"), "{text}");
-    // The files are still there: the next snapshot mends the first one.
+    // The files still exist: the next snapshot repairs the first one.
     assert_eq!(vault(&["snapshot", "files"]).0, 0);
     assert_eq!(vault(&["check", "--read-data"]).0, 0);
     assert_eq!(vault(&["list"]).0, 0);

@@ -1,4 +1,5 @@
-//! Stores behind restic's REST protocol: a server of it, and rclone as a child. Each answer means what it must, and a vault lives there.
+//! Stores behind restic's REST protocol: a server of it, and rclone as a child. Each answer has its right meaning, and
+//! a vault works there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ fn servers_of_rest_conform() {
     store.put(&key(Kind::Pack, 1), Bytes::from_static(b"pack")).unwrap();
     server.plant("foreign/packs/00/desktop.ini", b"x");
     let (objects, foreign) = list(&store, Kind::Pack);
-    // A list tells names, and not in which folder they lie.
+    // A list has names, but not their folders.
     assert_eq!((objects.len(), foreign), (1, vec!["packs/desktop.ini".to_owned()]));
 }
 
@@ -101,7 +102,7 @@ fn what_passes_is_tried_again_and_what_stands_is_told() {
     ];
     for (op, act) in ACTS {
         for fault in &passing {
-            // An answer to HEAD is all head.
+            // The answer to HEAD has no body.
             if *op == Op::Head && *fault == Fault::Half {
                 continue;
             }
@@ -138,7 +139,7 @@ fn what_passes_is_tried_again_and_what_stands_is_told() {
     server.always(Op::Put, Fault::Status(507, ""));
     assert!(matches!(put(store.as_ref()), Err(StoreError::Full { .. })));
     server.heal();
-    // A server that gives no parts gives the whole.
+    // A server that cannot send parts sends the whole.
     server.fail(Op::Get, Fault::Whole);
     range(store.as_ref()).unwrap();
     let beyond = store.get_range(&key(Kind::Pack, 1), 2000, 5);
@@ -193,7 +194,7 @@ fn a_vault_lives_behind_rest() {
     assert!(refused.code == 10 && refused.err.contains("password is not taken"), "{}", refused.err);
 }
 
-/// A folder that rclone serves, by a program that notes its process.
+/// A folder that rclone serves, started by a script that notes its process.
 struct Remote {
     folder: TempDir,
     program: String,
@@ -222,7 +223,7 @@ impl Remote {
         format!("rclone:here:{}/{name}", self.folder.path().display())
     }
 
-    /// The process that was begun last.
+    /// The process that was started last.
     fn process(&self) -> PathBuf {
         let pid = std::fs::read_to_string(self.folder.path().join("pid")).unwrap();
         PathBuf::from("/proc").join(pid.trim())
@@ -259,7 +260,7 @@ fn a_vault_lives_where_rclone_leads() {
     assert!(missing.code == 10 && missing.err.contains("rclone"), "{}", missing.err);
 }
 
-/// rclone is ended by somebody: it is begun again, and nothing follows for objects.
+/// Somebody ends rclone: it is started again, and no object counts as missing.
 #[test]
 fn rclone_is_begun_again() {
     let Some(remote) = Remote::new() else { return };

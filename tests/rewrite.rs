@@ -1,5 +1,5 @@
-//! Snapshots that are put in the place of others: tags, descriptions, dates and machines that are put right, and files that are taken
-//! out of all of them. Everything else of them stays, whatever is cut off or done by others meanwhile.
+//! Snapshots that replace others: tags, descriptions, dates and machines that are corrected, and files that are taken
+//! out of all of them. Everything else stays, whatever is interrupted or done by others meanwhile.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -74,8 +74,8 @@ fn tags_and_descriptions_change_and_all_else_stays() {
     for field in ["id", "replaces", "tags", "description"] {
         (old[field], now[field]) = (Value::Null, Value::Null);
     }
-    assert_eq!(old, now, "date, place, pin and all else are as they were");
-    // Old ids lead to it, and say so.
+    assert_eq!(old, now, "date, place, pin and everything else are unchanged");
+    // Old ids lead to it, with a message.
     let seen = desk.run(&["cat", &format!("{}:source/a", &first[..8])]);
     assert_eq!((seen.code, seen.out.as_str()), (0, "1"));
     assert!(seen.err.contains("was changed, and is"), "{}", seen.err);
@@ -83,7 +83,7 @@ fn tags_and_descriptions_change_and_all_else_stays() {
     assert!(refused.code == 1 && refused.err.contains("is pinned"), "{}", refused.err);
     desk.ok(&["unpin", &first]);
     assert!(!listed(&desk)[0]["pinned"].as_bool().unwrap());
-    // What is like that already stays.
+    // Snapshots that already match stay.
     let again = desk.json(&["tag", "add", "good", "latest~1"]);
     assert_eq!(
         (again[0]["changed"].as_array().unwrap().len(), again[0]["unchanged"].as_array().unwrap().len()),
@@ -120,7 +120,7 @@ fn a_date_and_a_machine_can_be_put_right() {
     );
     assert!(after[1]["given"].as_bool().unwrap() && after[1]["pinned"].as_bool().unwrap());
     assert_eq!(desk.ok(&["cat", "2026-01-03:source/a"]), "1");
-    // What comes then keeps that date, and a date can be put right twice.
+    // Later changes keep that date, and a date can be corrected twice.
     desk.ok(&["tag", "add", "t", &ids[0]]);
     assert_eq!(desk.ok(&["cat", "2026-01-03:source/a"]), "1");
     desk.ok(&["amend", &ids[0], "--time", "2025-12-31"]);
@@ -133,7 +133,7 @@ fn a_date_and_a_machine_can_be_put_right() {
     let future = desk.run(&["amend", &ids[1], "--time", "2999-01-01"]);
     assert!(future.code == 2 && future.err.contains("lies in the future"), "{}", future.err);
     assert_eq!(listed(&desk), after);
-    // Where several could be meant, --host would be the new name, so only an id says which.
+    // If several could be meant, --host would be the new name, so only an id selects one.
     desk.ok(&["snapshot", ".", "--source", "other"]);
     let unclear = desk.run(&["amend", "latest", "--description", "x"]);
     assert!(unclear.code == 2 && unclear.err.contains("by its id"), "{}", unclear.err);
@@ -186,7 +186,7 @@ fn what_is_taken_out_is_gone_after_a_prune() {
     let planned = desk.json(&[&args[..], &["--dry-run"]].concat());
     assert_eq!(planned[0]["gone"].as_array().unwrap().len(), 3);
     assert_eq!(planned[0]["snapshots"], serde_json::json!([first, second]));
-    assert_eq!(listed(&desk), before, "a trial changes nothing");
+    assert_eq!(listed(&desk), before, "a dry run changes nothing");
     let said = desk.ok(&[&args[..], &["--yes"]].concat());
     assert!(
         said.contains("vault prune") && said.contains("is still there: the next snapshot takes it again"),
@@ -202,7 +202,7 @@ fn what_is_taken_out_is_gone_after_a_prune() {
     }
     assert_eq!(desk.json(&["find", "*.iso", "--ignore-case"]).len() + desk.json(&["find", "letter"]).len(), 0);
     assert_eq!(desk.ok(&["cat", &format!("{first}:source/keep/a")]), "1");
-    // Once more there is nothing to do, and no one is asked.
+    // A second time there is nothing to do, and no question.
     let again = desk.ok(&[&args[..], &["--yes"]].concat());
     assert!(again.contains("Nothing in these snapshots is like that"), "{again}");
     let size = || desk.json(&["stats"])[0]["bytes_packs"].as_u64().unwrap();
@@ -210,7 +210,7 @@ fn what_is_taken_out_is_gone_after_a_prune() {
     desk.ok(&["prune", "--keep", "9", "--max-unused", "0%", "--yes"]);
     assert!(size() < full / 3, "{full} to {}", size());
     assert_eq!(desk.run(&["check", "--read-data"]).code, 0);
-    // What was taken out does not count as absent: a restore that deletes leaves it alone.
+    // Files that were taken out do not count as absent: a restore that deletes leaves them alone.
     desk.write("new", "3");
     let restored = desk.json(&["restore", &after[1]["id"].as_str().unwrap()[..8], "--in-place", "--delete", "--yes"]);
     assert_eq!(restored[0]["deleted"], 1);
@@ -218,7 +218,7 @@ fn what_is_taken_out_is_gone_after_a_prune() {
     for stays in ["keep/image.iso", "deep/er/image.ISO", "private/letter", "private/more/letter"] {
         assert!(desk.source().join(stays).exists(), "{stays}");
     }
-    // The next snapshot that leaves it out, too, has the same tree.
+    // The next snapshot that also leaves them out has the same tree.
     let same = desk.json(&["snapshot", &folder, "--source", "source", "--iexclude", "*.iso", "--exclude", "/private"]);
     assert!(same[0]["unchanged"].as_bool().unwrap());
 }
@@ -245,7 +245,7 @@ fn it_is_asked_on_a_terminal_and_said_what_goes() {
     assert_eq!(desk.ok(&["ls", "latest:source"]), "a\n");
 }
 
-/// Three snapshots of a source with folders that they share, and files of several names.
+/// Three snapshots of a source with shared folders, and files of several names.
 fn world() -> World {
     let mut world = World::new(small_chunks());
     for folder in ["one", "one/two", "three"] {
@@ -265,7 +265,7 @@ fn world() -> World {
     world
 }
 
-/// What must be left of what is on the disk.
+/// Removes from the disk everything that the patterns match.
 fn leave(world: &World) {
     fs::remove_dir_all(world.source().join("gone")).unwrap();
     for folder in ["one", "one/two", "three"] {
@@ -280,7 +280,7 @@ fn what_stays_is_as_a_snapshot_would_have_taken_it_that_left_out_the_same() {
     let world = world();
     let vault = world.open();
     let before = vault.snapshots();
-    // What such a snapshot stores now, in a vault of its own.
+    // The content that such a snapshot stores now, in a vault of its own.
     let other = World::new(small_chunks());
     let taken = {
         let exclude = ExcludeOptions { patterns: without(&PATTERNS).exclude, ..ExcludeOptions::default() };
@@ -296,7 +296,7 @@ fn what_stays_is_as_a_snapshot_would_have_taken_it_that_left_out_the_same() {
     let read = of_snapshot(&vault, last);
     assert!(read.errors.is_empty(), "{:?}", read.errors);
     let (mut left, mut found) = (of_disk(&world.source(), b"top"), read.nodes);
-    // Of folders only the times differ: the files were deleted on the disk later.
+    // Only the times of folders differ: the files were deleted on the disk later.
     for node in left.values_mut().chain(found.values_mut()).filter(|node| node.kind == FileKind::Directory) {
         node.mtime = Time::default();
     }
@@ -307,7 +307,7 @@ fn what_stays_is_as_a_snapshot_would_have_taken_it_that_left_out_the_same() {
         assert!(of_snapshot(&vault, &new.body).errors.is_empty());
     }
     assert_eq!(copies(&vault), 0, "nothing is stored twice");
-    // A snapshot of what is left finds everything stored.
+    // A snapshot of the remaining files finds everything stored.
     let next = take(&vault, &world.source()).unwrap();
     assert_eq!(next.snapshot.links, last.links);
     assert_eq!(next.snapshot.bytes_new, 0);
@@ -326,7 +326,7 @@ fn folders_that_snapshots_share_are_stored_once() {
     let trial = plan(&vault, &all, &without(&PATTERNS), 2, &Silent::default()).unwrap();
     assert_eq!(trial.changes.len(), 3);
     let three = change(&vault, &without(&PATTERNS)).bytes_stored;
-    // Of the five folders of each only two differ from one to the next.
+    // Only two of the five folders differ from one snapshot to the next.
     assert!(three < one * 2, "{three} against {one}");
 }
 
@@ -374,10 +374,10 @@ fn a_crash_at_any_write_leaves_each_as_it_was_or_as_it_is_to_be() {
     }
 }
 
-/// What is done at such a moment.
+/// The work at such a moment.
 type Deed<'m> = Box<dyn FnOnce() + Send + 'm>;
 
-/// Does something when records are about to be put, one thing each time.
+/// Does some work when records are about to be put, one item each time.
 struct Meanwhile<'m> {
     silent: Silent,
     deeds: Mutex<VecDeque<Deed<'m>>>,
@@ -430,7 +430,7 @@ fn refreshed(vault: &Vault) -> Vec<SnapshotInfo> {
 #[test]
 fn two_that_change_the_same_snapshot_at_once_both_get_what_they_wanted() {
     let (mut won, mut lost) = (0, 0);
-    // Names are random: the second record counts, or the first.
+    // Names are random: either the second record counts, or the first.
     for round in 0..200 {
         let world = world();
         let [first, second] = two(&world);
@@ -461,7 +461,7 @@ fn two_that_change_the_same_snapshot_at_once_both_get_what_they_wanted() {
                 .filter(|body| matches!(body, RecordBody::Snapshot(body) if body.tags == ["mine"]))
                 .count()
         };
-        // It was put once more, in the place of what the other one had put, or of both.
+        // It was put again, replacing the other one's, or both.
         assert_eq!(records(&second), 2, "round {round}");
         let is_void = |info: &SnapshotInfo| info.replaced.len();
         if is_void(&second.snapshots()[0]) == 3 {
@@ -478,12 +478,12 @@ fn two_that_change_the_same_snapshot_at_once_both_get_what_they_wanted() {
 
 #[test]
 fn what_three_say_at_once_is_all_said() {
-    // Names are random: each of these times others count.
+    // Names are random: each time another one counts.
     for round in 0..12 {
         let world = world();
         let [first, second] = two(&world);
         let before = second.snapshots();
-        // One that is done before it can know of the second one, and one that changes whatever counts by then.
+        // One that finishes before it can know the second one, and one that changes whichever counts by then.
         let deeds: [Deed<'_>; 2] = [
             Box::new(|| drop(change(&first, &without(&PATTERNS)))),
             Box::new(|| {
@@ -534,12 +534,12 @@ fn what_is_being_given_up_is_not_relied_on() {
     say(&first, RecordBody::Forget(names.clone()), now(), &Silent::default()).unwrap();
     prune(&first, &[], &options, &Silent::default()).unwrap();
     let condemned = first.condemned();
-    assert!(!condemned.is_empty(), "nothing is proven by packs that are gone at once");
-    // What stays needs nothing of it, and can be changed.
+    assert!(!condemned.is_empty(), "packs that are deleted at once prove nothing");
+    // Snapshots that do not need them stay, and can be changed.
     change(&first, &tagged("fine"));
     let needed = refreshed(&first)[0].body.clone();
     assert!(of_snapshot(&first, &needed).errors.is_empty());
-    // One that needs what is condemned: as if its record had come late.
+    // A snapshot that needs condemned packs: as if its record had come late.
     let gone = all.iter().find(|info| info.id == names[2]).unwrap();
     say(&first, RecordBody::Snapshot(Box::new(gone.body.clone())), now(), &Silent::default()).unwrap();
     let late = refreshed(&first);
@@ -578,7 +578,7 @@ fn what_is_lost_stays_known_and_goes_with_what_is_taken_out() {
     };
     assert_eq!(lost(&desk), 2);
     desk.run(&["tag", "add", "t", "latest"]);
-    assert_eq!(lost(&desk), 2, "what is lost is lost of the one in its place, too");
+    assert_eq!(lost(&desk), 2, "the replacement has lost the same files");
     let said = desk.run(&["rewrite", "--exclude", "/gone", "--yes"]);
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(lost(&desk), 1);
@@ -615,7 +615,7 @@ fn a_snapshot_whose_folders_are_lost_stays_as_it_is() {
     assert!(said.out.contains("1 thing goes, from 1 of 2 snapshots."), "{}", said.out);
     let left = desk.run(&["find", "y.tmp", "--json"]);
     assert_eq!((left.code, left.out.as_str()), (4, ""));
-    // The same where this machine remembers the names of what is lost.
+    // The same if this machine remembers the names of the lost files.
     let desk = Desk::new();
     desk.write("a/x.tmp", "1");
     desk.take("2026-01-01");
@@ -675,7 +675,7 @@ pub fn member(name: &str, kind: u8) -> Vec<u8> {
 #[test]
 fn what_could_not_be_saved_is_named_no_more_where_it_is_taken_out() {
     let desk = Desk::new();
-    // Members of an unknown kind are not saved, and named.
+    // Members of an unknown kind are not saved, but named.
     let members = [("top/secret/file", b'0'), ("top/secret/odd", b'9'), ("top/lone/odd", b'9'), ("top/ok/file", b'0')];
     let mut tar: Vec<u8> = members.iter().flat_map(|(name, kind)| member(name, *kind)).collect();
     tar.extend([0; 1024]);
@@ -689,7 +689,7 @@ fn what_could_not_be_saved_is_named_no_more_where_it_is_taken_out() {
     desk.ok(&["rewrite", "--exclude", "/secret", "--yes"]);
     assert_eq!(skipped(&desk), ["top/lone/odd"]);
     assert_eq!(listed(&desk)[0]["verdict"], "partial");
-    // Nothing in the tree is like that, but its name is told.
+    // Nothing in the tree matches, but the name is in the list.
     let said = desk.ok(&["rewrite", "--exclude", "/ok", "--exclude", "/lone", "--yes"]);
     assert!(said.contains("1 thing goes"), "{said}");
     assert!(skipped(&desk).is_empty());
@@ -721,7 +721,7 @@ impl Far {
         crate::support::binary::said(&command.output().unwrap())
     }
 
-    /// Brings what one folder has to the other one.
+    /// Copies everything from one folder to the other.
     fn bring(from: &Path, to: &Path, below: &str) {
         let from = from.join(below);
         if from.exists() {
@@ -730,7 +730,7 @@ impl Far {
     }
 }
 
-/// The record of a change may be here before the rest of it: by its old id the snapshot is read as it was.
+/// The record of a change may arrive before the rest of it: under its old id the snapshot is read unchanged.
 #[test]
 fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     let far = Far::new();
@@ -750,7 +750,7 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     assert!(words.contains("has arrived here yet, so it is read as it was before that change"), "{words}");
     assert_eq!(fs::read(to.join("source/secret")).unwrap(), bytes(2, 30_000));
     assert!(far.run(&["ls", &format!("{old}:source")]).out.contains("secret"));
-    assert_ne!(restore(&new).code, 0, "what is asked for by its new id is that");
+    assert_ne!(restore(&new).code, 0, "the new id means the new snapshot");
     for folder in ["packs", "meta", "index"] {
         Far::bring(&store, &far.view, folder);
     }
@@ -759,12 +759,13 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     assert!(!to.join("source/secret").exists() && to.join("source/keep").exists());
 }
 
-/// Two machines change one snapshot, and neither sees what the other does: one of both counts, and it is said that the other does not.
+/// Two machines change one snapshot, and neither sees the other's change: one of them counts, and a message says that
+/// the other does not.
 #[test]
 fn a_change_that_does_not_count_is_told_until_the_next_one() {
     let far = Far::new();
     let id = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
-    // Each of both knows that the other one is there.
+    // Each of them knows the other.
     let store = far.desk.path("store");
     for _ in 0..2 {
         let told = far.run(&["pin", &id]);

@@ -1,5 +1,5 @@
-//! `vault config` and `vault run`, through the program: what is due is done, what fails keeps nothing else from being done,
-//! and the exit code and the report say what happened.
+//! `vault config` and `vault run`, through the program: due work is done, a failure does not stop other work, and the
+//! exit code and the report say what happened.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// An empty one, with `a` and `b` to be kept.
+    /// An empty home, with the sources `a` and `b`.
     pub fn new() -> Self {
         let home = Self { folder: scratch() };
         for (name, text) in
@@ -66,7 +66,7 @@ impl Home {
         command
     }
 
-    /// Runs it. Returns the exit code, what it printed, and what it said.
+    /// Runs it. Returns the exit code, standard output and standard error.
     #[track_caller]
     pub fn vault(&self, args: &[&str]) -> (i32, String, String) {
         result(self.command(args).output().unwrap())
@@ -80,7 +80,7 @@ impl Home {
         out + &err
     }
 
-    /// The same with `--json`; returns what it printed.
+    /// The same with `--json`; returns the printed value.
     #[track_caller]
     pub fn json(&self, code: i32, args: &[&str]) -> Value {
         let (found, out, err) = self.vault(&[args, &["--json"]].concat());
@@ -88,7 +88,7 @@ impl Home {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
-    /// The same where each line is a value.
+    /// The same if each line is a value.
     #[track_caller]
     pub fn json_lines(&self, args: &[&str]) -> Vec<Value> {
         let (code, out, err) = self.vault(&[args, &["--json"]].concat());
@@ -111,7 +111,7 @@ impl Home {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// What a file below it says.
+    /// The content of a file below it.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
@@ -147,7 +147,7 @@ fn states(report: &Value) -> Vec<String> {
 fn the_configuration_is_written_checked_and_explained() {
     let home = Home::new();
     assert!(home.expect(1, &["config"]).contains("vault config init"));
-    assert!(!home.path(".config/vault/vault.toml").exists(), "it only shows");
+    assert!(!home.path(".config/vault/vault.toml").exists(), "it writes nothing");
     let said = home.expect(0, &["config", "init"]);
     assert!(said.contains(".config/vault/vault.toml"), "{said}");
     let starter = home.read(".config/vault/vault.toml");
@@ -166,7 +166,7 @@ fn the_configuration_is_written_checked_and_explained() {
     assert!(out.contains("    paht = \"/mnt\"\n    ^\n"), "{out}");
     let json = home.json(2, &["config", "check"]);
     assert_eq!((json["mistakes"][1]["line"].as_u64(), json["mistakes"][1]["column"].as_u64()), (Some(2), Some(1)));
-    // Other commands say so too; those that do not need it go on.
+    // Other commands say so too; those that do not need it continue.
     assert!(home.expect(2, &["run"]).contains("vault config check"));
     home.expect(0, &["init", "--repo", &home.text("disk/vault")]);
 
@@ -177,7 +177,7 @@ fn the_configuration_is_written_checked_and_explained() {
     }
     let out = home.expect(0, &["config", "check"]);
     assert!(out.contains("note: there is no folder") && out.contains("No mistakes: 2 vaults, 2 sources."), "{out}");
-    // Elsewhere, by option and by variable.
+    // In another place, by option and by variable.
     fs::rename(home.path(".config/vault/vault.toml"), home.path("other.toml")).unwrap();
     home.expect(0, &["--config", "other.toml", "config", "check"]);
     home.expect(10, &["--config", "missing.toml", "list", "--repo", "disk"]);
@@ -192,7 +192,7 @@ fn a_vault_is_called_by_its_name() {
     home.expect(0, &["init", "--repo", "usb"]);
     assert!(home.path("usb/vault/VAULT").exists());
     home.expect(0, &["init"]);
-    assert!(home.path("disk/vault/VAULT").exists(), "the default is meant where none is named");
+    assert!(home.path("disk/vault/VAULT").exists(), "the default vault is used if none is named");
     home.expect(0, &["snapshot", "--repo", "usb", &home.text("a")]);
     assert_eq!(home.json(0, &["list", "--repo", "usb"])["snapshots"].as_array().unwrap().len(), 1);
     assert_eq!(home.json(0, &["list"])["snapshots"].as_array().unwrap().len(), 0);
@@ -214,7 +214,7 @@ fn commands_know_what_is_configured() {
     assert!(home.path("disk/vault/VAULT").exists() && home.path("usb/vault/VAULT").exists(), "{said}");
     assert!(said.contains("away is not connected now") && !home.path("no").exists(), "{said}");
     assert!(home.read("disk/vault/RESTORE.txt").contains("vault restore latest"));
-    // Nothing is known of the sources yet; then all of them were taken, and nothing is due.
+    // Nothing is known of the sources yet; then all of them are taken, and nothing is due.
     let row = |out: &str, source: &str, vault: &str| {
         let found = out.lines().find(|line| line.starts_with(source) && line.contains(vault)).map(str::to_owned);
         found.unwrap_or_else(|| panic!("{source} {vault}: {out}"))
@@ -236,7 +236,7 @@ fn commands_know_what_is_configured() {
     assert_eq!(source(&["b", "./a"]), format!("{}, {}", home.text("b"), home.text("a")));
     fs::write(home.path("l.csv"), format!("src;dst\n{};disk\n", home.text("a"))).unwrap();
     assert_eq!(home.json(0, &["run", "--list", "l.csv"])["results"][0]["source"], "docs");
-    // The rules of the configuration drop what they keep not, and touch no other source.
+    // The rules of the configuration drop all snapshots that they do not keep, and touch no other source.
     let count = || home.json(0, &["list", "--repo", "disk", "--source", "docs"])["snapshots"].as_array().unwrap().len();
     assert_eq!(count(), 3);
     let plan = home.json(0, &["prune", "--repo", "disk", "--dry-run"]);
@@ -284,7 +284,7 @@ fn passwords_come_from_files_commands_and_keyrings() {
         let by_hand = home.command(&["list", "--repo", name]).env("VAULT_PASSWORD", password).output().unwrap();
         assert!(by_hand.status.success(), "{name}");
         let wrong = home.command(&["list", "--repo", name]).env("VAULT_PASSWORD", "wrong").output().unwrap();
-        assert_eq!(wrong.status.code(), Some(12), "what is given outright counts");
+        assert_eq!(wrong.status.code(), Some(12), "an explicit password counts");
     }
     if cfg!(target_os = "linux") {
         let (code, _, err) =
@@ -308,10 +308,10 @@ fn what_is_due_is_done_and_the_rest_is_passed_over() {
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines.iter().any(|line| line.starts_with("docs → usb: complete, 2 files (2 new, 0 changed), ")), "{out}");
     assert!(lines.last().unwrap().starts_with("3 taken, in "), "{out}");
-    // Where nothing is due, no vault is opened: no password is needed, and no key is derived.
+    // If nothing is due, no vault is opened: no password is needed, and no key is derived.
     let idle = result(home.command(&["run"]).env("VAULT_PASSWORD", "wrong").output().unwrap());
     assert!(idle.0 == 0 && idle.1.starts_with("Nothing is due. Next: "), "{idle:?}");
-    // What was left out is not in it.
+    // Excluded files are not in it.
     let json = home.json(0, &["list", "--repo", "disk", "--source", "other"]);
     assert_eq!(json["snapshots"][0]["files"], 1);
 
@@ -325,11 +325,11 @@ fn what_is_due_is_done_and_the_rest_is_passed_over() {
     fs::write(home.path("a/one.txt"), "two").unwrap();
     let newest = home.json(0, &["run", "docs", "--now"])["results"][1]["digest"].clone();
     assert_ne!(digest, &newest);
-    // It is what `ls` says of the folder above all.
+    // It is the digest that `ls` shows for the top folder.
     let shown = home.json_lines(&["ls", "latest", "--digest", "--repo", "usb", "--source", "docs"]);
     assert_eq!(shown[0]["digest"], newest, "{shown:?}");
     assert!(home.expect(2, &["run", "dcos"]).contains("Did you mean docs?"));
-    // Another vault in the same folder knows nothing of it.
+    // Another vault in the same folder does not know it.
     fs::remove_dir_all(home.path("usb/vault")).unwrap();
     home.expect(10, &["init", "--repo", "usb"]);
     home.expect(0, &["init", "--repo", "usb", "--another"]);
@@ -390,7 +390,7 @@ fn old_snapshots_go_and_a_part_is_checked() {
             (Some(false), Some(0))
         );
     }
-    // Another one of this source, taken by hand on a machine of another name, is none of this machine's business.
+    // A snapshot of this source, taken by hand on a machine of another name, does not concern this machine.
     home.expect(0, &["snapshot", "--source", "a", "--host", "elsewhere", &home.text("a")]);
     let json = home.json(0, &["run", "--now"]);
     assert_eq!(json["vaults"][0]["forgotten"], 3);
@@ -398,7 +398,7 @@ fn old_snapshots_go_and_a_part_is_checked() {
     let count = |source: &str| list["snapshots"].as_array().unwrap().iter().filter(|s| s["source"] == source).count();
     assert_eq!((count("a"), count("b")), (3, 5));
 
-    // Damage is found, named, and told by the exit code.
+    // Damage is found, named, and shown by the exit code.
     let packs = home.path("disk/packs");
     for folder in fs::read_dir(packs).unwrap() {
         for pack in fs::read_dir(folder.unwrap().path()).unwrap() {
@@ -422,7 +422,7 @@ fn old_snapshots_go_and_a_part_is_checked() {
     home.expect(4, &["list"]);
     home.expect(4, &["run", "--no-check"]);
     assert!(home.vault(&["run", "--no-check"]).2.contains("damaged"));
-    // The next snapshots store again what they find damaged. Then nothing needs the old packs, and a prune deletes them.
+    // The next snapshots store damaged data again. Then nothing needs the old packs, and a prune deletes them.
     home.expect(0, &["run", "--now", "--no-check"]);
     home.expect(0, &["check", "--read-data"]);
     home.expect(0, &["restore", "latest~1", "--source", "a", "--to", &home.text("back")]);
@@ -443,11 +443,11 @@ fn hooks_run_and_their_failures_follow_the_rules() {
     );
     home.expect(0, &["init"]);
     let json = home.json(0, &["run"]);
-    assert_eq!(json["results"][0]["files"], 3, "what the hook made is in it");
+    assert_eq!(json["results"][0]["files"], 3, "the hook's file is in it");
     assert_eq!(home.read("log"), "after a complete 3\n");
     assert!(!home.path("a/dump").exists());
 
-    // What runs before fails: no snapshot of this source, the others are taken.
+    // The command before fails: no snapshot of this source, the others are taken.
     fs::remove_file(home.path("log")).unwrap();
     config(
         "before = \"exit 7\"\nafter = \"echo after >> ~/log\"\non-failure = \"echo $VAULT_RESULT: $VAULT_ERROR >> ~/log\"",
@@ -461,7 +461,7 @@ fn hooks_run_and_their_failures_follow_the_rules() {
     );
     assert_eq!(states(&home.json(1, &["run", "--now"])), ["a>disk=complete", "b>disk=complete"]);
     assert_eq!(home.read("log"), "failed the command before: it failed: exit status: 7\n");
-    // What runs after fails: the snapshot is there, and the run has failed.
+    // The command after fails: the snapshot exists, and the run has failed.
     config("after = \"exit 8\"");
     let (code, out, _) = home.vault(&["run", "--now"]);
     assert_eq!(code, 1);
@@ -574,7 +574,7 @@ fn one_run_at_a_time_and_ctrl_c_ends_it_in_good_order() {
     assert!(home.json(0, &["list"])["snapshots"].as_array().unwrap().is_empty());
 }
 
-/// Waits until something is so.
+/// Waits until something is true.
 #[track_caller]
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -606,10 +606,10 @@ fn a_run_is_followed_and_stopped_from_elsewhere() {
         let told = scope.spawn(|| {
             let mut child = home.command(&["run", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            // The hook of one source goes on while the other is taken.
+            // The hook of one source is still running while the other is taken.
             let is_taken = |line: &String| line.contains("\"state\":\"complete\"");
             let first = lines.by_ref().map(Result::unwrap).find(is_taken).unwrap();
-            // Whoever has heard of it asks it to stop.
+            // Another process that knows the run asks it to stop.
             let asked = home.json(0, &["run", "--stop"]);
             let last = lines.last().unwrap().unwrap();
             (first, asked, last, child.wait().unwrap().code())
@@ -619,7 +619,7 @@ fn a_run_is_followed_and_stopped_from_elsewhere() {
     });
     assert_eq!(stopped.0, 130, "{stopped:?}");
     let report: Value = serde_json::from_str(&stopped.1).unwrap();
-    assert_eq!(states(&report), ["a>disk=complete", "b>disk=interrupted"], "what was done stays");
+    assert_eq!(states(&report), ["a>disk=complete", "b>disk=interrupted"], "finished sources stay");
     assert_eq!(home.json(0, &["list"])["snapshots"].as_array().unwrap().len(), 1);
     let (first, asked, last, code) = told;
     let first: Value = serde_json::from_str(&first).unwrap();
@@ -631,14 +631,14 @@ fn a_run_is_followed_and_stopped_from_elsewhere() {
     assert!(followed.1.contains("a → disk") && followed.1.contains("b → disk"), "{followed:?}");
     assert!(!now.exists() && !folder.join("stop").exists());
 
-    // What it leaves is for this user alone, and holds no secret.
+    // Its files are for this user alone, and contain no secret.
     let log = fs::read_dir(folder.join("log")).unwrap().next().unwrap().unwrap().path();
     let text = fs::read_to_string(&log).unwrap();
     assert!(!text.contains("password") && text.contains("\"exit_code\":130"), "{text}");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&log), mode(log.parent().unwrap())), (0o600, 0o700));
 
-    // One that is killed is no run, and whoever follows it learns that.
+    // A killed run is no run, and its followers learn that.
     fs::remove_file(home.path("begun")).unwrap();
     let mut run = home.command(&["run", "b"]).stdout(Stdio::null()).spawn().unwrap();
     until("it does not begin", || home.path("begun").exists());
@@ -684,7 +684,7 @@ fn what_follows_a_run_is_done() {
     assert!(home.expect(1, &["run", "--then", "eject"]).contains("removable = true"));
 }
 
-/// A restore is tried when that is due, and told of by the run, its figures, and the doctor.
+/// A restore is tried when that is due, and the run, its figures, and the doctor report it.
 #[test]
 fn a_restore_is_tried_where_that_is_due() {
     let home = Home::new();
@@ -697,7 +697,7 @@ fn a_restore_is_tried_where_that_is_due() {
     configure("30d");
     home.expect(0, &["init"]);
     home.expect(0, &["run", "--no-check"]);
-    assert!(!home.read("vault.prom").contains("vault_last_drill_files{"), "it is left out if that is wanted");
+    assert!(!home.read("vault.prom").contains("vault_last_drill_files{"), "it can be switched off");
     home.expect(0, &["run", "--now"]);
     let figures = home.read("vault.prom");
     let labels = format!("{{place=\"{}\"}}", home.text("disk"));
@@ -725,19 +725,19 @@ fn this_machine_opens_a_vault_by_a_key_of_its_own() {
     let slot = home.json(0, &["key", "add", "--device", "--label", "laptop"])["slot"].as_str().unwrap().to_owned();
     let (code, out, err) = bare(&["run"]);
     assert_eq!(code, 0, "{out}{err}");
-    // It is listed like any other, lies in a file for this user only, and there is one.
+    // It is listed like any other, is kept in a file for this user only, and exists once.
     let list = home.expect(0, &["key", "list"]);
     assert!(list.contains("device") && list.contains("laptop"), "{list}");
     let file = find(&home.path("state"), "device-key");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(home.expect(1, &["key", "add", "--device"]).contains("already"));
-    // A password that is given outright is not passed over; it is what `passwd` changes.
+    // An explicitly given password is not ignored; `passwd` changes that one.
     let wrong = home.command(&["list"]).env("VAULT_PASSWORD", "wrong").output().unwrap();
     assert_eq!(wrong.status.code(), Some(12));
     let change = home.command(&["key", "passwd"]).env("VAULT_NEW_PASSWORD", "another").output().unwrap();
     assert!(change.status.success());
     assert_eq!(bare(&["list"]).0, 0, "the key of the machine stays");
-    // Removed, it opens nothing, on this machine and with a copy of the file.
+    // After its removal it opens nothing, on this machine and with a copy of the file.
     let copy = fs::read(&file).unwrap();
     let remove = home.command(&["key", "remove", &slot, "--yes"]).env("VAULT_PASSWORD", "another").output().unwrap();
     assert!(remove.status.success());
@@ -753,7 +753,7 @@ fn this_machine_opens_a_vault_by_a_key_of_its_own() {
     assert_eq!(bare(&["list"]).0, 0);
 }
 
-/// The one file of this name below a folder.
+/// The only file of this name below a folder.
 fn find(folder: &Path, name: &str) -> PathBuf {
     let mut todo = vec![folder.to_owned()];
     while let Some(folder) = todo.pop() {
@@ -794,7 +794,7 @@ fn different_disks_work_at_once() {
     }
 }
 
-/// On a terminal each source that is taken has a line of its own, and what is told comes above them.
+/// On a terminal each source under way has a line of its own, and messages come above them.
 #[test]
 fn each_source_under_way_has_a_bar() {
     if !can_drive() || !Path::new("/dev/shm").is_dir() {
@@ -813,7 +813,7 @@ fn each_source_under_way_has_a_bar() {
         home.expect(0, &["init", "--repo", vault]);
     }
     let show = |words: &str, round: u64| {
-        // More than goes at once with this limit, and not alike: so both go on for some seconds.
+        // More data than this limit lets through at once, and different data: so both take some seconds.
         fs::write(home.path("a/large"), bytes(round, 2 << 20)).unwrap();
         fs::write(other.path().join("far/large"), bytes(round + 10, 2 << 20)).unwrap();
         let mut terminal = Terminal::start(&home.command(&[]), words);
@@ -828,7 +828,7 @@ fn each_source_under_way_has_a_bar() {
     for result in ["near → one: ", "far → two: "] {
         assert!(screen.contains(result), "{result} in {screen}");
     }
-    // What is left on the screen at the end are the results.
+    // At the end only the results are left on the screen.
     let last = screen.trim_end().lines().last().unwrap();
     assert!(last.contains("2 "), "{last}");
     let quiet = show("run --now --limit-upload 700K --no-progress", 2);
@@ -837,7 +837,7 @@ fn each_source_under_way_has_a_bar() {
     assert!(!home.expect(0, &list).contains('\x1b'), "no terminal");
 }
 
-/// A vault with `copy-from` is filled from the other one, as long as that was taken; otherwise the disk is read.
+/// A vault with `copy-from` is filled from the other one, if that was just taken; otherwise the disk is read.
 #[test]
 fn a_second_vault_is_filled_from_the_first() {
     let home = Home::new();
@@ -861,7 +861,8 @@ fn a_second_vault_is_filled_from_the_first() {
     fs::rename(home.path("away"), home.path("disk")).unwrap();
     home.json(0, &["run", "--now"]);
     assert!(listed("usb")[2]["origin"].is_object());
-    // What this run has taken is copied, whatever has the latest date: a machine of the same name, whose clock is ahead, was here.
+    // The snapshot of this run is copied, whichever has the latest date: a machine of the same name, whose clock is
+    // ahead, was here.
     let store = std::sync::Arc::new(DirStore::open(&home.path("disk/vault")).unwrap());
     let host = docs["host"].as_str().unwrap().to_owned();
     let who = OpenOptions { state: home.path("ahead"), identity: Identity { host, ..identity("another") } };
@@ -880,7 +881,7 @@ fn a_second_vault_is_filled_from_the_first() {
     assert!(said.contains("copy-from names a vault that stands before this one"), "{said}");
 }
 
-/// What cannot be copied whole is read from the disk, and nothing else is put for it.
+/// A snapshot that cannot be copied whole is read from the disk, and nothing else is put for it.
 #[test]
 fn what_is_hurt_in_the_first_vault_is_read_from_the_disk() {
     let home = Home::new();
@@ -909,7 +910,7 @@ fn what_is_hurt_in_the_first_vault_is_read_from_the_disk() {
     assert_eq!(fs::read(home.path("back/a/large")).unwrap(), bytes(1, 300_000));
 }
 
-/// A second vault that cannot be written is not the fault of the first one, and the disk is not read for it.
+/// A failure to write the second vault is not blamed on the first, and the disk is not read for it.
 #[test]
 fn what_is_wrong_with_the_second_vault_is_told_of_it() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! `vault schedule`, with a `systemctl` that only remembers what it was told.
+//! `vault schedule`, with a `systemctl` that only records its arguments.
 
 use std::fs;
 use std::process::Command;
@@ -46,7 +46,7 @@ fn a_schedule_is_installed_proven_and_removed() {
     assert!(home.read(FILES[1]).contains("OnCalendar=0/1:00\n"));
     assert!(home.read(FILES[0]).contains("ConditionACPower=true\n"), "as the configuration says");
     let state = format!("--state {}", home.text("state/vault"));
-    assert!(home.read(FILES[0]).contains(&state), "as a variable says that the schedule will not have");
+    assert!(home.read(FILES[0]).contains(&state), "from a variable that the schedule will not have");
     assert!(home.read("systemctl.log").contains("--user daemon-reload\n--user reenable vault-run.timer\n"));
     let said = home.expect(0, &["schedule", "status"]);
     for part in ["installed and active", "looks every: 1h", "2026-11-22 08:15", "starts next", "by it: never"] {
@@ -57,7 +57,7 @@ fn a_schedule_is_installed_proven_and_removed() {
     let json = home.json(0, &["schedule", "status"]);
     assert_eq!((json["installed"].as_bool(), json["active"].as_bool()), (Some(true), Some(true)));
     assert!(json["last_background_run"].as_str().unwrap().starts_with("20"), "{json}");
-    // What does not fit any more is said.
+    // Outdated units are reported.
     home.configure("[vaults.disk]\npath = \"HOME/disk\"\n[sources.a]\npaths = [\"~/a\"]\n");
     assert!(home.expect(0, &["schedule", "status"]).contains("not what would be installed now"));
     fs::remove_file(home.path("enabled")).unwrap();
@@ -76,7 +76,7 @@ fn a_schedule_that_cannot_be_installed_leaves_nothing() {
     let said = home.expect(1, &["schedule", "install"]);
     assert!(said.contains("Failed to connect to bus") && said.contains("run --background"), "{said}");
     assert!(FILES.iter().all(|file| !home.path(file).exists()), "nothing is left behind");
-    // One that was there stays as it was.
+    // An existing one stays as it was.
     fs::remove_file(home.path("refuse")).unwrap();
     home.expect(0, &["schedule", "install"]);
     let before = FILES.map(|file| home.read(file));
@@ -85,7 +85,8 @@ fn a_schedule_that_cannot_be_installed_leaves_nothing() {
     assert_eq!(FILES.map(|file| home.read(file)), before);
 }
 
-/// Root's own schedule names its places, as the system's manager has no home folder; and cron gets a line that a shell reads.
+/// Root's own schedule names its places, as the system's manager has no home folder; and cron gets a line that a shell
+/// can read.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_schedule_of_the_system_and_a_line_for_cron() {
@@ -117,7 +118,7 @@ fn a_schedule_needs_a_configuration() {
     assert!(home.expect(1, &["schedule", "install"]).contains("vault config"));
 }
 
-/// What is made for systemd passes its own examination, where that can be had.
+/// The units pass systemd's own examination, if it is installed.
 #[test]
 fn systemd_takes_the_units() {
     let home = home();
@@ -141,7 +142,7 @@ fn systemd_takes_the_units() {
     }
 }
 
-/// Others read what is made for launchd and the Task Scheduler as it is meant.
+/// Other programs read the files for launchd and the Task Scheduler as intended.
 #[test]
 fn property_lists_and_tasks_are_read_by_other_programs() {
     let home = home();

@@ -1,5 +1,5 @@
-//! What commands show in terminals of 60, 80 and 120 columns, compared with `tests/golden/screens-*.txt`.
-//! `VAULT_GOLDEN=write` writes the screens anew; look at what changed in them.
+//! Screens of commands in terminals of 60, 80 and 120 columns, compared with `tests/golden/screens-*.txt`.
+//! `VAULT_GOLDEN=write` writes the screens again; look at the changes.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::support::terminal::{Terminal, can_drive};
 
 const WIDTHS: [usize; 3] = [60, 80, 120];
 
-/// What is shown, and what it ends with.
+/// Exit codes and commands.
 const COMMANDS: &[(i32, &str)] = &[
     (0, "list"),
     (0, "list --last 1"),
@@ -48,7 +48,7 @@ fn is_today(word: &str) -> bool {
     is_day && !word.starts_with("2026-0") && !word.starts_with("2023-")
 }
 
-/// The screen without what differs each time: names of objects, and today.
+/// The screen without the parts that differ each time: names of objects, and today.
 fn plain(text: &str, desk: &Desk) -> String {
     let folder = desk.folder.path().to_str().unwrap();
     let mut out = String::new();
@@ -61,7 +61,7 @@ fn plain(text: &str, desk: &Desk) -> String {
                 after_today = !after_today;
                 continue;
             }
-            // How much is copied follows from names, which are random.
+            // The number of copied bytes depends on names, which are random.
             if let Some(number) = words.last_mut().filter(|last: &&mut String| word == "B" && last.len() == 3) {
                 "nnn".clone_into(number);
             }
@@ -93,7 +93,7 @@ fn screens_are_as_they_were_looked_at() {
         if std::env::var_os("VAULT_GOLDEN").is_some() {
             fs::write(&path, &screens).unwrap();
         }
-        // Names of files and what stands beside them are one line, however narrow the screen is.
+        // A file's name and the text beside it are one line, however narrow the screen is.
         let mut is_prose = true;
         for line in screens.lines() {
             if let Some(command) = line.strip_prefix("$ vault ") {
@@ -107,7 +107,7 @@ fn screens_are_as_they_were_looked_at() {
     }
 }
 
-/// Columns that a line takes: characters of east Asia take two.
+/// Columns of a line: characters of east Asia take two.
 fn columns(line: &str) -> usize {
     line.chars()
         .map(|c| if ('\u{1100}'..='\u{115f}').contains(&c) || ('\u{2e80}'..='\u{ffdc}').contains(&c) { 2 } else { 1 })

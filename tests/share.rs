@@ -1,4 +1,4 @@
-//! Snapshots as a share (`vault mount --webdav`), asked by a plain client, and by rclone where it is installed.
+//! Snapshots as a share (`vault mount --webdav`), read by a plain client, and by rclone if it is installed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::support::binary::Desk;
 use crate::support::http::{Answer, exchange};
 use crate::support::source::bytes;
 
-/// A share. Its program is gone when this is dropped.
+/// A share. Its program is ended when this is dropped.
 struct Share {
     child: Child,
     port: u16,
@@ -44,7 +44,7 @@ impl Share {
         format!("http://127.0.0.1:{}{}", self.port, self.top)
     }
 
-    /// Asks for something below the top.
+    /// Sends a request for a path below the top.
     fn ask(&self, method: &str, at: &str, lines: &[(&str, &str)]) -> Answer {
         self.ask_for(method, &format!("{}{at}", self.top), &format!("127.0.0.1:{}", self.port), lines)
     }
@@ -71,7 +71,7 @@ impl Share {
             .collect()
     }
 
-    /// Ends it as Ctrl-C does, and returns its exit code and what it said.
+    /// Ends it as Ctrl-C does, and returns its exit code and its output.
     fn end(mut self) -> (i32, String) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let mut err = String::new();
@@ -116,7 +116,7 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
     assert_eq!(share.list("source/"), set(&["latest/", "2026-01-01%2000.00/", "2026-01-02%2000.00/"]));
     assert_eq!(share.list("all/").len(), 2);
     let latest = "source/latest/source/";
-    // Links are what they lead to, inside of the snapshot; pipes have nothing to read.
+    // Links are followed inside of the snapshot; pipes have no content.
     let listed = share.list(latest);
     assert_eq!(listed.len(), 5, "{listed:?}");
     assert!(set(&["long", "folder/", "inside", "dir/"]).is_subset(&listed), "{listed:?}");
@@ -132,7 +132,7 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
     assert_eq!(get("long", &[("Range", "bytes=9999999-")]).status, 416);
     let tag = get("long", &[]).header("etag").unwrap().to_owned();
     assert_eq!(get("long", &[("If-None-Match", &tag)]).status, 304);
-    // A page that comes out of a snapshot runs nothing.
+    // A page from a snapshot runs no scripts.
     for at in ["inside", "folder/page.html", "dir/page.html"] {
         let page = get(at, &[]);
         assert_eq!(page.body, b"<script>alert(1)</script>");
@@ -149,13 +149,13 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
     assert_eq!(share.list(&version), set(&["2026-01-01%2000.00", "2026-01-02%2000.00"]));
     assert!(share.ask("OPTIONS", "", &[]).header("dav").is_some());
     let infinite = share.ask("PROPFIND", "", &[("Depth", "infinity"), ("X-Litmus", "1")]);
-    assert_eq!(infinite.status, 501, "nobody makes it go through everything");
+    assert_eq!(infinite.status, 501, "no request makes it walk through everything");
     for method in ["PUT", "DELETE", "MKCOL", "PROPPATCH", "MOVE", "COPY", "LOCK", "UNLOCK", "PATCH", "POST"] {
         let answer = share.ask(method, &format!("{latest}long"), &[("Content-Length", "0"), ("Destination", "/x")]);
         assert!((400..=599).contains(&answer.status), "{method}: {}", answer.head);
     }
     assert_eq!(get("long", &[]).body.len(), 3 << 20);
-    // Who asks.
+    // Wrong users and addresses.
     let own = format!("127.0.0.1:{}", share.port);
     let status = |target: &str, host: &str, lines: &[(&str, &str)]| share.ask_for("GET", target, host, lines).status;
     let at = format!("{}README.txt", share.top);
@@ -177,7 +177,7 @@ fn a_share_of_one_folder_follows_what_is_asked_for() {
     let share = Share::begin(&desk, &["latest:source/folder"]);
     assert_eq!(share.list(""), set(&["a"]));
     assert_eq!(share.ask("GET", "a", &[]).body, b"a");
-    // New snapshots are seen where all are shown.
+    // New snapshots appear if all are shown.
     let all = Share::begin(&desk, &["--source", "source"]);
     assert_eq!(all.list("source/").len(), 2);
     desk.take("2026-01-02");
@@ -203,7 +203,7 @@ fn damage_breaks_an_answer_off_and_is_remembered() {
     file.write_all_at(&[0; 2000], 500_000).unwrap();
     let share = Share::begin(&desk, &[]);
     let answer = share.ask("GET", "source/latest/source/a", &[]);
-    assert!(answer.body.len() < 1 << 20, "zeros are never sent for what is lost");
+    assert!(answer.body.len() < 1 << 20, "lost data is never sent as zeros");
     let (code, err) = share.end();
     assert!(code == 4 && err.contains("source/a") && err.contains("vault doctor"), "{code} {err}");
     assert_eq!(desk.run(&["list"]).code, 4, "it is remembered");

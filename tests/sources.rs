@@ -1,5 +1,5 @@
-//! Sources that misbehave: files that vanish, shrink, grow and change while they are read, that nobody may read, that lie
-//! about their times; and what is left out on purpose. What could not be saved is never hidden.
+//! Sources that misbehave: files that vanish, shrink, grow and change while they are read, unreadable files, and files
+//! with wrong times; and exclusions. A file that could not be saved is never hidden.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -22,7 +22,7 @@ use crate::support::model::{Model, Node, of_disk, of_snapshot};
 use crate::support::source::{Size, bytes, plant, set_mtime, write};
 use crate::support::{World, create_vault, now, open_vault, options, scratch, small_chunks, take};
 
-/// What a snapshot with these options holds, and its report.
+/// The content of a snapshot with these options, and its report.
 fn take_with(vault: &Vault, folder: &Path, change: impl FnOnce(&mut SnapshotOptions<'_>)) -> (SnapshotReport, Model) {
     let mut options = options(folder, &now);
     change(&mut options);
@@ -36,7 +36,7 @@ fn names(model: &Model) -> Vec<String> {
     model.keys().map(|path| String::from_utf8(path.clone()).unwrap()).collect()
 }
 
-/// Tells another thread to end, also when a check fails.
+/// Tells another thread to end, even if a check fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -45,7 +45,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Runs `disturb` over and over while snapshots are taken.
+/// Runs `disturb` again and again while snapshots are taken.
 fn while_disturbed(
     world: &World,
     snapshots: usize,
@@ -89,7 +89,7 @@ fn files_that_come_and_go_are_there_whole_or_not_at_all() {
         for (path, node) in &steady {
             assert_eq!(read.nodes.get(path), Some(node));
         }
-        // A file that was being written is stored with what it had then; what is torn is said to be.
+        // A file that was being written is stored with its content at that moment; torn files are marked.
         assert!(report.skipped.iter().all(|skipped| skipped.stored), "{:?}", report.skipped);
         assert_eq!(report.snapshot.verdict, Verdict::Complete);
     });
@@ -115,7 +115,7 @@ fn files_that_change_while_they_are_read_are_stored_and_marked() {
         assert!(read.nodes.contains_key(&b"top/a log"[..]) && read.nodes.contains_key(&b"top/steady"[..]));
         assert!(report.skipped.iter().all(|skipped| skipped.stored && skipped.path == b"top/a log"));
     });
-    // When it stands still, it is read again, whatever was remembered.
+    // When it is quiet, it is read again, whatever was remembered.
     let vault = world.open();
     let (report, model) = take_with(&vault, &world.source(), |_| {});
     assert_eq!(report.skipped, []);
@@ -165,12 +165,12 @@ fn changes_that_leave_no_trace_in_the_times_are_found() {
 fn a_root_that_is_a_file_is_remembered_like_any_other() {
     let world = World::new(small_chunks());
     let path = world.source().join("image");
-    // Larger than what one thread reads alone.
+    // Larger than one thread reads alone.
     let mut content = bytes(1, 33 << 20);
     fs::write(&path, &content).unwrap();
     set_mtime(&path, 1_600_000_000, 0);
     let counts = |content: &[u8]| {
-        // Long after the last change, so that nothing is too young to be believed.
+        // Long after the last change, so that no file is too young to be trusted.
         thread::sleep(std::time::Duration::from_millis(100));
         let vault = world.open();
         let (report, model) = take_with(&vault, &path, |_| {});
@@ -248,7 +248,7 @@ fn what_is_left_out_is_what_was_asked_for() {
     });
     let gone: Vec<String> = names(&all).into_iter().filter(|name| !left.contains_key(name.as_bytes())).collect();
     assert_eq!(gone, ["top/big", "top/cache/file", "top/ignoring/file", "top/marked/file"]);
-    assert_eq!(report.snapshot.verdict, Verdict::Complete, "what was to be left out is no failure");
+    assert_eq!(report.snapshot.verdict, Verdict::Complete, "an exclusion is no failure");
 
     let (_, only) = take_with(&vault, &top, |options| {
         let only = Some(vec![b"plain/file".to_vec(), b"ignoring/below".to_vec()]);
@@ -341,14 +341,14 @@ fn what_may_not_be_read_is_listed_and_the_exit_code_says_so() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("open") && !listed.contains("closed\n"), "{listed}");
     fs::set_permissions(source.join("closed folder"), fs::Permissions::from_mode(0o700)).unwrap();
-    // A root that may not be read is an error, not an empty snapshot.
+    // An unreadable root is an error, not an empty snapshot.
     fs::set_permissions(&source, fs::Permissions::from_mode(0o000)).unwrap();
     let refused = run(&["snapshot", path]);
     assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
     fs::set_permissions(&source, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-/// Another file system is not entered, but its place is kept.
+/// Another file system is not entered, but its folder is kept.
 #[test]
 fn other_file_systems_are_left_out_when_asked() {
     let world = World::new(small_chunks());

@@ -1,4 +1,4 @@
-//! A state folder that cannot be written stops nobody from reading a vault.
+//! An unwritable state folder stops nobody from reading a vault.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn run(desk: &Desk, state: &PathBuf, args: &[&str]) -> Said {
     said(&command.output().unwrap())
 }
 
-/// All that reads does its work and leaves nothing behind; all that writes refuses, and says why.
+/// Commands that read do their work and leave nothing behind; commands that write refuse, and say why.
 #[track_caller]
 fn reads_and_refuses(desk: &Desk, state: &PathBuf) {
     let reading: &[&[&str]] = &[

@@ -1,4 +1,4 @@
-//! What surrounds the program: completions, manual pages, slow lines, versions.
+//! Surroundings of the program: completions, manual pages, slow lines, versions.
 
 use std::fs;
 use std::process::Command;
@@ -62,16 +62,16 @@ fn what_is_written_is_held_to_the_limit() {
         begun.elapsed()
     };
     desk.write("first", bytes(2, 2 << 20));
-    // The pack of 2 MiB is written at once, what comes after it waits.
+    // The pack of 2 MiB is written at once, everything after it waits.
     assert!(timed(&["snapshot", ".", "--limit-upload", "1M"]) >= Duration::from_millis(1500));
-    // A wide limit holds up nothing. Other work on the machine may.
+    // A wide limit delays nothing. Other work on the machine may.
     let is_free = |seed| {
         desk.write("second", bytes(seed, 2 << 20));
         let free = timed(&["snapshot", "."]);
         desk.write("third", bytes(seed + 1, 2 << 20));
         timed(&["snapshot", ".", "--limit-upload", "1G"]) < free + Duration::from_millis(1400)
     };
-    assert!((5..25).step_by(2).any(is_free), "ten times it took as long as with a limit of 1 MiB/s");
+    assert!((5..25).step_by(2).any(is_free), "ten times it was as slow as with a limit of 1 MiB/s");
     desk.write("third", bytes(6, 2 << 20));
     desk.ok(&["snapshot", "."]);
     desk.ok(&["check", "--read-data"]);
@@ -95,7 +95,7 @@ fn what_is_written_is_held_to_the_limit() {
     assert_eq!(desk.run(&["snapshot", ".", "--limit-upload", "0"]).code, 2);
 }
 
-/// Systems let a program have about a thousand files open, if it does not ask for more.
+/// Systems let a program have about a thousand files open, unless it asks for more.
 #[test]
 fn a_tree_is_deeper_than_files_may_be_open() {
     let desk = Desk::new();

@@ -1,13 +1,13 @@
 //! Rules about the source itself, as tests: layers point down, the library is silent, nothing is left half done.
 //!
-//! The checks are string searches on purpose. What a file's tests do is free; they stand at its end, after
+//! The checks are string searches on purpose. Tests are free to do anything; they are at the end of a file, after
 //! `#[cfg(test)]` and `mod`, or in a file of their own.
 
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// The modules of the library in their order; those of one line may use each other.
+/// The modules of the library in their order; those in one line may use each other.
 const LAYERS: &[&[&str]] = &[
     &["id", "limits", "path", "folder", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru"],
     &["progress"],
@@ -32,10 +32,10 @@ const LAYERS: &[&[&str]] = &[
 /// Most lines of a file without its tests.
 const LINES_MAX: usize = 800;
 
-/// How a line says why something that could panic never does.
+/// Marker of a line that explains why something that could panic never does.
 const ALWAYS: &str = "// always: ";
 
-/// What the library may not do by itself, and who may all the same.
+/// Calls that the library may not make, and the exempt files.
 const BANNED: &[(&str, &[&str])] = &[
     ("println!", &[]),
     ("eprintln!", &[]),
@@ -50,10 +50,10 @@ const BANNED: &[(&str, &[&str])] = &[
     ("unsafe", &["src/fs/", "src/memory.rs"]),
 ];
 
-/// What panics, unless the line says why it never does.
+/// Calls that panic, unless the line explains why they never do.
 const PANICS: &[&str] = &[".unwrap()", ".expect(\"", ".unwrap_err()", ".expect_err(\"", "panic!(", "unreachable!("];
 
-/// What says that something is not finished. In two parts, so that this file may be checked as well.
+/// Marks of unfinished work. In two parts, so that this file can be checked as well.
 const UNFINISHED: &[&str] = &[
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
@@ -84,7 +84,7 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// The part of a line that is no comment (a string with `//` in it is cut as well, which only hides what is behind it).
+/// The line without its comment (a string with `//` in it is cut as well, which only hides the rest of the line).
 fn code(line: &str) -> &str {
     line.find("//").map_or(line, |at| &line[..at])
 }
@@ -97,7 +97,7 @@ fn is_tests(path: &str) -> bool {
         || path == "src/store/testing/conformance.rs"
 }
 
-/// How many lines come before the tests.
+/// Number of lines before the tests.
 fn lines_without_tests(path: &str, lines: &[&str]) -> usize {
     if is_tests(path) {
         return 0;
@@ -107,7 +107,7 @@ fn lines_without_tests(path: &str, lines: &[&str]) -> usize {
     lines.windows(2).position(is_start).unwrap_or(lines.len())
 }
 
-/// Everything that is wrong with a source file, each as `line: what`.
+/// All violations in a source file, each as `line: what`.
 fn check_source(path: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
@@ -214,7 +214,7 @@ fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<_> = ["src", "tests", "benches", "fuzz/fuzz_targets"].map(|name| root().join(name)).to_vec();
     while let Some(folder) = folders.pop() {
-        // Not every one of these folders need be there.
+        // Some of these folders may be missing.
         for entry in fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -244,7 +244,7 @@ fn the_source_keeps_the_rules() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Checks a file of one line after the opening; `expected` is a part of the one complaint, or empty for none.
+/// Checks a file of one line after the opening; `expected` is a part of the only complaint, or empty for none.
 #[track_caller]
 fn check(path: &str, line: &str, expected: &str) {
     let found = check_source(path, &format!("//! What it is for.\n{line}\n"));

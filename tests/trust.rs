@@ -1,4 +1,4 @@
-//! A pack of somebody else is believed only after a look: a footer that is not true costs nobody a file.
+//! A pack of another client is trusted only after it was examined: a false footer costs nobody a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use vault::vault::{OpenOptions, Vault};
 use crate::support::binary::{Desk, Said};
 use crate::support::{RAW, copy_folder, identity, now};
 
-/// What is wrong with the pack.
+/// The fault of the pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lie {
     /// Nothing.
     None,
     /// Its segments are random bytes.
     Rubbish,
-    /// Its segments are whole, and hold other chunks than the footer says.
+    /// Its segments are whole, but have other chunks than the footer says.
     OtherChunks,
-    /// One segment of four is of that sort.
+    /// One of four segments is of that sort.
     SomeSegments,
-    /// The footer gives chunks other lengths than they have.
+    /// The footer gives wrong lengths of chunks.
     Lengths,
 }
 
-/// Who says that the pack is theirs.
+/// The client that claims the pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claim {
     /// The client that put it.
     Putter,
     /// Nobody.
     Nobody,
-    /// A record that is forged in the victim's name.
+    /// A record forged in the victim's name.
     Forged,
     /// A record of kind 8 that holds one in the victim's name.
     Held,
 }
 
-/// Bytes that no two chunks have in common.
+/// Bytes that no two chunks share.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     let mut hasher = blake3::Hasher::new();
@@ -60,10 +60,10 @@ fn attacker(desk: &Desk) -> Vault {
     open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap()
 }
 
-/// Puts a pack whose footer says that it holds the chunks of `content`.
+/// Puts a pack whose footer claims the chunks of `content`.
 fn poison(desk: &Desk, content: &[u8], lie: Lie, claim: Claim) -> ObjectName {
     let vault = attacker(desk);
-    // Whoever joins is waited for before anything is deleted, so nobody joins who need not.
+    // A client that joins is waited for before anything is deleted, so no needless client joins.
     let session = (claim == Claim::Putter).then(|| vault.begin_writing(now(), &Silent::default()).unwrap());
     let (keys, mut rest) = (vault.keys(), content);
     let mut chunks: Vec<(ChunkId, &[u8])> = Vec::new();
@@ -150,7 +150,7 @@ fn ends(desk: &Desk, args: &[&str], code: i32) -> Said {
     said
 }
 
-/// Whether the file can be had back, by a machine that knows nothing.
+/// Checks that a machine that knows nothing can restore the file.
 #[track_caller]
 fn restores(desk: &Desk, content: &[u8]) {
     let state = desk.path("fresh");
@@ -187,7 +187,7 @@ fn a_footer_that_is_not_true_costs_nobody_a_file() {
         }
         let other = desk.command(&["list"]).env("VAULT_STATE_DIR", desk.path("other")).output().unwrap();
         assert_eq!(other.status.code(), Some(4), "{lie:?} {claim:?}");
-        // Whoever frees space keeps the copy that is right.
+        // Freeing space keeps the right copy.
         desk.run(&["prune", "--keep", "9", "--max-unused", "0%"]);
         restores(&desk, &content);
     }
@@ -200,7 +200,7 @@ fn a_pack_of_others_that_is_right_is_relied_on_and_looked_at_once() {
     desk.write("file", &content);
     let taken = desk.json(&["snapshot", ".", "--source", "source"]);
     assert_eq!(taken[0]["snapshot"]["bytes_new"], 0);
-    // Nothing is left for a check to look at.
+    // Nothing is left for a check to examine.
     assert_eq!(desk.json(&["check"])[0]["packs_sampled"], 0);
     restores(&desk, &content);
 }
@@ -214,7 +214,7 @@ fn what_only_some_segments_lie_about_is_found_by_looking_at_all() {
     let taken = ends(&desk, &args, 0);
     assert!(taken.err.contains("cannot be relied on"), "{}", taken.err);
     restores(&desk, &content);
-    // A look at one segment may miss it; then a later look at all finds it, and the file is stored again.
+    // Examining one segment may miss it; then a later examination of all finds it, and the file is stored again.
     let (desk, content) = self::desk();
     poison(&desk, &content, Lie::SomeSegments, Claim::Putter);
     desk.write("file", &content);
@@ -231,7 +231,7 @@ fn what_was_relied_on_without_a_look_is_looked_at_later() {
     let unseen = ["snapshot", ".", "--source", "source", "--verify-others", "none", "--json"];
     let taken = ends(&desk, &unseen, 0);
     assert!(taken.out.contains("\"bytes_new\":0"), "{}", taken.out);
-    // The file has not changed, but what it relies on is looked at now.
+    // The file has not changed, but the packs that it relies on are now examined.
     ends(&desk, &["snapshot", ".", "--source", "source"], 0);
     restores(&desk, &content);
     ends(&desk, &["list"], 4);
@@ -254,7 +254,7 @@ fn a_check_looks_at_what_nobody_here_has_looked_at() {
 #[test]
 fn a_collection_by_a_third_machine_keeps_the_right_copy() {
     let (desk, content) = desk();
-    // The victim has stored the file before; the pack that lies comes later, or earlier in the eyes of a third machine.
+    // The victim has stored the file before; the false pack comes later, or earlier in the eyes of a third machine.
     desk.write("file", &content);
     ends(&desk, &["snapshot", ".", "--source", "source"], 0);
     poison(&desk, &content, Lie::Rubbish, Claim::Nobody);

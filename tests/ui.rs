@@ -1,4 +1,4 @@
-//! The page of `vault ui`, asked by a plain client: who is let in, what is told, what is written.
+//! The page of `vault ui`, used by a plain client: access, answers and changes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,10 +19,10 @@ use crate::support::http::{Answer, exchange};
 use crate::support::model::{assert_same, of_disk};
 use crate::support::source::{Size, bytes, plant};
 
-/// How long is waited for anything.
+/// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server of the page. It is gone when this is dropped.
+/// A server of the page. It is ended when this is dropped.
 pub struct Page {
     child: Child,
     port: u16,
@@ -35,7 +35,7 @@ impl Page {
         Self::attempt(desk, args).unwrap_or_else(|said| panic!("it does not begin: {}{}", said.out, said.err))
     }
 
-    /// The same; if it does not begin, what it says instead.
+    /// As `begin`; if it does not start, returns its output instead.
     fn attempt(desk: &Desk, args: &[&str]) -> Result<Self, Said> {
         let mut child = desk.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -50,17 +50,17 @@ impl Page {
         let (host, token) = address.split_once("/#token=").unwrap();
         let token: String = token.chars().take_while(char::is_ascii_hexdigit).collect();
         let port = host.split_once(':').unwrap().1.parse().unwrap();
-        // What it says later goes nowhere, and must not stop it.
+        // Later output goes nowhere, and must not stop it.
         thread::spawn(move || drop(out.read_to_string(&mut String::new())));
         Ok(Self { child, port, token, cookie: String::new() })
     }
 
-    /// One that a browser was let into.
+    /// A page with a browser that was let in.
     fn entered(desk: &Desk, args: &[&str]) -> Self {
         Self::attempt_to_enter(desk, args).unwrap_or_else(|said| panic!("it does not begin: {}{}", said.out, said.err))
     }
 
-    /// The same; if it does not begin, what it says instead.
+    /// As `entered`; if it does not start, returns its output instead.
     pub fn attempt_to_enter(desk: &Desk, args: &[&str]) -> Result<Self, Said> {
         let mut page = Self::attempt(desk, args)?;
         let answer = page.enter(&page.token);
@@ -142,7 +142,7 @@ impl Page {
         }
     }
 
-    /// Sends the signal of Ctrl-C, and returns how it ends and what it said.
+    /// Sends the signal of Ctrl-C, and returns the exit code and the output.
     pub fn end(mut self) -> (i32, String) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let since = Instant::now();
@@ -163,7 +163,7 @@ impl Drop for Page {
     }
 }
 
-/// Bytes as they stand in an address.
+/// Bytes as encoded in an address.
 fn encoded(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat()
 }
@@ -201,7 +201,7 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
     let entered = page.enter(&page.token);
     assert_eq!(entered.status, 200);
     page.cookie = entered.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
-    assert_eq!(page.enter(&page.token).status, 401, "the token is good once");
+    assert_eq!(page.enter(&page.token).status, 401, "the token works once");
     assert_eq!(page.get("status").status, 200);
 
     for host in [
@@ -241,7 +241,7 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
             assert!(matches!(answer.status, 401 | 403), "{line:?} {method} {path}: {}", answer.status);
         }
     }
-    // Nothing that can be got changes anything, and nothing that changes can be got.
+    // GET never changes anything, and changes never work by GET.
     for path in ["restore", "save", "check", "stop", "folders", "configure", "session", "keep", "leave"] {
         assert_eq!(page.get(path).status, 405, "GET {path}");
     }
@@ -260,7 +260,7 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
     ] {
         assert!(page.raw(&[wrong, b""].concat()).status >= 400);
     }
-    // Every answer is told to stay where it is.
+    // Every answer forbids use by other pages.
     for path in ["/", "/page.js", "/words.en.json", "/api/v1/status", "/nothing"] {
         let answer = page.request("GET", path, &[], "");
         let policy = answer.header("content-security-policy").unwrap();
@@ -280,7 +280,7 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
     assert_eq!(page.get("status").status, 401, "it left");
     let (token, first) = (page.token.clone(), page.port);
     assert_eq!(page.end(), (0, String::new()));
-    // Another one does not know what was good for the one before.
+    // Another server does not accept the cookie of the one before.
     let later = Page::begin(&desk, &["ui", "--no-open", "--port", &first.to_string()]);
     assert_eq!((later.port, later.enter(&token).status), (first, 401));
 }
@@ -406,7 +406,7 @@ fn files_are_looked_at_in_the_shapes_of_the_commands() {
     let preview = |path: &str| page.told(&format!("preview?snapshot={second}&path={path}"));
     assert_eq!(preview("source/sub/letter.txt"), json!({ "kind": "text", "text": "one\nthree\n", "whole": true }));
     assert_eq!(preview("source/picture.png"), json!({ "kind": "image/png" }));
-    assert_eq!(preview("source/script.svg")["kind"], "text", "it is shown as it is written");
+    assert_eq!(preview("source/script.svg")["kind"], "text", "it is shown as plain text");
     assert_eq!(preview("source/noise"), json!({ "kind": "none" }));
     assert_eq!(preview("source/sub"), json!({ "kind": "none" }));
 
@@ -458,7 +458,7 @@ fn paths_lead_nowhere_but_into_snapshots() {
     for first in parts {
         for second in parts {
             let path = format!("{first}/{second}").replace(' ', "%20");
-            // What leads to itself leads nowhere else.
+            // A path that leads to itself leads nowhere else.
             let asked: &[&str] = if path == "./." { &[] } else { &["ls", "file"] };
             for ask in asked {
                 let answer = page.get(&format!("{ask}?snapshot={id}&path={path}"));
@@ -492,7 +492,7 @@ fn a_restore_is_tried_first_and_then_brings_all_back() {
     let before = of_disk(&desk.source(), b"source");
     let id = desk.take("2026-11-20T12:00");
     let page = Page::entered(&desk, &["ui", "--no-open"]);
-    // Into a folder of its own, by hand a part of it, then in place.
+    // Into a folder of its own, a part of it by hand, then in place.
     let back = desk.path("back");
     let wish = json!({ "snapshot": id, "path": "source", "to": { "folder": back }, "verify": true });
     let with = |more: Value| {
@@ -527,15 +527,15 @@ fn a_restore_is_tried_first_and_then_brings_all_back() {
         wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         wish
     };
-    assert_eq!(page.post_with("restore", &wish, &[]).status, 409, "what deletes is tried first");
+    assert_eq!(page.post_with("restore", &wish, &[]).status, 409, "a restore that deletes needs a dry run first");
     let tried = page.done("restore", &with(json!({ "dry_run": true })));
     assert_eq!((&tried["result"]["deleted"], desk.source().join("new.txt").exists()), (&json!(1), true), "{tried}");
     let other = with(json!({ "plan": tried["id"], "overwrite": "always" }));
-    assert_eq!(page.post_with("restore", &other, &[]).status, 409, "that was not what was tried");
+    assert_eq!(page.post_with("restore", &other, &[]).status, 409, "the dry run was for another restore");
     let done = page.done("restore", &with(json!({ "plan": tried["id"] })));
     assert_eq!((&done["state"], &done["result"]["deleted"]), (&json!("done"), &json!(1)), "{done}");
     assert_same(&before, &of_disk(&desk.source(), b"source"), "in place");
-    // What is told of it is what the command prints.
+    // The result is the same as that of the command.
     let printed = desk.json(&["restore", &id, "--in-place", "--dry-run"]);
     let (mut told, printed) =
         (page.done("restore", &json!({ "snapshot": id, "to": "in-place", "dry_run": true })), &printed[0]);
@@ -615,7 +615,7 @@ fn what_goes_on_is_watched_and_stopped() {
     assert_eq!((&job["state"], &job["result"]["problem_count"]), (&json!("done"), &json!(0)), "{job}");
     let (disk, back) = (of_disk(&desk.source(), b"x"), of_disk(&desk.path("back/source"), b"x"));
     assert_same(&disk, &back, "after a stop");
-    // Whoever ends the page ends what it does, in good order.
+    // Ending the page also ends its jobs, properly.
     page.act("restore", &json!({ "snapshot": id, "to": { "folder": desk.path("third") } }));
     assert_eq!(page.end(), (0, String::new()));
 }
@@ -674,7 +674,7 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
     let runs = page.told("runs");
     assert_eq!(runs["runs"], json!([job["result"]]), "the report of the run is kept");
     assert_eq!(page.told("overview")["plan"]["sources"][0]["result"], "complete");
-    // What follows is one of three things, and no command.
+    // The follow-up is one of three actions, never a command.
     let job = page.done("save", &json!({ "then": "touch x" }));
     assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!(2)), "{job}");
     let job = page.done("save", &json!({ "source": "source", "then": "suspend" }));
@@ -682,8 +682,8 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
     let job = page.done("save", &json!({ "then": "eject" }));
     let not_ejected = job["messages"].to_string() + &job["error"].to_string();
     assert!(not_ejected.contains("not on a disk that can be ejected"), "{job}");
-    assert_eq!(page.told("runs")["runs"].as_array().unwrap().len(), 2, "all before it was done");
-    // A run that somebody else has begun is seen.
+    assert_eq!(page.told("runs")["runs"].as_array().unwrap().len(), 2, "everything before it was done");
+    // A run that somebody else has started is seen.
     let lock = fs::File::options().write(true).open(desk.path("state/run/lock")).unwrap();
     lock.lock().unwrap();
     let since = Instant::now();
@@ -734,7 +734,7 @@ fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
     let data = |line: &str| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap()).unwrap();
     assert!(lines.any(|line| line == "event: run"));
     assert_eq!(lines.next().unwrap(), "data: begun");
-    // It is told while it goes on: the first is done, and the other has begun.
+    // Reports come during the run: the first source is done, and the other has begun.
     let now = loop {
         assert!(lines.any(|line| line == "event: now"));
         let now = data(&lines.next().unwrap());
@@ -768,13 +768,13 @@ fn keys_are_changed_by_the_rules_of_the_command_line() {
     let refused = |path: &str, wish: Value| {
         let answer = page.post_with(path, &wish, &[]);
         let told = answer.json();
-        // Whatever is wrong with the wish is not the program's failure.
+        // A wrong request is not the program's failure.
         let expected = if told["code"] == 12 { 403 } else { 400 };
         let is_last = told["error"].as_str().is_some_and(|error| error.contains("last"));
         assert!(answer.status == expected || is_last, "{path} {wish}: {} {told}", answer.status);
         told
     };
-    // To be let in is not enough.
+    // A browser that was let in still needs the password.
     let told = refused("key-add", json!({ "password": "wrong", "new": "a second one" }));
     assert_eq!(told["code"], 12, "{told}");
     assert_eq!(refused("key-add", json!({ "new": "a second one" }))["code"], 2);
@@ -783,7 +783,7 @@ fn keys_are_changed_by_the_rules_of_the_command_line() {
     let slot = |purpose: &str| slots.iter().find(|slot| slot["purpose"] == purpose).unwrap()["id"].as_str().unwrap();
     let only = slot("password").to_owned();
     page.act("key-remove", &json!({ "password": PASSWORD, "id": slot("recovery") }));
-    // The last one stays, and in the same words.
+    // The last one stays, with the same message.
     let told = refused("key-remove", json!({ "password": PASSWORD, "id": only }));
     let said = desk.run(&["key", "remove", &only, "--yes"]);
     assert!(said.err.contains(told["error"].as_str().unwrap()), "{told} {}", said.err);
@@ -854,7 +854,7 @@ fn the_page_is_put_into_the_menu_and_taken_out_again() {
     if let Ok(checked) = std::process::Command::new("desktop-file-validate").arg(&menu).output() {
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     }
-    // What it starts is the page: the words are those that a shell would read, since none of them is odd.
+    // It starts the page: the words are those that a shell would read, since none of them is odd.
     let mut started = desk.command(&[]);
     started.env("XDG_CONFIG_HOME", &config).arg("ui").arg("--read-only").arg("--no-open");
     let mut shell = std::process::Command::new("sh");
@@ -874,7 +874,7 @@ fn the_page_is_put_into_the_menu_and_taken_out_again() {
     assert!(line.starts_with("The page of"), "{line}");
     assert_eq!(run(&["ui", "--install", "--at-login"]).code, 0, "again, and more");
     assert!(menu.exists() && login.exists());
-    // Only what vault has written is taken away, or written over.
+    // Only vault's own files are removed, or replaced.
     fs::write(&login, "[Desktop Entry]\nName=mine\n").unwrap();
     let refused = run(&["ui", "--install", "--at-login"]);
     assert!(refused.code == 1 && refused.err.contains("vault has not written it"), "{}", refused.err);

@@ -1,5 +1,5 @@
-//! What a later version of vault may have written: nothing of it is ever called damage, nothing of it is moved or deleted,
-//! and every command does what it can. The bytes are made here, field by field, as SPEC says.
+//! Data of a later version of vault: it is never called damage, never moved or deleted, and every command does what it
+//! can. The bytes are made here, field by field, as SPEC says.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,11 +20,11 @@ use vault::vault::{OpenOptions, Vault};
 use crate::support::binary::{Desk, Said};
 use crate::support::{PASSWORD, RAW, cheap, copy_folder, create_vault, identity, now, scratch, small_chunks};
 
-/// A vault with two snapshots, and what is crafted into it.
+/// A vault with two snapshots, and crafted objects in it.
 struct Future {
     desk: Desk,
     vault: Vault,
-    /// The other machine that has put a snapshot.
+    /// The other machine, which has put a snapshot.
     client: String,
     /// Its snapshot.
     first: String,
@@ -59,8 +59,8 @@ fn bin(bytes: &[u8]) -> Vec<u8> {
     [&[0xc6][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
-/// The message of the first record of client 16 × 0xf0. Its time is before that of everything else, so that its clock contradicts
-/// nobody's.
+/// The message of the first record of client 16 × 0xf0. Its time is before that of everything else, so that its clock
+/// contradicts nobody's.
 fn message(version: u64, kind: u64, body: &[u8]) -> Map {
     numbered(1, &[0; 32], vec![0x90], version, kind, body)
 }
@@ -171,7 +171,7 @@ impl Future {
         self.put("packs", sealer.name(), &bytes)
     }
 
-    /// Puts an object whose bytes `change` has changed; its trailer fits again.
+    /// Puts an object after `change` has changed its bytes; its trailer fits again.
     fn changed(&self, folder: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
         let kind = match folder {
             "log" => ObjectKind::Record,
@@ -188,7 +188,7 @@ impl Future {
 
     /// Puts a snapshot's record whose top folder is this listing.
     fn snapshot(&self, listing: &[u8]) -> PathBuf {
-        // The listing is stored as the content of a file first.
+        // The listing is first stored as the content of a file.
         self.desk.write("listing", listing);
         self.desk.take("2026-01-03 12:00");
         fs::remove_file(self.desk.source().join("listing")).unwrap();
@@ -231,7 +231,7 @@ fn slot_with(future: &Future, features: u64, change: impl FnOnce(&mut Vec<u8>)) 
     bytes
 }
 
-/// The password's slot with its keyring changed, sealed again as SPEC §4.2 says; only its info does not open any more.
+/// The password's slot with its keyring changed, sealed again as SPEC §4.2 says; only its info no longer opens.
 fn with_keyring(slot: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let u32_at = |at: usize| u32::from_le_bytes(slot[at..at + 4].try_into().unwrap());
     let costs = argon2::Params::new(u32_at(12), u32_at(16), u32::from(slot[11]), Some(32)).unwrap();
@@ -253,7 +253,7 @@ fn with_keyring(slot: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     bytes
 }
 
-/// Puts slots with a changed keyring in the place of those that the password opens.
+/// Replaces the slots that the password opens by slots with a changed keyring.
 fn keyrings(future: &Future, change: fn(&mut [u8])) -> Vec<PathBuf> {
     let folder = future.desk.path("store/keys");
     let slots = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -267,25 +267,25 @@ fn keyrings(future: &Future, change: fn(&mut [u8])) -> Vec<PathBuf> {
     passwords
 }
 
-/// What a command is about, from which follows how it ends when something is unknown.
+/// Subject of a command, which decides how it ends when something is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
-    /// What it knows of snapshots, keys and machines: it shows that, whatever else there is.
+    /// It shows what it knows of snapshots, keys and machines, whatever else there is.
     Known,
-    /// The vault as a whole: it says that there is something that it does not know.
+    /// The vault as a whole: it reports that something is unknown.
     Whole,
     /// It adds a record.
     Writing,
-    /// It adds one, and then says how things stand with the vault as a whole.
+    /// It adds a record, and then reports the state of the vault as a whole.
     Running,
-    /// It gives space back.
+    /// It frees space.
     Collecting,
-    /// It needs no keys, and reads nothing but names and bytes.
+    /// It needs no keys, and reads only names and bytes.
     Bytes,
 }
 
-/// Every command that has to do with a vault, in an order in which each still finds something to do. `{}` stands for the folder of the
-/// desk, `{origin}` for the folder that the snapshots are of, `{client}` for another machine, `{first}` for its
+/// Every command that concerns a vault, in an order in which each still finds something to do. `{}` stands for the
+/// folder of the desk, `{origin}` for the folder of the snapshots, `{client}` for another machine, `{first}` for its
 /// snapshot, `{slot}` for the slot that was added.
 const COMMANDS: &[(About, &[&str])] = &[
     (About::Whole, &["list"]),
@@ -335,7 +335,7 @@ const COMMANDS: &[(About, &[&str])] = &[
     (About::Writing, &["key", "passwd", "--new-password-file", "{}/password"]),
 ];
 
-/// Commands that have nothing to do with a vault that is there, and why.
+/// Commands that do not concern an existing vault, with the reasons.
 const APART: &[(&str, &str)] = &[
     ("init", "makes a new vault, and leaves one that is there as it is without opening it"),
     ("umount", "ends the mount of another process"),
@@ -366,7 +366,7 @@ fn every_command_is_tried() {
     }
 }
 
-/// How commands end when something is unknown.
+/// Expected exit codes of commands when something is unknown.
 #[derive(Debug, Clone, Default)]
 struct Expected {
     known: i32,
@@ -374,7 +374,7 @@ struct Expected {
     writing: i32,
     collecting: i32,
     bytes: i32,
-    /// Commands, by how they begin, that end otherwise.
+    /// Commands, by their first words, that end otherwise.
     but: Vec<(&'static str, i32)>,
 }
 
@@ -401,27 +401,27 @@ impl Expected {
     }
 }
 
-/// Nothing is to be said.
+/// Nothing is reported.
 fn silent() -> Expected {
     Expected::default()
 }
 
-/// What is newer is spoken of by all that know the whole vault.
+/// Commands that know the whole vault report newer objects.
 fn reported() -> Expected {
     Expected { whole: 3, ..silent() }
 }
 
-/// The same, of a record: it may be a snapshot, so who copies all snapshots is told.
+/// As [`reported`], for a record: it may be a snapshot, so copies of all snapshots report it too.
 fn unread() -> Expected {
     reported().but(&[("copy", 3)])
 }
 
-/// The same, of a record that may say that something is needed: nothing is deleted.
+/// As [`unread`], for a record that may need something: nothing is deleted.
 fn held() -> Expected {
     Expected { collecting: 3, ..unread() }
 }
 
-/// The same, of a record that another one holds: that one is no object that is to be judged by itself.
+/// As [`held`], for a record that another one holds: it is no object that is judged by itself.
 fn held_inside() -> Expected {
     held()
 }
@@ -431,7 +431,7 @@ fn refused() -> Expected {
     Expected { known: 1, whole: 1, writing: 1, collecting: 1, bytes: 0, but: Vec::new() }
 }
 
-/// Runs a command. A mount and the page are looked into, and ended; `None`: that cannot be done here.
+/// Runs a command. A mount and the page are read from, and ended; `None` if that cannot be done here.
 fn run(desk: &Desk, args: &[&str]) -> Option<Said> {
     match args[0] {
         #[cfg(target_os = "linux")]
@@ -474,7 +474,7 @@ fn run(desk: &Desk, args: &[&str]) -> Option<Said> {
     }
 }
 
-/// Tries every command. Returns what is not as it should be.
+/// Tries every command. Returns all violations.
 fn try_all(what: &str, future: &Future, crafted: &[PathBuf], expected: &Expected) -> Vec<String> {
     let before: Vec<Vec<u8>> = crafted.iter().map(|path| fs::read(path).unwrap()).collect();
     let mut wrong = Vec::new();
@@ -487,7 +487,7 @@ fn try_all(what: &str, future: &Future, crafted: &[PathBuf], expected: &Expected
             let slots = listed["slots"].as_array().cloned().unwrap_or_default();
             let added =
                 slots.iter().find(|slot| slot["label"] == "added").map(|slot| slot["id"].as_str().unwrap().to_owned());
-            // Where none may be added, none may be removed either.
+            // If none may be added, none may be removed either.
             let any = slots.first().map(|slot| slot["id"].as_str().unwrap().to_owned());
             added.or(any).unwrap_or_else(|| "0123abcd".to_owned())
         };
@@ -537,7 +537,7 @@ fn try_all(what: &str, future: &Future, crafted: &[PathBuf], expected: &Expected
     wrong
 }
 
-/// What is expected of commands that see something newer and can do all the same what they are for.
+/// Checks commands that see something newer and can still do their work.
 #[track_caller]
 fn check(what: &str, crafted: impl FnOnce(&Future) -> Vec<PathBuf>, expected: Expected) {
     let future = Future::new();
@@ -567,7 +567,7 @@ fn a_record_of_a_later_version() {
     }
     let other = Map::default().with("v", int(2)).with("other", vec![0xc3]);
     check("a record without the keys of this version", |future| log_file(future, &other), held());
-    // What every version has is enough to count in a chain.
+    // The fields of every version are enough to count in a chain.
     let chained = |number: u64, previous: &[u8], version: u64| {
         let map = Map::default().with("v", int(version)).with("c", bin(&[0xf0; 16])).with("n", int(number));
         map.with("p", bin(previous)).with("s", vec![0x90])
@@ -583,7 +583,7 @@ fn a_record_of_a_later_version() {
     );
 }
 
-/// A record that can be read speaks of one of which nothing is known.
+/// A readable record mentions one of which nothing is known.
 #[test]
 fn a_number_that_may_be_that_of_a_newer_object_is_not_missing() {
     let later = |bytes: &mut Vec<u8>| bytes[8] = 7;
@@ -624,7 +624,7 @@ fn holding(held: &[(ObjectName, Vec<u8>)]) -> Map {
     message(1, 8, &Map::default().with("r", records).bytes())
 }
 
-/// What is left of a record of another client, of this name, with the time of what is crafted and of depth 1.
+/// The past entry of a record of another client, with this name, the time of the crafted records, and depth 1.
 fn past(name: ObjectName) -> Map {
     let mut left = vec![1];
     left.extend_from_slice(name.as_bytes());
@@ -632,7 +632,7 @@ fn past(name: ObjectName) -> Map {
     Map::default().with("c", bin(&[0xf1; 16])).with("x", bin(&left))
 }
 
-/// A record that says this of a client's records.
+/// A record that has these past entries of a client.
 fn burying(past: &Map) -> Map {
     message(1, 8, &Map::default().with("d", [&[0x91][..], &past.bytes()].concat()).bytes())
 }
@@ -651,16 +651,16 @@ fn records_in_records_that_hold_others() {
     check("held, of a later version", |future| log_file(future, &one(later)), held_inside());
     let unknown = of(0xf1, message(1, 100, &[0xc0]));
     check("held, of an unknown kind", |future| log_file(future, &one(unknown)), held_inside());
-    // What is held in a held record does not count.
+    // Records inside a held record do not count.
     let inner = of(0xf2, message(300, 3, &[0x90]));
     let nested = of(0xf1, one(inner));
     check("nested", |future| log_file(future, &one(nested)), silent());
     let cut = of(0xf1, message(1, 3, &[0x90]));
     check("cut short", |future| log_file(future, &one(cut[..cut.len() / 2].to_vec())), silent());
-    // A client that nobody has heard of.
+    // A client that nobody knows.
     let foreign = of(0xf1, message(1, 3, &[0x90]));
     check("of a foreign client", |future| log_file(future, &one(foreign)), silent());
-    // A record whose object is there counts as that says.
+    // If the object of a record exists, the object counts.
     let another = |future: &Future| {
         let id = future.vault.snapshots()[1].id;
         let forget = [&[0x91, 0xc4, 16][..], id.as_bytes()].concat();
@@ -685,7 +685,7 @@ fn records_that_say_that_nobody_needs_others() {
     later.0[0].1 = int(2);
     check("of a later version", put(later), held());
     check("of a later version, with another body", put(message(2, 8, &[0xc3])), held());
-    // What a held record says of others does not count.
+    // Statements of a held record about others do not count.
     let inner = of(0xf3, burying(&past(name)));
     check("held", put(holding(&[(ObjectName::new([2; 16]), inner)])), silent());
 }
@@ -719,7 +719,7 @@ fn packs_of_a_later_version() {
     check("method", |future| vec![future.pack(&footer, b"\x07\x01\x01\x01a")], reported());
 }
 
-/// A snapshot of which something lies only in a pack that a later version has written.
+/// A snapshot with data that is only in a pack of a later version.
 #[test]
 fn what_lies_in_packs_of_a_later_version_is_not_lost() {
     let crafted = |future: &Future| {
@@ -727,7 +727,7 @@ fn what_lies_in_packs_of_a_later_version_is_not_lost() {
         let before = future.desk.packs();
         future.desk.take("2026-01-03 12:00");
         let fresh: Vec<PathBuf> = future.desk.packs().difference(&before).cloned().collect();
-        // Only the pack of content goes; a newer one is there instead.
+        // Only the pack of content is removed; a newer one is there instead.
         let pack = fresh.into_iter().find(|path| path.starts_with(future.desk.path("store/packs"))).unwrap();
         fs::remove_file(pack).unwrap();
         fs::remove_file(future.desk.source().join("new")).unwrap();
@@ -774,7 +774,7 @@ fn listings_and_entries_of_a_later_version() {
         ("kind of file with another sort of content", entry(&[("c", int(7))], 9)),
         ("kind of file and nothing else", [&[1][..], &Map::default().with("k", int(9)).bytes()].concat()),
     ] {
-        // Each that looks into all snapshots comes upon it. That a snapshot has it is known only to who looks into it.
+        // Commands that read all snapshots meet it. Only they know that a snapshot has it.
         let into_all =
             ["find b", "history source/a", "why --json", "drill", "rewrite", "copy"].map(|command| (command, 3));
         let known_later = ["list", "accept", "run"].map(|command| (command, 0));
@@ -785,7 +785,7 @@ fn listings_and_entries_of_a_later_version() {
     check("key", |future| vec![future.snapshot(&entry(&[("new", int(1))], 3))], silent());
 }
 
-/// A copy waits for a version that knows all of a snapshot; the others are copied.
+/// A copy waits for a version that knows everything in a snapshot; the others are copied.
 #[test]
 fn what_a_later_version_wrote_is_not_copied() {
     let future = Future::new();
@@ -809,7 +809,7 @@ fn key_slots_of_a_later_version() {
         };
         check(what, put, reported());
     }
-    // Its keyring is not seen by whoever opens another slot; a record says that it is valid.
+    // Opening another slot does not show its keyring; a record says that it is valid.
     let put = |future: &Future| {
         let bytes = slot_with(future, 1 << 40, |_| {});
         let digest = Digest::new(*blake3::hash(&bytes).as_bytes());
@@ -840,7 +840,7 @@ fn vaults_of_other_keyrings() {
     check("another way of delivery", delivery, refused());
     let features = |future: &Future| keyrings(future, |ring| ring[93] = 1);
     check("features in every keyring", features, refused());
-    // Master key, chunk sizes, time, delivery and features followed one another then.
+    // These had master key, chunk sizes, time, delivery and features, one after the other.
     let before = |ring: &mut [u8]| {
         ring.copy_within(65..94, 33);
         ring[62..94].fill(0);
@@ -853,8 +853,8 @@ fn vaults_of_other_keyrings() {
     assert!(said.err.contains("made by a pre-release") && !said.err.contains("newer"), "{}", said.err);
 }
 
-/// The header of an object of a write-only client (SPEC §4.7), whose object key is 32 × 7. What stands for the public keys'
-/// part in it is noise: this program has the other half of no such key.
+/// The header of an object of a write-only client (SPEC §4.7), whose object key is 32 × 7. The part for the public keys
+/// is noise: this program has the other half of no such key.
 fn header_of_writer(future: &Future, kind: ObjectKind, name: ObjectName) -> Vec<u8> {
     let mut header = b"vaultobj".to_vec();
     header.extend_from_slice(&1_u16.to_le_bytes());
@@ -891,7 +891,7 @@ fn record_of_writer(future: &Future, message: &Map) -> PathBuf {
     future.put("log", name, &bytes)
 }
 
-/// Puts a pack of wrap 2 that says in its footer that it holds this chunk.
+/// Puts a pack of wrap 2 whose footer lists this chunk.
 fn pack_of_writer(future: &Future, folder: &str, chunk: &[u8]) -> PathBuf {
     let kind = if folder == "meta" { ObjectKind::Meta } else { ObjectKind::Pack };
     let keys = future.vault.keys();
@@ -963,7 +963,7 @@ fn what_a_write_only_client_puts() {
     );
     check("its key slot", slot_of_writer, reported());
 
-    // Whatever its records say: nothing is forgotten, condemned, retired or deleted by them, and nobody deletes anything.
+    // Whatever its records say: they forget, condemn, retire or delete nothing, and nobody deletes anything.
     let records = |future: &Future| {
         let snapshots = future.vault.snapshots();
         let log = fs::read_dir(future.desk.path("store/log")).unwrap().next().unwrap().unwrap().file_name();
@@ -1005,7 +1005,7 @@ fn nobody_relies_on_the_packs_of_a_write_only_client() {
     assert_eq!(fs::read(future.desk.path("out/source/claimed")).unwrap(), content);
 }
 
-/// A join that says `own` in the wrap of this version: its client is one that may be at work, and is waited for.
+/// A join that says `own` in the wrap of this version: its client may be at work, and is waited for.
 #[test]
 fn a_client_that_relies_on_nothing_but_its_own_packs_is_waited_for() {
     let prune = |own: bool| {

@@ -1,7 +1,7 @@
-//! What is known to be wrong stays known: until it is seen to be right, repaired, or accepted.
+//! Known problems stay known: until they are seen to be gone, repaired, or accepted.
 //!
-//! Of the ways to harm an object and the orders of the commands after it some are tried by default; with `VAULT_CAMPAIGN=n` all of
-//! them.
+//! Some of the ways to harm an object, and of the orders of the commands after it, are tried by default; with
+//! `VAULT_CAMPAIGN=n` all of them.
 
 use std::fs;
 use std::io::Read;
@@ -102,7 +102,7 @@ fn damage_that_was_accepted_is_not_spoken_of() {
     let findings = desk.run(&["accept", "--json"]).out;
     let findings: serde_json::Value = serde_json::from_str(&findings).unwrap();
     let id = findings["findings"][0]["id"].as_str().unwrap();
-    // Without a terminal it is not done without being said outright.
+    // Without a terminal it must be confirmed explicitly.
     ends(&desk, &["accept", id], 2);
     ends(&desk, &["accept", "00000000", "--yes"], 2);
     ends(&desk, &["accept", id, "--yes"], 0);
@@ -204,7 +204,7 @@ fn a_pipe_that_is_closed_changes_no_verdict() {
     }
 }
 
-/// Objects of another machine that have not wholly arrived through a sync.
+/// Objects of another machine that have not fully arrived through a sync.
 #[test]
 fn what_has_half_arrived_is_not_damaged() {
     let desk = Desk::new();
@@ -238,8 +238,9 @@ fn what_has_half_arrived_is_not_damaged() {
     }
 }
 
-/// Every object gone, cut short, or replaced by a FIFO, below a state that has seen it whole: no check says that all is well where
-/// a repair would find something lost, and a prune in between costs nothing that a repair could have brought back.
+/// Every object missing, truncated, or replaced by a FIFO, with a state folder that has seen it whole: no check reports
+/// success where a repair would find a loss, and a prune in between costs nothing that a repair could have brought
+/// back.
 #[test]
 fn no_check_is_well_where_repair_is_not() {
     let whole = desk();
@@ -274,7 +275,7 @@ fn no_check_is_well_where_repair_is_not() {
             );
             if name.starts_with("log") {
                 assert_ne!(check.code, 0, "{} {harm}: {}", name.display(), check.out);
-                // Whatever was lost of the log is remembered here, so nothing is lost.
+                // Lost parts of the log are remembered here, so nothing is lost.
                 let restored = whole.run(&["restore", "2026-01-02", "--to", "../out"]);
                 assert_eq!(restored.code, 0, "{} {harm}: {}{}{}", name.display(), prune.err, repair.out, restored.err);
                 assert_eq!(fs::read(whole.path("out/source/b")).unwrap(), fs::read(whole.source().join("b")).unwrap());
@@ -307,7 +308,7 @@ fn harm(path: &Path, how: &str, aside: &Path) {
     }
 }
 
-/// What of the two snapshots can be read, with the state of the machine.
+/// The readable parts of the two snapshots, with the state of the machine.
 fn readable(desk: &Desk) -> Vec<(&'static str, &'static str)> {
     let files = [("2026-01-01", "a"), ("2026-01-02", "a"), ("2026-01-02", "b")];
     let reads = |(day, file): &(&str, &str)| {
@@ -317,7 +318,7 @@ fn readable(desk: &Desk) -> Vec<(&'static str, &'static str)> {
     files.into_iter().filter(reads).collect()
 }
 
-/// One object harmed, below a state that has seen it whole; then check, prune and repair in each order.
+/// One object harmed, with a state folder that has seen it whole; then check, prune and repair in each order.
 #[test]
 fn no_order_of_commands_loses_what_a_repair_brings_back_and_none_calls_a_loss_well() {
     let desk = desk();
@@ -358,7 +359,7 @@ fn no_order_of_commands_loses_what_a_repair_brings_back_and_none_calls_a_loss_we
     for (name, how) in cases {
         reset(name, how);
         desk.run(repair);
-        // What a repair leaves that comes at once.
+        // The remaining content after an immediate repair.
         let best = readable(&desk);
         for (number, order) in orders.iter().enumerate().filter(|_| campaign() > 0 || rng.below(3) == 0) {
             let what = format!("{} {how}, order {number}", name.display());
@@ -371,7 +372,7 @@ fn no_order_of_commands_loses_what_a_repair_brings_back_and_none_calls_a_loss_we
                 let shown = format!("{what}: {seen:?}: {}{}", said.out, said.err);
                 assert!(matches!(said.code, 0 | 3 | 4), "{shown}");
                 match args[0] {
-                    // Nothing but a repair ends what is known.
+                    // Only a repair ends the findings.
                     "check" => {
                         assert!(!known || said.code == 4, "{shown}");
                         known = said.code == 4;
@@ -417,7 +418,7 @@ fn a_broken_pack_is_repaired_by_the_machine_that_put_it() {
     assert!(!pack.exists());
 }
 
-/// Whatever reads it first, what is found damaged is known from then on.
+/// Whichever command reads it first, damage is known from then on.
 #[test]
 fn damage_that_any_command_met_is_known_until_it_is_seen_sound() {
     for args in [
@@ -433,7 +434,7 @@ fn damage_that_any_command_met_is_known_until_it_is_seen_sound() {
         for known in [&["check"][..], &["list"], &["doctor"], &["stats"]] {
             ends(&desk, known, 4);
         }
-        // A check says what it costs, and the next snapshot tells the other machines.
+        // A check reports its cost, and the next snapshot tells the other machines.
         ends(&desk, &["check", "--read-data"], 4);
         ends(&desk, &["accept"], 4);
         desk.write("c", "c");
@@ -446,7 +447,7 @@ fn damage_that_any_command_met_is_known_until_it_is_seen_sound() {
     }
 }
 
-/// Objects of another vault arrive in a synced folder before anything that says that there is one.
+/// Objects of another vault arrive in a synced folder before any sign of that vault.
 #[test]
 fn what_arrives_of_another_vault_before_its_key_slots_is_not_damaged() {
     let (desk, other) = (desk(), desk());
@@ -462,13 +463,14 @@ fn what_arrives_of_another_vault_before_its_key_slots_is_not_damaged() {
         assert!(!text.contains("the vault is damaged"), "{args:?}: {text}");
     }
     assert!(arrived.iter().all(|path| path.exists()), "nothing is moved");
-    // Then the slots come, and tell which vault it is.
+    // Then the slots arrive, and tell which vault it is.
     copy_folder(&other.path("store/keys"), &desk.path("store/keys"));
     let checked = ends(&desk, &["check"], 3);
     assert!(checked.contains(other.json(&["list"])[0]["vault"].as_str().unwrap()), "{checked}");
 }
 
-/// The VAULT file of one vault, the key slots of the other: the objects of the first are not damaged, and nothing is moved.
+/// The VAULT file of one vault, the key slots of the other: the objects of the first are not damaged, and nothing is
+/// moved.
 #[test]
 fn what_the_vault_file_alone_speaks_of_is_not_damaged() {
     let (desk, other) = (desk(), desk());
@@ -498,7 +500,7 @@ fn what_the_vault_file_alone_speaks_of_is_not_damaged() {
     ends(&desk, &["check"], 0);
 }
 
-/// What a check found to be missing is known from then on, until it is stored again.
+/// Missing data that a check found is known from then on, until it is stored again.
 #[test]
 fn what_a_check_found_missing_stays_known() {
     let desk = desk();
@@ -512,7 +514,7 @@ fn what_a_check_found_missing_stays_known() {
     }
     let said = ends(&desk, &["list"], 4);
     assert!(said.contains("has lost"), "{said}");
-    // The next snapshot stores again what it still finds.
+    // The next snapshot stores the data that it still finds.
     ends(&desk, &["snapshot", ".", "--source", "source", "--read-all"], 0);
     let (check, list) = (desk.run(&["check"]), desk.run(&["list"]));
     assert_eq!(check.code, list.code, "{}{}", check.out, list.out);
@@ -526,7 +528,7 @@ fn elsewhere(desk: &Desk, args: &[&str]) -> crate::support::binary::Said {
     said(&desk.command(args).env("VAULT_STATE_DIR", desk.path("elsewhere")).output().unwrap())
 }
 
-/// Writes a record of another machine that says this time.
+/// Writes a record of another machine with this date.
 fn record_of(desk: &Desk, machine: &str, secs: i64) {
     let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
     let options = OpenOptions { state: desk.path(machine), identity: identity(machine) };
@@ -535,7 +537,7 @@ fn record_of(desk: &Desk, machine: &str, secs: i64) {
     vault.publish(RecordBody::Forget(Vec::new()), time, None, |_| true, &Silent::default()).unwrap().unwrap();
 }
 
-/// Two machines have changed the last snapshot, and neither had seen what the other did.
+/// Two machines have changed the last snapshot, and neither had seen the other's change.
 fn two_changes(desk: &Desk) {
     let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
     let options = OpenOptions { state: desk.path("a witness"), identity: identity("a witness") };
@@ -572,7 +574,7 @@ fn slot_with(desk: &Desk, at: usize, change: u8) {
     fs::write(desk.path("store/keys").join("ee".repeat(16)), bytes).unwrap();
 }
 
-/// Adds a password; its files are moved to where they were not put by this.
+/// Adds a password. Returns its slot, and the slot's files with their content.
 fn second_password(desk: &Desk) -> (String, Vec<(PathBuf, Vec<u8>)>) {
     let before = objects(desk, "keys");
     fs::write(desk.path("password"), "another one\n").unwrap();
@@ -583,8 +585,7 @@ fn second_password(desk: &Desk) -> (String, Vec<(PathBuf, Vec<u8>)>) {
     (added[0]["slot"].as_str().unwrap().to_owned(), files)
 }
 
-/// One way in which something is known to be wrong: its name as programs read it, the exit code, what makes it, and what ends
-/// it.
+/// One kind of finding: its name in JSON, the exit code, the harm that makes it, and the action that ends it.
 type Kind = (&'static str, &'static str, i32, fn(&Desk), fn(&Desk));
 
 const KINDS: &[Kind] = &[
@@ -827,7 +828,7 @@ const KINDS: &[Kind] = &[
             desk.run(&["snapshot", ".", "--source", "source"]);
         },
         |desk| {
-            // More records of the right time than of the wrong one: these are believed then.
+            // More records with the right time than with the wrong one, so that the right ones are believed.
             for _ in 0..4 {
                 record_of(desk, "machine of the future", crate::support::now().secs);
             }
@@ -837,7 +838,8 @@ const KINDS: &[Kind] = &[
     ),
 ];
 
-/// Each kind of finding in turn, and all that speaks of findings: the same ids everywhere, the same exit code, and an end.
+/// Each kind of finding in turn, and all commands that report findings: the same ids everywhere, the same exit code,
+/// and an end.
 #[test]
 fn every_kind_of_finding_is_told_by_all_alike() {
     std::thread::scope(|scope| {
@@ -880,7 +882,7 @@ fn is_told_by_all((name, about, code, make, end): &Kind) {
     let doctor = json(&["doctor"])["findings"].to_string();
     assert!(ids(&known).iter().all(|id| doctor.contains(&format!("[{id}]"))), "{name}: {doctor}");
     json(&["stats"]);
-    // Nothing is due, and it is said all the same: by the run, to a service, and in the figures.
+    // Nothing is due, but it is reported: by the run, to a service, and in the figures.
     let idle = run(&["run"]);
     assert_eq!(idle.code, *code, "{name}: {}{}", idle.out, idle.err);
     for finding in known["findings"].as_array().unwrap() {
@@ -898,7 +900,7 @@ fn is_told_by_all((name, about, code, make, end): &Kind) {
     assert_eq!(run(&["run"]).code, 0, "{name}: the run still speaks of it");
 }
 
-/// Accepts all that is known to be wrong.
+/// Accepts all findings.
 fn accept_all(desk: &Desk) {
     let known: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
     for finding in known["findings"].as_array().unwrap() {
@@ -972,7 +974,7 @@ fn latest_is_nothing_older_where_the_latest_is_missing() {
         assert!(said.contains("missing from the store"), "{args:?}: {said}");
     }
     assert!(desk.source().join("b").exists());
-    // What is only looked at is told, and so is that it is not what was meant.
+    // Commands that only read go on, with a message that this is not the latest.
     for args in [&["ls", "latest"][..], &["restore", "latest", "--to", out.to_str().unwrap()]] {
         assert!(ends(&desk, args, 4).contains("is taken"), "{args:?}");
     }

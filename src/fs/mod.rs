@@ -1,8 +1,8 @@
-//! The user's files: walking and reading them, and writing them back with all that belongs to them.
+//! The user's files: walking and reading them, and writing them back with all their metadata.
 //!
-//! Everything goes by directory handles and single names, so that no link planted meanwhile leads astray and no path is
-//! too long. [`source`](Dir) reads, [`target`](TargetDir) writes. `unix` is complete on Linux; `portable`, with
-//! `windows` below it, offers the same on paths, and says `Unsupported` for the rest.
+//! All access uses directory handles and single names, so that no link planted meanwhile leads elsewhere, and no path
+//! is too long. [`source`](Dir) reads, [`target`](TargetDir) writes. `unix` is complete on Linux; `portable`, with
+//! `windows` below it, offers the same on paths, and returns `Unsupported` for the rest.
 
 mod names;
 mod private;
@@ -35,16 +35,17 @@ pub use unix::{
     leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
 };
 
-/// Where a path leads to, without links, `.` and `..` on the way, as people write it.
+/// The real path, without links, `.` and `..`, in the form that people write.
 ///
 /// # Errors
-/// If nothing is there, or the way cannot be gone.
+/// If the path does not exist, or cannot be followed.
 pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path).map(plain)
 }
 
-/// Whether a path is one at which systems mount removable disks, in a folder that they make for each and remove with it: that there is
-/// no folder says nothing of what is on the disk. Other mount points come and go for good (of containers, of packages).
+/// Whether a path is one at which systems mount removable disks, in a folder that they make for each disk and remove
+/// with it. If that folder is missing, this says nothing about the files on the disk. Other mount points come and go
+/// for good (of containers, of packages).
 pub fn is_removable_disk(path: &Path) -> bool {
     let places = ["/media", "/run/media", "/Volumes"].map(Path::new);
     let above = |levels: usize| path.ancestors().nth(levels);
@@ -52,10 +53,10 @@ pub fn is_removable_disk(path: &Path) -> bool {
     [1, 2].into_iter().filter_map(above).any(|folder| places.contains(&folder))
 }
 
-/// What a file system says about a file.
+/// Properties of a file, as the file system reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
     /// The low twelve bits of the mode.
     pub mode: u32,
@@ -65,46 +66,46 @@ pub struct Stat {
     pub gid: u32,
     /// Length of a regular file in bytes; 0 for everything else.
     pub size: u64,
-    /// When the content was last changed.
+    /// Time of the last change of the content.
     pub mtime: Time,
-    /// When anything about the file was last changed.
+    /// Time of the last change of anything about the file.
     pub ctime: Time,
-    /// When it was made, if known.
+    /// Time of creation, if known.
     pub btime: Option<Time>,
-    /// The file system it lies on.
+    /// Number of its file system.
     pub dev: u64,
     /// Its number there; 0 if the system has none.
     pub ino: u64,
-    /// How many names it has.
+    /// Number of its names.
     pub nlink: u64,
     /// Major and minor number of a device; zero for everything else.
     pub device: (u32, u32),
-    /// Blocks of 512 bytes that it takes up.
+    /// Number of blocks of 512 bytes that it occupies.
     pub blocks: u64,
     /// Bits of [`crate::tree::entry::flags`].
     pub flags: u32,
-    /// A file system is mounted here (Linux 5.8 and newer say so; compare `dev` as well).
+    /// Whether a file system is mounted here (Linux 5.8 and newer report it; compare `dev` as well).
     pub mount_root: bool,
-    /// The mount that it was reached through, where the system tells (Linux 5.8 and newer); 0 if it does not.
+    /// The mount through which it was reached (Linux 5.8 and newer report it); 0 if unknown.
     pub mount: u64,
 }
 
-/// What is set on a restored file.
+/// Metadata to set on a restored file.
 #[derive(Debug, Clone, Copy)]
 pub struct Meta<'a> {
-    /// What it is; nothing is set on a file of another kind.
+    /// Kind of the file; nothing is set on a file of another kind.
     pub kind: FileKind,
     /// The low twelve bits of the mode.
     pub mode: u32,
-    /// Who it shall belong to: by name if this machine knows the name, else by number.
+    /// Its owner: by name if this machine knows the name, else by number.
     pub owner: &'a Owner,
-    /// When its content was last changed.
+    /// Time of the last change of its content.
     pub mtime: Time,
-    /// All extended attributes that it shall have.
+    /// All extended attributes that it should have.
     pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
     /// Bits of [`crate::tree::entry::flags`].
     pub flags: u32,
-    /// What is to be set at all.
+    /// The metadata to set at all.
     pub options: MetaOptions,
     /// Looks up the names of owners.
     pub names: &'a OwnerNames,
@@ -115,9 +116,9 @@ pub struct Meta<'a> {
 pub struct MetaOptions {
     /// Set the owner and the group.
     pub owner: bool,
-    /// Take the numbers of owner and group as they are, without looking up names.
+    /// Use the numbers of owner and group as they are, without looking up names.
     pub numeric: bool,
-    /// Set extended attributes, ACLs and capabilities among them, and remove those that were not saved.
+    /// Set extended attributes, including ACLs and capabilities, and remove those that were not saved.
     pub xattrs: bool,
 }
 
@@ -127,17 +128,17 @@ impl Default for MetaOptions {
     }
 }
 
-/// Something about a file that could not be set.
+/// A property of a file that could not be set.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set {what}")]
 pub struct Problem {
     /// `owner`, `mode`, `times`, `flags`, `xattr user.x`, or `metadata` if the file could not be reached at all.
     pub what: Cow<'static, str>,
-    /// What the system said.
+    /// Error of the system.
     #[source]
     pub error: io::Error,
-    /// Nothing is wrong: a normal user simply may not set it, or few file systems have it (compression). Said once in
-    /// a summary.
+    /// Whether nothing is wrong: a normal user simply may not set it, or few file systems have it (compression).
+    /// Reported once, in a summary.
     pub expected: bool,
 }
 
@@ -147,18 +148,18 @@ impl Problem {
     }
 }
 
-/// Whether an error only says that a normal user may not do this (change an owner, make a device).
+/// Whether an error only means that a normal user may not do this (change an owner, make a device).
 pub fn is_expected(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied && !privileged()
 }
 
-/// Refuses what is not the name of a single path component, before it gets anywhere near the system.
+/// Refuses everything but the name of a single path component, before it gets anywhere near the system.
 fn checked(name: &[u8]) -> io::Result<&[u8]> {
     check_name(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     Ok(name)
 }
 
-/// The content of a file that holds at most `max` bytes.
+/// The content of a file of at most `max` bytes.
 fn read_bounded(file: &SourceFileRef<'_>, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut block = [0; 4096];
@@ -180,7 +181,7 @@ type SourceFileRef<'a> = dyn Fn(&mut [u8], u64) -> io::Result<usize> + 'a;
 /// The name and the first bytes of the file that marks a cache (<https://bford.info/cachedir/>).
 const CACHEDIR_TAG: (&[u8], &[u8]) = (b"CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
 
-/// Fills `buf` as far as the file reaches. Returns how many bytes were read.
+/// Fills `buf`, or as much of it as the file has bytes for. Returns the number of bytes read.
 fn read_full(read_at: &SourceFileRef<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buf.len() {

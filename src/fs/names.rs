@@ -4,17 +4,18 @@ use std::io;
 
 use crate::tree::FileKind;
 
-/// The kind is not known before the file is asked for.
+/// Value of a kind that is unknown until the file itself is examined.
 const UNKNOWN: u8 = u8::MAX;
 
-/// The names in one directory. They lie end to end in one buffer: a million names cost little more than their bytes.
+/// The names in one directory. They are stored end to end in one buffer: a million names cost little more than their
+/// bytes.
 #[derive(Debug, Default)]
 pub struct Names {
     bytes: Vec<u8>,
     entries: Vec<Range>,
 }
 
-/// Where one name lies, and what it names if the directory says so.
+/// Range of one name in the buffer, and the kind of its file if the directory tells.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     start: u32,
@@ -28,7 +29,7 @@ impl Names {
         Self { bytes: Vec::with_capacity(1 << 10), entries: Vec::with_capacity(64) }
     }
 
-    /// Forgets all names and keeps the memory.
+    /// Removes all names and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -44,19 +45,19 @@ impl Names {
         Ok(())
     }
 
-    /// Sorts the names bytewise. A name that a changing directory gave twice is kept once.
+    /// Sorts the names bytewise. A name that a changing directory listed twice is kept once.
     pub fn sort(&mut self) {
         let Self { bytes, entries } = self;
         entries.sort_unstable_by(|a, b| a.of(bytes).cmp(b.of(bytes)));
         entries.dedup_by(|a, b| a.of(bytes) == b.of(bytes));
     }
 
-    /// How many names there are.
+    /// Number of names.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -69,7 +70,7 @@ impl Names {
         self.entries[index].of(&self.bytes)
     }
 
-    /// What name number `index` names, if the directory says so. It may have changed since.
+    /// The kind of file number `index`, if the directory tells. It may have changed since.
     ///
     /// # Panics
     /// If there are fewer names.

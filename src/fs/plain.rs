@@ -1,4 +1,4 @@
-//! What `portable` asks of Windows, as Unix has it: so that its tests run there as well.
+//! The functions that `portable` uses on Windows, for Unix: so that its tests run there as well.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -14,19 +14,19 @@ pub fn exact(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
-/// Opens a file or a folder to look at what belongs to it or to change that.
+/// Opens a file or a folder to read or change its metadata.
 pub fn open_attributes(path: &Path, _write: bool) -> io::Result<File> {
     File::open(path)
 }
 
-/// What something is, a link itself, and which file it is.
+/// Metadata and identity of a file, without following a link.
 pub fn inspect(path: &Path) -> io::Result<(Metadata, Identity)> {
     let metadata = fs::symlink_metadata(path)?;
     let identity = of_metadata(&metadata);
     Ok((metadata, identity))
 }
 
-/// Which file this is.
+/// The identity of an open file.
 pub fn identity(file: &File) -> io::Result<Identity> {
     Ok(of_metadata(&file.metadata()?))
 }
@@ -35,12 +35,12 @@ fn of_metadata(metadata: &Metadata) -> Identity {
     Identity { dev: metadata.dev(), ino: metadata.ino(), nlink: metadata.nlink(), ctime: None }
 }
 
-/// Nobody knows.
+/// Always false: Unix does not record it.
 pub fn links_folder(_: &Metadata) -> bool {
     false
 }
 
-/// Makes a link.
+/// Makes a symbolic link.
 pub fn symlink(path: &Path, target: &OsStr, _folder: bool) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
@@ -48,7 +48,7 @@ pub fn symlink(path: &Path, target: &OsStr, _folder: bool) -> io::Result<()> {
 /// Not offered here.
 pub fn low_priority() {}
 
-/// A command as the shell runs it.
+/// A command that runs in the shell.
 pub fn shell(command: &OsStr) -> Command {
     let mut process = Command::new("sh");
     process.arg("-c").arg(command);

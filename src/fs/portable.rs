@@ -1,4 +1,4 @@
-//! Files by paths, for Windows; `windows` has what the standard library does not offer. Owners, devices, holes and
+//! Files by paths, for Windows; `windows` has the functions that the standard library lacks. Owners, devices, holes and
 //! extended attributes do not exist here. Directories are paths: a link that someone plants during a restore is refused
 //! when it is seen, but not with the certainty that handles give.
 
@@ -22,16 +22,16 @@ pub use system::{low_priority, own_group, shell};
 /// Names with values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Which file something is, beyond what the standard library tells.
+/// Identity of a file, beyond what the standard library tells.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// The file system.
     pub dev: u64,
-    /// The number there; 0 if it is not known.
+    /// The number there; 0 if unknown.
     pub ino: u64,
-    /// How many names it has.
+    /// Number of its names.
     pub nlink: u64,
-    /// When anything about it was last changed, if the system knows.
+    /// Time of the last change of anything about it, if the system knows.
     pub ctime: Option<Time>,
 }
 
@@ -75,19 +75,19 @@ impl Dir {
         }
     }
 
-    /// What the directory itself is like.
+    /// Properties of the directory itself.
     pub fn stat(&self) -> io::Result<Stat> {
         let (metadata, identity) = system::inspect(&self.real()?)?;
         stat_of(&metadata, identity)
     }
 
-    /// The path of the directory, where that of a link to it may have been named.
+    /// The path of the directory itself, since the given path may have been that of a link.
     fn real(&self) -> io::Result<PathBuf> {
         let is_link = fs::symlink_metadata(&self.path)?.is_symlink();
         if is_link { fs::canonicalize(&self.path) } else { Ok(self.path.clone()) }
     }
 
-    /// What `name` is; a link itself.
+    /// Properties of `name`, without following a link.
     pub fn stat_at(&self, name: &[u8]) -> io::Result<Stat> {
         let (metadata, identity) = system::inspect(&self.at(name)?)?;
         stat_of(&metadata, identity)
@@ -105,7 +105,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Where a symbolic link points to.
+    /// Target of a symbolic link.
     pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(path::from_path(&path::plain(fs::read_link(self.at(name)?)?)))
     }
@@ -121,24 +121,24 @@ impl Dir {
         File::open(self.at(name)?)
     }
 
-    /// None here.
+    /// Always empty here.
     pub fn xattrs_at(&self, _name: &[u8]) -> io::Result<Xattrs> {
         Ok(Vec::new())
     }
 
-    /// None here.
+    /// Always empty here.
     pub fn xattrs(&self) -> io::Result<Xattrs> {
         Ok(Vec::new())
     }
 
-    /// Whether the directory says that it is a cache.
+    /// Whether the directory is marked as a cache.
     pub fn is_cachedir_tagged(&self) -> bool {
         let (name, signature) = CACHEDIR_TAG;
         let mut start = vec![0; signature.len()];
         self.open_file(name).and_then(|file| file.read_full_at(&mut start, 0)).is_ok() && start == signature
     }
 
-    /// Whether there is anything of this name.
+    /// Whether this name exists.
     pub fn contains(&self, name: &[u8]) -> bool {
         self.stat_at(name).is_ok()
     }
@@ -156,7 +156,7 @@ impl Dir {
         }
     }
 
-    /// No: nothing is mapped here.
+    /// Always false: nothing is mapped here.
     pub fn is_local(&self) -> bool {
         false
     }
@@ -183,18 +183,18 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// What the open file is.
+    /// Properties of the open file.
     pub fn stat(&self) -> io::Result<Stat> {
         let file = locked(&self.file);
         stat_of(&file.metadata()?, system::identity(&file)?)
     }
 
-    /// Reads at a position; none means the end.
+    /// Reads at a position; 0 bytes mean the end.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_at(&self.file, buf, offset)
     }
 
-    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    /// Fills `buf` from a position on, or as much of it as the file has bytes for. Returns the number of bytes read.
     pub fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_full(&|buf, offset| self.read_at(buf, offset), buf, offset)
     }
@@ -207,17 +207,17 @@ impl SourceFile {
         read_bounded(&|buf, offset| self.read_at(buf, offset), max)
     }
 
-    /// None here.
+    /// Always empty here.
     pub fn xattrs(&self) -> io::Result<Xattrs> {
         Ok(Vec::new())
     }
 
-    /// Holes cannot be seen.
+    /// Always `None`: holes are not visible.
     pub fn extents(&self, _size: u64) -> io::Result<Option<Vec<(u64, u64)>>> {
         Ok(None)
     }
 
-    /// Nothing here.
+    /// Does nothing here.
     pub fn prefetch(&self, _offset: u64, _len: u64) {}
 
     /// Reads the range: a mapping would keep other programs from changing the file.
@@ -228,7 +228,7 @@ impl SourceFile {
     }
 }
 
-/// A part of a file, read beforehand.
+/// A part of a file that was read in advance.
 #[derive(Debug)]
 pub struct Window {
     bytes: Vec<u8>,
@@ -236,12 +236,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// How many bytes it has.
+    /// Number of bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether it has none.
+    /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -259,43 +259,43 @@ impl Window {
         &self.bytes
     }
 
-    /// Whether the file was shorter than asked for.
+    /// Whether the file was shorter than requested.
     pub fn torn(&self) -> bool {
         self.torn
     }
 }
 
-/// Names of users and groups, of which this system has none.
+/// Names of users and groups, which this system does not have.
 #[derive(Debug, Default)]
 pub struct OwnerNames;
 
 impl OwnerNames {
-    /// Knows nobody.
+    /// An empty set of names.
     pub fn new() -> Self {
         Self
     }
 
-    /// Unknown.
+    /// Always empty.
     pub fn user(&self, _uid: u32) -> Arc<[u8]> {
         Arc::default()
     }
 
-    /// Unknown.
+    /// Always empty.
     pub fn group(&self, _gid: u32) -> Arc<[u8]> {
         Arc::default()
     }
 
-    /// The numbers alone.
+    /// The numbers without names.
     pub fn owner(&self, uid: u32, gid: u32) -> Owner {
         Owner { uid, gid, ..Owner::default() }
     }
 
-    /// Unknown.
+    /// Always unknown.
     pub fn uid(&self, _name: &[u8]) -> Option<u32> {
         None
     }
 
-    /// Unknown.
+    /// Always unknown.
     pub fn gid(&self, _name: &[u8]) -> Option<u32> {
         None
     }
@@ -313,7 +313,7 @@ pub struct TargetDir {
 }
 
 impl TargetDir {
-    /// Opens the directory to restore into; `create` makes it, and those above it, if they are missing.
+    /// Opens the directory to restore into; `create` makes it and its parents if they are missing.
     pub fn open_root(path: &Path, create: bool) -> io::Result<Self> {
         if create {
             fs::create_dir_all(path)?;
@@ -321,7 +321,7 @@ impl TargetDir {
         Ok(Self { dir: Dir::open(path)? })
     }
 
-    /// The same directory to be read.
+    /// The same directory for reading.
     pub fn as_source(&self) -> &Dir {
         &self.dir
     }
@@ -331,7 +331,7 @@ impl TargetDir {
         fs::create_dir(self.at(name)?)
     }
 
-    /// Says that this directory was just made by this process, which changes nothing here.
+    /// Marks this directory as just made by this process, which changes nothing here.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
     pub fn claim(&mut self) -> io::Result<()> {
         Ok(())
@@ -347,12 +347,12 @@ impl TargetDir {
         Ok(Self { dir: self.dir.open_parent(dev_ino)? })
     }
 
-    /// What the directory itself is like.
+    /// Properties of the directory itself.
     pub fn stat(&self) -> io::Result<Stat> {
         self.dir.stat()
     }
 
-    /// What `name` is, if there is anything; a link itself.
+    /// Properties of `name`, if it exists, without following a link.
     pub fn stat_at(&self, name: &[u8]) -> io::Result<Option<Stat>> {
         match self.dir.stat_at(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -372,7 +372,7 @@ impl TargetDir {
         Ok(fs::read_dir(&self.dir.path)?.next().is_none())
     }
 
-    /// Makes a file; fails if there is anything of this name.
+    /// Makes a file; fails if the name exists.
     pub fn create_file(&self, name: &[u8], _mode: u32) -> io::Result<TargetFile> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.at(name)?)?;
         Ok(TargetFile { file: Mutex::new(file) })
@@ -386,35 +386,35 @@ impl TargetDir {
         Ok(TargetFile { file: Mutex::new(file) })
     }
 
-    /// Makes a symbolic link. Links to folders are of a kind of their own: if it leads nowhere yet, `folder` says what
-    /// it is to be.
+    /// Makes a symbolic link. Links to folders are of a different kind: if the target does not exist yet, `folder`
+    /// decides.
     pub fn symlink(&self, name: &[u8], target: &[u8], folder: bool) -> io::Result<()> {
         let target: PathBuf = path::to_path(target).components().collect(); // with the system's separators
         system::symlink(&self.at(name)?, target.as_os_str(), folder)
     }
 
-    /// Not here.
+    /// Unsupported here.
     pub fn fifo(&self, _name: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Not here.
+    /// Unsupported here.
     pub fn socket(&self, _name: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Not here.
+    /// Unsupported here.
     pub fn device(&self, _name: &[u8], _kind: FileKind, _device: (u32, u32)) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Gives a file in `from` a further name here.
+    /// Gives a file in `from` another name here.
     pub fn hard_link(&self, name: &[u8], from: &TargetDir, from_name: &[u8]) -> io::Result<()> {
         from.dir.expect(from_name, FileKind::File)?;
         fs::hard_link(from.at(from_name)?, self.at(name)?)
     }
 
-    /// Removes anything but a directory, even if it may not be written.
+    /// Removes anything but a directory, even if it is read-only.
     pub fn remove_file(&self, name: &[u8]) -> io::Result<()> {
         let path = self.at(name)?;
         let (metadata, _) = system::inspect(&path)?;
@@ -426,7 +426,7 @@ impl TargetDir {
         fs::remove_file(&path)
     }
 
-    /// Removes an empty directory, even if it may not be written.
+    /// Removes an empty directory, even if it is read-only.
     pub fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
         let path = self.at(name)?;
         let (metadata, _) = system::inspect(&path)?;
@@ -442,48 +442,48 @@ impl TargetDir {
         }
     }
 
-    /// Never here.
+    /// Always false here.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
     pub fn is_locked(&self) -> io::Result<bool> {
         Ok(false)
     }
 
-    /// Nobody knows before it is tried.
+    /// Always allowed here: only the attempt shows.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
     pub fn may_write(&self, _unlock: bool) -> io::Result<()> {
         Ok(())
     }
 
-    /// Nobody knows before it is tried.
+    /// Always allowed here: only the attempt shows.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
     pub fn may_take(&self, _name: &[u8], _unlock: bool) -> io::Result<()> {
         Ok(())
     }
 
-    /// Nobody knows before it is tried.
+    /// Always empty here: only the attempt shows.
     #[allow(clippy::unused_self)] // elsewhere it asks the system
     pub fn foresee_metadata(&self, _name: &[u8], _meta: &Meta, _touched: bool) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// Nobody knows before it is tried.
+    /// Always empty here: only the attempt shows.
     #[allow(clippy::unused_self)] // elsewhere it asks the system
     pub fn foresee_own_metadata(&self, _meta: &Meta, _touched: bool) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// Nobody knows before it is tried.
+    /// Always empty here: only the attempt shows.
     pub fn foresee_new_metadata(_dir: Option<&Self>, _meta: &Meta) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// Nobody knows before it is tried.
+    /// Always allowed here: only the attempt shows.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
     pub fn may_change(&self, _name: &[u8]) -> io::Result<()> {
         Ok(())
     }
 
-    /// Never here.
+    /// Always false here.
     #[allow(clippy::unused_self)] // elsewhere it asks the system
     pub fn is_closed(&self, _name: &[u8]) -> bool {
         false
@@ -494,19 +494,19 @@ impl TargetDir {
         fs::rename(self.at(name)?, self.at(new)?)
     }
 
-    /// Nothing to do here.
+    /// Does nothing here.
     pub fn unlock(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Lets a file be changed.
+    /// Makes a file writable.
     pub fn unlock_at(&self, name: &[u8]) -> io::Result<()> {
         let path = self.at(name)?;
         let (metadata, _) = system::inspect(&path)?;
         unlock_path(&path, &metadata)
     }
 
-    /// Sets the time and whether a file may be written. Returns what could not be set.
+    /// Sets the time and whether a file is read-only. Returns the properties that could not be set.
     pub fn set_metadata(&self, name: &[u8], meta: &Meta) -> Vec<Problem> {
         let opened = self.at(name).and_then(|path| system::open_attributes(&path, true));
         match opened.and_then(|file| Ok((kind_of(file.metadata()?.file_type())?, file))) {
@@ -516,7 +516,7 @@ impl TargetDir {
         }
     }
 
-    /// Sets the time of the directory itself. Returns what could not be set.
+    /// Sets the time of the directory itself. Returns the properties that could not be set.
     pub fn set_own_metadata(&self, meta: &Meta) -> Vec<Problem> {
         match self.dir.real().and_then(|path| system::open_attributes(&path, true)) {
             Ok(file) => set_metadata(&file, meta),
@@ -524,12 +524,12 @@ impl TargetDir {
         }
     }
 
-    /// The system offers nothing for this.
+    /// Does nothing: the system offers nothing for this.
     pub fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// A name that may be made here: Windows gives meanings to many.
+    /// The path of a name that may be made here: many names have a special meaning on Windows.
     fn at(&self, name: &[u8]) -> io::Result<PathBuf> {
         if cfg!(windows) && is_reserved(name) {
             let what = "Windows cannot have a file of this name; `vault cat` and `vault export` bring its content";
@@ -539,7 +539,7 @@ impl TargetDir {
     }
 }
 
-/// Whether Windows takes this name for something else: a device, a part of a file, a name without its end.
+/// Whether Windows interprets this name as something else: a device, a part of a file, a name without its end.
 fn is_reserved(name: &[u8]) -> bool {
     let stem = name.split(|&byte| byte == b'.').next().unwrap_or_default().trim_ascii_end().to_ascii_uppercase();
     let numbered = |prefix: &[u8]| {
@@ -556,7 +556,7 @@ fn is_reserved(name: &[u8]) -> bool {
         || numbered(b"LPT")
 }
 
-/// An open file that is restored.
+/// An open file that is being restored.
 #[derive(Debug)]
 pub struct TargetFile {
     file: Mutex<File>,
@@ -570,17 +570,17 @@ impl TargetFile {
         file.write_all(buf)
     }
 
-    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    /// Fills `buf` from a position on, or as much of it as the file has bytes for. Returns the number of bytes read.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_full(&|buf, offset| read_at(&self.file, buf, offset), buf, offset)
     }
 
-    /// Cuts the file off or lets it grow.
+    /// Truncates or extends the file.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         locked(&self.file).set_len(len)
     }
 
-    /// The system offers nothing for this.
+    /// Does nothing: the system offers nothing for this.
     pub fn preallocate(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
@@ -598,13 +598,13 @@ impl TargetFile {
         Ok(())
     }
 
-    /// What the open file is.
+    /// Properties of the open file.
     pub fn stat(&self) -> io::Result<Stat> {
         let file = locked(&self.file);
         stat_of(&file.metadata()?, system::identity(&file)?)
     }
 
-    /// Sets the time and whether the file may be written. Returns what could not be set.
+    /// Sets the time and whether the file is read-only. Returns the properties that could not be set.
     pub fn set_metadata(&self, meta: &Meta) -> Vec<Problem> {
         set_metadata(&locked(&self.file), meta)
     }
@@ -615,39 +615,39 @@ impl TargetFile {
     }
 }
 
-/// Nobody is asked here.
+/// Always `None`: the system is not asked here.
 pub fn free_space(_: &Path) -> Option<u64> {
     None
 }
 
-/// There is no such limit here.
+/// A large number: there is no such limit here.
 pub fn raise_file_limit() -> u64 {
     u64::from(u16::MAX)
 }
 
-/// Allocators here have nothing of the kind.
+/// Does nothing: allocators here have no such setting.
 pub const fn share_heap() {}
 
-/// Nothing of the kind is offered here.
+/// Does nothing: the system offers nothing of the kind.
 pub const fn keep_to_itself() {}
 
-/// There is no such limit.
+/// Does nothing: there is no such limit.
 pub const fn survive_file_size_limit() {}
 
-/// There is no such user.
+/// Does nothing: there is no such user.
 pub const fn give_to_owner(_: &Path) {}
 
-/// There is no such signal here.
+/// Only calls `take_over`: there is no such signal here.
 pub fn leaving_hangups(take_over: impl FnOnce()) {
     take_over();
 }
 
-/// Ends a command, gently or not: there is one way only.
+/// Ends a command; there is only one way here, gentle or not.
 pub fn end_group(child: &mut std::process::Child, _: bool) {
     system::end_group(child);
 }
 
-/// Not told apart here.
+/// Always false: the difference is not determined here.
 pub fn privileged() -> bool {
     false
 }
@@ -667,7 +667,7 @@ fn read_at(file: &Mutex<File>, buf: &mut [u8], offset: u64) -> io::Result<usize>
     }
 }
 
-/// Lets a regular file be changed.
+/// Makes a regular file writable.
 #[allow(clippy::permissions_set_readonly_false)] // on the system this is for, it means no more than it says
 fn unlock_path(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mut permissions = metadata.permissions();
@@ -678,7 +678,8 @@ fn unlock_path(path: &Path, metadata: &Metadata) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-/// Sets what belongs to an open file or folder. Whether a folder may be written means something else here.
+/// Sets the metadata of an open file or folder. The read-only attribute of a folder has another meaning here, and is
+/// not set.
 fn set_metadata(file: &File, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     let times = to_system(meta.mtime)
@@ -718,14 +719,14 @@ fn kind_of(file_type: fs::FileType) -> io::Result<FileKind> {
     }
 }
 
-/// Where the time of the last change is not known, that of the content stands for it.
+/// If the time of the last change is unknown, that of the content is used instead.
 fn stat_of(metadata: &Metadata, identity: Identity) -> io::Result<Stat> {
     let kind = kind_of(metadata.file_type())?;
     let mtime = metadata.modified().map(from_system)?;
     let mode = match kind {
         FileKind::File if metadata.permissions().readonly() => 0o444,
         FileKind::Directory => 0o755,
-        // As on other systems; one to a file is told by the lack of what is needed to enter a folder.
+        // As on other systems. A link to a file is recognized by the missing rights to enter a folder.
         FileKind::Symlink if system::links_folder(metadata) => 0o777,
         FileKind::Symlink => 0o666,
         _ => 0o644,
@@ -815,7 +816,7 @@ mod tests {
         let (above, below) = (root.stat().unwrap(), dir.stat().unwrap());
         assert_ne!(id(&above), id(&below));
         assert_eq!(id(&dir.open_parent(id(&above)).unwrap().stat().unwrap()), id(&above));
-        assert!(dir.open_parent(id(&below)).is_err(), "not the one that was meant");
+        assert!(dir.open_parent(id(&below)).is_err(), "not the expected folder");
 
         dir.create_file(b"file", 0o644).unwrap();
         root.hard_link(b"same", &dir, b"file").unwrap();
@@ -843,7 +844,7 @@ mod tests {
         }
         let dir = root.open_dir(b"dir").unwrap();
         assert!(dir.open_existing(b"file").unwrap().write_at(b"x", 0).is_ok());
-        assert!(root.symlink(b"dir/link", b"../kept", true).is_err(), "a path is no name");
+        assert!(root.symlink(b"dir/link", b"../kept", true).is_err(), "a path is not a name");
         // Not everyone may make links on Windows.
         let linked = dir.symlink(b"link", b"../kept", true).is_ok();
         assert!(linked || cfg!(windows));

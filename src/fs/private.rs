@@ -1,13 +1,13 @@
-//! Files and folders that only their owner can read, and that are whole or not there.
+//! Files and folders that only their owner can read, and that exist either whole or not at all.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Makes a folder, with all that leads to it, that only this user can read. One that is there stays as it is.
+/// Makes a folder, and its parents, that only this user can read. An existing one stays as it is.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn make_private_folder(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -16,14 +16,14 @@ pub fn make_private_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Writes a file that only this user can read, so that after any crash it is the old one or the new one.
+/// Writes a file that only this user can read, so that after any crash it is either the old one or the new one.
 ///
 /// # Errors
-/// What the system says; then the old one is there as before.
+/// The error of the system; the old file then remains.
 pub fn replace_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let write = || -> io::Result<()> {
-        // A file that a crash left behind is not believed: it may be readable to others.
+        // A leftover from a crash is not reused: it may be readable to others.
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -62,7 +62,7 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&below), 0o700);
         let file = below.join("key");
-        // What was left behind, and what was there, may be readable to all.
+        // The leftover and the old file may be readable to all.
         std::fs::write(below.join("key.new"), "old").unwrap();
         std::fs::write(&file, "old").unwrap();
         replace_private_file(&file, b"secret").unwrap();

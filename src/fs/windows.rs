@@ -1,4 +1,4 @@
-//! What only Windows has: which file an open handle is, paths of any length, links of two kinds, its own shell.
+//! Functions that only Windows has: identity of an open handle, paths of any length, links of two kinds, its own shell.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -24,11 +24,11 @@ use crate::tree::Time;
 
 /// Seconds from 1601, when the system's clock begins, to 1970.
 const SECS_TO_1970: i64 = 11_644_473_600;
-/// What the system says when a user may not make links.
+/// Error code of the system when a user may not make links.
 const PRIVILEGE_NOT_HELD: i32 = 1314;
 
-/// The path in the form in which it may have any length and every name means itself (`\\?\C:\...`): otherwise the
-/// system takes dots and blanks from the end of names, and `nul` for a device.
+/// The path in the form that allows any length and takes every name literally (`\\?\C:\...`): otherwise the system
+/// strips dots and blanks from the end of names, and takes `nul` for a device.
 pub fn exact(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let mut components = path.components();
@@ -49,23 +49,23 @@ pub fn exact(path: &Path) -> io::Result<PathBuf> {
     Ok(exact)
 }
 
-/// Opens anything, a link or folder itself, to look at what belongs to it or to change that.
+/// Opens anything, without following a link, to read or change its metadata.
 pub fn open_attributes(path: &Path, write: bool) -> io::Result<File> {
     let access = if write { FILE_READ_ATTRIBUTES | FILE_WRITE_ATTRIBUTES } else { FILE_READ_ATTRIBUTES };
     let flags = FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT;
     OpenOptions::new().access_mode(access).custom_flags(flags).open(path)
 }
 
-/// What something is, a link itself, and which file it is.
+/// Metadata and identity of a file, without following a link.
 pub fn inspect(path: &Path) -> io::Result<(Metadata, Identity)> {
     match open_attributes(path, false) {
         Ok(file) => Ok((file.metadata()?, identity(&file)?)),
-        // What the system keeps to itself can still be looked at through its folder.
+        // Files that the system keeps to itself can still be examined through their folder.
         Err(_) => Ok((fs::symlink_metadata(path)?, Identity::default())),
     }
 }
 
-/// Which file this is.
+/// The identity of an open file.
 pub fn identity(file: &File) -> io::Result<Identity> {
     let mut found = BY_HANDLE_FILE_INFORMATION::default();
     // SAFETY: the handle is open as long as `file` is borrowed, and the system writes one structure of this type.
@@ -80,7 +80,7 @@ pub fn identity(file: &File) -> io::Result<Identity> {
         dev: u64::from(found.dwVolumeSerialNumber),
         ino: u64::from(found.nFileIndexHigh) << 32 | u64::from(found.nFileIndexLow),
         nlink: u64::from(found.nNumberOfLinks).max(1),
-        // Simple file systems do not have this time, and say zero.
+        // Simple file systems do not have this time, and report zero.
         ctime: (known && basic.ChangeTime != 0).then(|| Time {
             secs: basic.ChangeTime.div_euclid(10_000_000) - SECS_TO_1970,
             nanos: u32::try_from(basic.ChangeTime.rem_euclid(10_000_000)).unwrap_or_default() * 100,
@@ -92,12 +92,12 @@ fn handle(file: &File) -> HANDLE {
     file.as_raw_handle()
 }
 
-/// Whether a link was made for a folder: such links are of a kind of their own.
+/// Whether a link was made for a folder: such links are of a different kind.
 pub fn links_folder(metadata: &Metadata) -> bool {
     metadata.file_type().is_symlink_dir()
 }
 
-/// Makes a link. What it points to decides of which kind; if nothing is there yet, `folder` does.
+/// Makes a symbolic link. Its target decides its kind; if the target does not exist yet, `folder` does.
 pub fn symlink(path: &Path, target: &OsStr, folder: bool) -> io::Result<()> {
     let place = path.parent().map_or_else(|| PathBuf::from(target), |parent| parent.join(target));
     let folder = fs::metadata(place).map_or(folder, |found| found.is_dir());
@@ -107,7 +107,7 @@ pub fn symlink(path: &Path, target: &OsStr, folder: bool) -> io::Result<()> {
             io::ErrorKind::PermissionDenied,
             "Windows lets only administrators make links, or anyone in developer mode",
         )),
-        // Some systems that behave like Windows say that they have made one, and have not.
+        // Some systems that imitate Windows report success without making a link.
         Ok(()) if fs::symlink_metadata(path).is_err() => {
             Err(io::Error::new(io::ErrorKind::Unsupported, "this system cannot make links"))
         }
@@ -115,14 +115,14 @@ pub fn symlink(path: &Path, target: &OsStr, folder: bool) -> io::Result<()> {
     }
 }
 
-/// Works when nobody else wants to.
+/// Lets other programs go first.
 pub fn low_priority() {
     // SAFETY: this only changes a number of our own process. Where it fails, we work as before.
     let _ = unsafe { SetPriorityClass(GetCurrentProcess(), BELOW_NORMAL_PRIORITY_CLASS) };
 }
 
-/// A command as the shell runs it. The shell reads quotes by rules of its own, so the command goes to it as it stands,
-/// in one more pair, which it takes away.
+/// A command that runs in the shell. The shell has its own rules for quotes, so it gets the command literally, in one
+/// more pair of quotes, which it removes.
 pub fn shell(command: &OsStr) -> Command {
     let mut line = OsStr::new("\"").to_os_string();
     line.push(command);
@@ -132,12 +132,12 @@ pub fn shell(command: &OsStr) -> Command {
     process
 }
 
-/// Keeps Ctrl-C at the terminal from a command that is about to be started.
+/// Keeps Ctrl-C at the terminal from reaching a command that is about to be started.
 pub fn own_group(command: &mut Command) {
     command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
-/// Ends a command and those that it has started.
+/// Ends a command and the processes that it has started.
 pub fn end_group(child: &mut Child) {
     let mut end = Command::new("taskkill");
     end.args(["/T", "/F", "/PID"]).arg(child.id().to_string());

@@ -1,4 +1,5 @@
-//! All clients' records put together (SPEC §8.2): which chain each belongs to, and what is missing, rolled back or forked.
+//! The log as chains: which chain each record belongs to, and which records are missing, rolled back or forked (SPEC
+//! §8.2).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -11,42 +12,42 @@ use crate::log::order::Order;
 use crate::log::past::{Past, PastRecord};
 use crate::log::record::{Closed, DecodeRecordError, Format, FoundRecord, Held, Record, RecordBody};
 
-/// Something about the log that the user should know. None of these ever stops a snapshot.
+/// A problem in the log that the user should know about. None of these ever stops a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// Records are missing from a client's chain, though later ones, or other clients, prove that they existed.
+    /// Records are missing from a client's chain: later records, or other clients, prove that they existed.
     Missing {
-        /// Whose.
+        /// The client.
         client: ClientId,
-        /// The numbers that are missing.
+        /// Numbers of the missing records.
         numbers: Vec<u64>,
     },
-    /// Two records carry the same number: a cloned machine, or a restored disk image.
+    /// Two records have the same number: a cloned machine, or a restored disk image.
     Fork {
-        /// Whose.
+        /// The client.
         client: ClientId,
-        /// The number that was given twice.
+        /// The number that two records have.
         number: u64,
     },
     /// A record does not follow the one before it.
     Broken {
-        /// Whose.
+        /// The client.
         client: ClientId,
         /// The number of the record whose `previous` is wrong.
         number: u64,
     },
-    /// This machine remembers a record that the store does not have any more.
+    /// This machine remembers a record that the store no longer has.
     RolledBack {
-        /// Whose.
+        /// The client.
         client: ClientId,
-        /// The highest number that was seen.
+        /// The highest number ever seen here.
         seen: u64,
-        /// The highest number that is there now.
+        /// The highest number in the store now.
         there: u64,
     },
-    /// Records of a client may be among those of a later version of which this one can read nothing.
+    /// Records of a client may be among objects of a later version that this version cannot read at all.
     Hidden {
-        /// Whose.
+        /// The client.
         client: ClientId,
         /// Their numbers.
         numbers: Vec<u64>,
@@ -54,8 +55,8 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// The numbers of records that are missing by it, the first ones if there are many, and whose they are. Of those that may be newer
-    /// nothing is said: the objects that they may be are told each.
+    /// The client and the numbers of its records that this finding calls missing (the first ones, if there are many).
+    /// Empty for records that may be newer: the objects that may hold them are reported one by one.
     pub fn missing(&self) -> Option<(ClientId, Vec<u64>)> {
         match self {
             Self::Missing { client, numbers } => Some((*client, numbers.clone())),
@@ -66,8 +67,9 @@ impl Finding {
         }
     }
 
-    /// Where there are objects of a later version of which nothing is known (`count` of them), as many records as that may be among them:
-    /// if no more are missing, none of them is called so. What this machine has seen before is missing all the same.
+    /// Turns missing records into hidden ones if they may all be among `count` objects of a later version that cannot
+    /// be read. If more records than that are missing, all findings stay as they are. Records that this machine has
+    /// seen before stay missing in any case.
     pub fn hidden(findings: Vec<Self>, count: usize) -> Vec<Self> {
         let seen = |finding: &Self| match finding {
             Self::RolledBack { client, seen, .. } => Some((*client, *seen)),
@@ -133,7 +135,7 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// What is kept of a record to judge the chains.
+/// A record as the chains keep it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The record's object.
@@ -144,30 +146,31 @@ pub struct Link {
     pub record: Record,
 }
 
-/// Of missing records so many are named.
+/// Most numbers of missing records that a finding names.
 pub(crate) const NUMBERS_KEPT: usize = 10_000;
 
-/// All records that could be read, by client and number.
+/// All readable records, by client and number.
 #[derive(Debug, Clone, Default)]
 pub struct Chains {
-    /// The records of each client, by number; more than one for a number is a fork. Those that nobody needs any more are not
-    /// among them.
+    /// Records of each client, by number; two records of one number are a fork. Past records (those that nobody needs
+    /// any more) are not among them.
     pub clients: BTreeMap<ClientId, BTreeMap<u64, Vec<Link>>>,
-    /// What is left of the records of each client that nobody needs any more, by number and name.
+    /// Past records of each client, by number and name.
     past: BTreeMap<ClientId, Past>,
     past_names: HashSet<ObjectName>,
-    /// The names of all others: a name is taken once.
+    /// Names of all other records: a name is taken once.
     names: HashSet<ObjectName>,
-    /// The names of those that another one holds, whether their own objects are there or not, with the hashes of these.
+    /// Names of the records that other records hold, with the hashes of their objects. The objects themselves may still
+    /// exist.
     held: HashMap<ObjectName, Digest>,
-    /// The names of the objects that hold others.
+    /// Names of the objects that hold other records.
     holders: HashSet<ObjectName>,
-    /// Those that another one holds and of which only a later version can tell what they are.
+    /// Names of held records that only a later version can decode, with their versions.
     newer: BTreeMap<ObjectName, u64>,
-    /// The numbers of each client's records that are there, or of which nothing more than their places is needed, or that are lost
-    /// for good and count as if they were there.
+    /// Numbers of each client's records that are here, that are past, or that are lost for good and count as if they
+    /// were here.
     accounted: BTreeMap<ClientId, Numbers>,
-    /// The order and the dates of all of them, once they were asked for.
+    /// Order and dates of all records, computed on first use.
     order: OnceLock<Arc<Order>>,
 }
 
@@ -184,21 +187,21 @@ impl Opened {
     }
 }
 
-/// What the records of a log say of clients that are retired.
+/// Retirements of clients, as the records of a log state them.
 #[derive(Default)]
 pub(super) struct Retirements<'c> {
-    /// The store delivers late.
+    /// Whether the store delivers late.
     synced: bool,
-    /// By which records of others, by clients and numbers.
+    /// Retired clients, with the records of others that retire them (client and number).
     pub(super) by_others: BTreeMap<ClientId, Vec<(ClientId, u64)>>,
-    /// By which record of their own.
+    /// Clients that retire themselves, with the record that says so.
     by_themselves: BTreeMap<ClientId, &'c Record>,
 }
 
 impl Chains {
-    /// Puts records together. Those that were read from objects of their own come first: a record that another one holds
-    /// counts only where no object of that name was read (SPEC §8.4). One that nobody needs any more says nothing, even if its object
-    /// is there.
+    /// Puts records together. Records that were read from objects of their own come first: a record that another one
+    /// holds counts only if no object of that name was read (SPEC §8.4). A past record says nothing, even if its object
+    /// still exists.
     pub fn new(links: impl IntoIterator<Item = Link>) -> Self {
         let mut chains = Self::default();
         let (mut holders, mut links): (Vec<_>, Vec<_>) = (Vec::new(), links.into_iter().collect());
@@ -220,7 +223,7 @@ impl Chains {
         chains
     }
 
-    /// Adds one record, and those that it holds.
+    /// Adds one record, and the records that it holds.
     pub fn push(&mut self, mut link: Link) {
         let held = match &mut link.record.body {
             RecordBody::Found(held) => std::mem::take(held),
@@ -234,7 +237,7 @@ impl Chains {
         held.records.into_iter().for_each(|found| self.hold(Opened::new(found)));
     }
 
-    /// Adds one record, which does without those that it holds: they may be many.
+    /// Adds one record, without those that it holds: those may be many.
     fn place(&mut self, link: Link) {
         if self.past_names.contains(&link.name) || !self.names.insert(link.name) {
             return;
@@ -247,13 +250,13 @@ impl Chains {
         }
         self.accounted.entry(link.record.client).or_default().insert(link.record.number);
         let of_client = self.clients.entry(link.record.client).or_default();
-        // There is rarely more than one, and there are many numbers.
+        // Numbers are many, and more than one record of a number is rare.
         let same_number = of_client.entry(link.record.number).or_insert_with(|| Vec::with_capacity(1));
         same_number.push(link);
         same_number.sort_by_key(|link| link.name);
     }
 
-    /// Adds what is left of records that nobody needs any more. Of several words about one name the first counts.
+    /// Adds past records. If several lists name the same record, the first counts.
     fn bury(&mut self, lists: Vec<Past>) {
         if lists.is_empty() {
             return;
@@ -288,7 +291,7 @@ impl Chains {
         }
     }
 
-    /// Adds a record that another one holds. If it holds records itself, they do not count: nothing is nested.
+    /// Adds a record that another one holds. Records inside it are dropped: nothing is nested.
     fn hold(&mut self, held: Opened) {
         match held.record {
             Ok(mut record) => {
@@ -303,33 +306,33 @@ impl Chains {
         }
     }
 
-    /// Whether another record says what there is to say of the record of this name: it holds it, with this hash of its object, or says
-    /// that nobody needs it any more.
+    /// Whether another record replaces the object of this name: it holds the same record (an object with this hash), or
+    /// says that nobody needs it any more.
     pub fn is_made_up_for(&self, name: &ObjectName, digest: Option<&Digest>) -> bool {
         self.past_names.contains(name) || digest.is_some() && self.held.get(name) == digest
     }
 
-    /// Whether nobody needs the record of this name any more.
+    /// Whether the record of this name is past: nobody needs it any more.
     pub fn is_past(&self, name: &ObjectName) -> bool {
         self.past_names.contains(name)
     }
 
-    /// What is left of the records that nobody needs any more.
+    /// Past records of all clients.
     pub fn past(&self) -> impl Iterator<Item = &Past> {
         self.past.values()
     }
 
-    /// What is left of a client's records that nobody needs any more, by number and name.
+    /// Past records of a client, by number and name.
     pub fn past_of(&self, client: &ClientId) -> &[PastRecord] {
         self.past.get(client).map_or(&[], |past| &past.records)
     }
 
-    /// Whether a client has a record of this number that nobody needs any more.
+    /// Whether a client has a past record of this number.
     fn has_past(&self, client: &ClientId, number: u64) -> bool {
         self.past_of(client).binary_search_by_key(&number, |record| record.number).is_ok()
     }
 
-    /// Whose the record of this name is, and its number, whether anybody needs it or not.
+    /// Client and number of the record of this name, past or not.
     pub fn place_of(&self, name: &ObjectName) -> Option<(ClientId, u64)> {
         if self.is_past(name) {
             let of = |past: &Past| Some((past.client, past.records.iter().find(|record| record.name == *name)?.number));
@@ -339,7 +342,7 @@ impl Chains {
         Some((link.record.client, link.record.number))
     }
 
-    /// The numbers that more than one record of a client has.
+    /// Numbers that more than one record of a client has.
     pub(crate) fn forked(&self, client: &ClientId) -> BTreeSet<u64> {
         let past = self.past_of(client);
         let whole = self.clients.get(client).into_iter().flatten();
@@ -349,43 +352,43 @@ impl Chains {
         several.chain(twice).collect()
     }
 
-    /// The hash of the object of a record that another one holds.
+    /// Hash of the object of a record that another one holds.
     pub fn held(&self, name: &ObjectName) -> Option<&Digest> {
         self.held.get(name)
     }
 
-    /// Whether the object of this name holds others: as much hangs on it as on all of them.
+    /// Whether the object of this name holds other records. It is then as important as all of them.
     pub fn is_holder(&self, name: &ObjectName) -> bool {
         self.holders.contains(name)
     }
 
-    /// Records that others hold and that this version cannot place in any chain, with their versions.
+    /// Held records that this version cannot place in any chain, with their versions.
     pub fn newer(&self) -> impl Iterator<Item = (&ObjectName, u64)> {
         let unread = self.newer.iter().filter(|(name, _)| !self.names.contains(*name));
         unread.map(|(name, version)| (name, *version))
     }
 
-    /// Whether the record of this name is there.
+    /// Whether the log has a record of this name.
     pub fn has(&self, name: &ObjectName) -> bool {
         self.names.contains(name) || self.past_names.contains(name)
     }
 
-    /// Whether a client may go on with its chain: it is not retired, and no two of its records have one number.
+    /// Whether a client may continue its chain: it is not retired, and no two of its records have one number.
     pub fn may_go_on(&self, client: &ClientId) -> bool {
         self.clients.contains_key(client) && self.forked(client).is_empty() && !self.retired().contains(client)
     }
 
-    /// Whether a record of this client and number is there, or was given up.
+    /// Whether the record of this client and number is here, or was given up.
     pub fn is_accounted(&self, client: &ClientId, number: u64) -> bool {
         self.accounted.get(client).is_some_and(|numbers| numbers.contains(number))
     }
 
-    /// Whether all records of a client up to this number are there, or were given up.
+    /// Whether all records of a client up to this number are here, or were given up.
     pub fn has_all(&self, client: &ClientId, number: u64) -> bool {
         number == 0 || self.accounted.get(client).is_some_and(|numbers| numbers.complete() >= number)
     }
 
-    /// How many of a client's records are there, or were given up.
+    /// Number of a client's records that are here, or were given up.
     pub fn accounted(&self, client: &ClientId) -> u64 {
         self.accounted.get(client).map_or(0, Numbers::count)
     }
@@ -404,7 +407,7 @@ impl Chains {
         all
     }
 
-    /// In which order the records were written, and when.
+    /// The order in which the records were written, and their dates.
     pub fn order(&self) -> Arc<Order> {
         Arc::clone(self.order.get_or_init(|| Arc::new(Order::new(self))))
     }
@@ -414,21 +417,21 @@ impl Chains {
         self.clients.values().flat_map(BTreeMap::values).flatten()
     }
 
-    /// For each client, the highest number up to which all its records are there or given up: what a new record
-    /// acknowledges.
+    /// For each client, the highest number up to which all its records are here or given up. A new record acknowledges
+    /// these.
     pub fn seen(&self) -> Vec<(ClientId, u64)> {
         let complete = |client: &ClientId| self.accounted.get(client).map_or(0, Numbers::complete);
         self.clients.keys().map(|client| (*client, complete(client))).collect()
     }
 
-    /// The last record of a client, which is always needed: none if it is not there.
+    /// The last record of a client, which is always needed. `None` if it is missing.
     pub fn last(&self, client: &ClientId) -> Option<&Link> {
         let (number, same) = self.clients.get(client)?.last_key_value()?;
         let is_last = self.past_of(client).last().is_none_or(|past| past.number <= *number);
         same.first().filter(|_| is_last)
     }
 
-    /// What a client said when it joined.
+    /// The record with which a client joined.
     pub fn join(&self, client: &ClientId) -> Option<&crate::log::record::Join> {
         self.clients.get(client)?.values().flatten().find_map(|link| match &link.record.body {
             RecordBody::Join(join) => Some(join),
@@ -436,14 +439,15 @@ impl Chains {
         })
     }
 
-    /// Clients that hold up nothing any more: another one took their place, a person retired them, or they retired themselves. Where
-    /// things arrive late, one that retires itself is waited for as long as no other one stays that it knew (SPEC §8.6): two that come
-    /// later must have somebody in common who knows both.
+    /// Retired clients, which hold up nothing any more: another client took their place, a person retired them, or they
+    /// retired themselves. On a store that delivers late, a client that retires itself counts as retired only once
+    /// another client that it knew stays (SPEC §8.6): two clients that come later must have somebody in common who
+    /// knows both.
     pub fn retired(&self) -> BTreeSet<ClientId> {
         self.retired_by(true)
     }
 
-    /// As [`Self::retired`]; or, if `one_stays` is not a rule, with all that retired themselves.
+    /// As [`Self::retired`]. Without `one_stays`, every client that retired itself counts at once.
     pub(crate) fn retired_by(&self, one_stays: bool) -> BTreeSet<ClientId> {
         let Retirements { synced, by_others, by_themselves } = self.retirements();
         let mut retired: BTreeSet<ClientId> = by_others.keys().copied().collect();
@@ -475,7 +479,7 @@ impl Chains {
         }
     }
 
-    /// What the records say of clients that are retired.
+    /// Collects what the records say about retired clients.
     pub(super) fn retirements(&self) -> Retirements<'_> {
         let mut all = Retirements::default();
         for Link { record, .. } in self.links() {
@@ -510,7 +514,7 @@ impl Chains {
         packs.flatten().map(|pack| pack.name).collect()
     }
 
-    /// What is wrong with the chains, given the highest number of each client that was ever seen on this machine.
+    /// Problems in the chains. `remembered` is the highest number of each client that was ever seen on this machine.
     pub fn findings(&self, remembered: &BTreeMap<ClientId, u64>) -> Vec<Finding> {
         let mut highest: BTreeMap<ClientId, u64> = BTreeMap::new();
         let mut raise = |client: ClientId, number: u64| {
@@ -536,7 +540,7 @@ impl Chains {
         let (none, nothing) = (BTreeMap::new(), Numbers::default());
         for (client, highest) in highest {
             let records = self.clients.get(&client).unwrap_or(&none);
-            // A hostile `seen` may name any number, so no more is listed than a person can use.
+            // A hostile `seen` may name any number, so the list stops where it is of no more use to a person.
             let accounted = self.accounted.get(&client).unwrap_or(&nothing);
             let numbers: Vec<u64> = accounted.gaps(highest).take(100).collect();
             if !numbers.is_empty() {
@@ -546,7 +550,7 @@ impl Chains {
             for (number, same) in records {
                 let follows = |link: &Link| match number.checked_sub(1).filter(|before| *before > 0) {
                     None => link.record.previous == Digest::new([0; 32]),
-                    // Of one that nobody needs any more the hash is not known.
+                    // The hash of a past record is not known.
                     Some(before) if self.has_past(&client, before) => true,
                     Some(before) => records
                         .get(&before)
@@ -640,7 +644,7 @@ mod tests {
         for links in [[own.clone(), holder.clone()], [holder.clone(), own.clone()]] {
             assert_eq!(Chains::new(links).clients[&own.record.client][&1], std::slice::from_ref(&own));
         }
-        // Under another client or number it is the same object all the same.
+        // Under another client or number it is still the same object.
         other.record.client = ClientId::new([9; 16]);
         holder.record.body = RecordBody::Found(vec![found(&other)].into());
         assert_eq!(Chains::new([holder, own]).links().count(), 2);
@@ -710,7 +714,7 @@ mod tests {
         assert_eq!(chains.findings(&[(client, 3)].into()), []);
         assert!(chains.may_go_on(&client) && chains.last(&client) == Some(&third) && chains.accounted(&client) == 3);
         assert_eq!(chains.place_of(&ObjectName::new([12; 16])), Some((client, 2)));
-        // Whatever comes first: its object says nothing.
+        // The order does not matter: the object of a past record says nothing.
         let mut pushed = Chains::new([link(1, 1, 11, 0, &[]), link(1, 2, 12, 11, &[]), third.clone()]);
         pushed.push(holding(vec![left(1, 11), left(2, 12)]));
         assert_eq!((&pushed.clients, pushed.past_of(&client)), (&chains.clients, chains.past_of(&client)));
@@ -722,7 +726,7 @@ mod tests {
         assert!(!pushed.may_go_on(&client));
         let forked = Chains::new([holding(vec![left(1, 11), left(2, 12), left(2, 98)]), third]);
         assert_eq!(forked.findings(&BTreeMap::new()), [Finding::Fork { client, number: 2 }]);
-        // The last record is always needed: if only what is left of it is here, it was lost.
+        // The last record is always needed: if only its past entry is here, the record itself was lost.
         let without = Chains::new([holding(vec![left(1, 11), left(2, 12)])]);
         assert_eq!((without.last(&client), without.seen()[0]), (None, (client, 2)));
         let gap = Chains::new([holding(vec![left(1, 11), left(4, 14)]), link(1, 5, 15, 14, &[])]);

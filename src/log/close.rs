@@ -1,5 +1,6 @@
-//! Clients that are retired and of which everything is here (SPEC §8.2): one record says so, and then later records need not name
-//! them among what their writers have seen. So a vault that many throwaway clients write to keeps short records.
+//! Closed clients: retired clients of which every record is here (SPEC §8.2). Once a record closes a client, later
+//! records need not name it among those that their writers have seen. So a vault that many throwaway clients write to
+//! keeps short records.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -7,15 +8,15 @@ use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Link};
 use crate::log::record::{Closed, Record, RecordBody};
 
-/// So many clients are closed by one record.
+/// Most clients that one record closes.
 const CLOSED_MAX: usize = 1 << 10;
 
-/// What each client's records close, by their numbers.
+/// Closed clients, by the client and number of the record that closes them.
 #[derive(Debug, Clone, Default)]
 pub struct Closings(BTreeMap<ClientId, BTreeMap<u64, Vec<(ClientId, u64)>>>);
 
 impl Closings {
-    /// What the records numbered `from` + 1 to `to` of a client close: which clients, and at which numbers.
+    /// Clients that the records numbered `from` + 1 to `to` of a client close, with the number at which each is closed.
     pub fn between(&self, client: &ClientId, from: u64, to: u64) -> impl Iterator<Item = (ClientId, u64)> + '_ {
         let records = self.0.get(client).filter(|_| from < to);
         records
@@ -31,13 +32,13 @@ impl Closings {
     }
 }
 
-/// What the writer of a record had seen when it wrote, by cause alone: what the record names, and what was closed by what it had
-/// seen, which later records need not name.
+/// Records that the writer of a record had seen when it wrote, by cause alone: those that the record names, and those
+/// of clients that were closed by records that it had seen, which later records need not name.
 #[derive(Debug, Clone, Default)]
 pub struct Sight(Closings);
 
 impl Sight {
-    /// As these records say.
+    /// Built from all records of the log.
     pub fn new(chains: &Chains) -> Self {
         Self(chains.closings())
     }
@@ -50,7 +51,7 @@ impl Sight {
         todo.push((record.client, record.number));
         while let Some((closer, upto)) = todo.pop() {
             for (closed, last) in self.0.between(&closer, 0, upto) {
-                // One that is named was seen as far as that says, and no farther.
+                // A client that is named was seen as far as its entry says, and no farther.
                 let known = seen.get(&closed).copied().unwrap_or(0);
                 if closed != record.client && !named.contains_key(&closed) && known < last {
                     seen.insert(closed, last);
@@ -62,7 +63,7 @@ impl Sight {
         seen
     }
 
-    /// Whether the writer of `later` had seen record `number` of a client: an earlier one of its own, or one of another client.
+    /// Whether the writer of `later` had seen record `number` of a client. A client has seen its own earlier records.
     pub fn has_seen(&self, later: &Record, client: &ClientId, number: u64) -> bool {
         if later.client == *client {
             return later.number > number;
@@ -81,9 +82,9 @@ impl Sight {
 }
 
 impl Chains {
-    /// Snapshots that nobody may have waited for (SPEC §8.3): who retired their client had not seen them, or two go on as that client. What
-    /// they rely on may have been deleted before they were there. Or all of it is there, and they were reported before their client was
-    /// retired, by one that had not seen them: the records alone do not tell.
+    /// Snapshots in doubt (SPEC §8.3), for which a prune may not have waited: the client that retired theirs had not seen them, or two machines
+    /// continue as one client. Packs that they rely on may have been deleted before they arrived. Or all packs are there, and the
+    /// snapshots were reported before their client was retired: the records alone do not tell.
     pub fn put_unawaited(&self) -> HashSet<ObjectName> {
         let retirements = self.retirements();
         let sight = if retirements.by_others.is_empty() { Sight::default() } else { Sight::new(self) };
@@ -149,8 +150,8 @@ impl Chains {
         closings
     }
 
-    /// What record `number` of client `me` writes down when it acknowledges `seen`: the list without the clients that are closed at
-    /// exactly what is acknowledged of them, and the clients that this record closes.
+    /// The list of acknowledgements that record `number` of client `me` writes when it has seen `seen`, and the clients
+    /// that it closes. The list leaves out clients that are closed at exactly the number acknowledged.
     pub fn shorten(
         &self,
         me: &ClientId,
@@ -170,13 +171,13 @@ impl Chains {
         let fresh = self.to_close(&seen, &closed);
         let mut listed: BTreeMap<ClientId, u64> = seen.clone();
         listed.retain(|client, upto| *upto > 0 && closed.get(client) != Some(upto));
-        // A client that is closed counts as acknowledged where it is not named, so one of which less was seen is named.
+        // A closed client that is not named counts as fully acknowledged, so one of which less was seen is named.
         let less = closed.iter().filter(|(client, last)| seen.get(*client) != Some(*last));
         listed.extend(less.map(|(client, _)| (*client, seen.get(client).copied().unwrap_or(0))));
         (listed.into_iter().collect(), fresh)
     }
 
-    /// Retired clients of which all records that anyone has mentioned are acknowledged, and that are not closed there yet.
+    /// Retired clients that can be closed: all their records that anyone has mentioned are acknowledged.
     fn to_close(&self, seen: &BTreeMap<ClientId, u64>, closed: &BTreeMap<ClientId, u64>) -> Vec<Closed> {
         let retired: BTreeSet<ClientId> =
             self.retired().into_iter().filter(|client| closed.get(client) != seen.get(client)).collect();
@@ -222,7 +223,7 @@ mod tests {
         ClientId::new(id)
     }
 
-    /// Puts a record of a client into the log, which has seen all that is there.
+    /// Adds a record of a client that has seen everything in the log.
     fn write(chains: &mut Chains, client: u32, body: RecordBody) -> usize {
         let me = id(client);
         let (number, previous) =
@@ -261,7 +262,7 @@ mod tests {
         write(&mut chains, 0, RecordBody::Forget(Vec::new()));
         let last = chains.last(&id(0)).unwrap();
         assert!(last.record.seen.len() <= 1, "{:?}", last.record.seen);
-        // All the same it is known what was acknowledged.
+        // The acknowledgements are still known.
         let acks = Acknowledgements::new(&chains);
         assert!((1..399).all(|client| acks.of(&id(0), &id(client)) == 2));
         assert_eq!(acks.obstacles(), BTreeSet::new());
@@ -280,14 +281,14 @@ mod tests {
         assert_eq!(chains.shorten(&id(2), 1, seen(2)).0, [(id(0), 2)]);
         assert_eq!(chains.shorten(&id(2), 1, seen(1)).0, [(id(0), 2), (id(1), 1)]);
         assert_eq!(chains.shorten(&id(2), 1, seen(0)).0, [(id(0), 2), (id(1), 0)]);
-        // One that does not know that it is closed.
+        // A client that does not know that the other is closed.
         let before = BTreeMap::from([(id(0), 1), (id(1), 2)]);
         assert_eq!(chains.shorten(&id(2), 1, before).0, [(id(0), 1), (id(1), 2)]);
-        // And what a reader makes of it.
+        // The reader's view of it.
         let mut other = chains.clone();
         write(&mut other, 2, join());
         assert_eq!(Acknowledgements::new(&other).of(&id(2), &id(1)), 2);
-        // A record of the closed client that nobody had seen is missing to nobody, and counts when it comes.
+        // A record of the closed client that nobody had seen is not reported as missing, and counts when it arrives.
         write(&mut other, 1, RecordBody::Forget(Vec::new()));
         write(&mut other, 0, RecordBody::Forget(Vec::new()));
         assert_eq!(Acknowledgements::new(&other).of(&id(0), &id(1)), 3);
@@ -328,7 +329,7 @@ mod tests {
         assert!(sight.has_seen(last, &id(1), 2) && !sight.has_seen(last, &id(1), 3));
         assert!(sight.has_seen(last, &id(3), 1) && !sight.has_seen(last, &id(3), 2));
         assert!(!sight.has_seen(&blind.record, &id(1), 1));
-        // One that is named was seen no farther than that says.
+        // A client that is named was seen no farther than its entry says.
         let mut less = last.clone();
         less.seen = vec![(id(0), 2), (id(1), 1)];
         assert!(sight.has_seen(&less, &id(1), 1) && !sight.has_seen(&less, &id(1), 2));

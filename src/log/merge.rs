@@ -1,11 +1,11 @@
-//! Merges (SPEC §8.10): records that hold others, so that a log of many small objects becomes a few large ones.
+//! Merges (SPEC §8.10): records that hold other records, so that a log of many small objects becomes a few large ones.
 //!
-//! A record of kind 8 holds others, and what those hold does not count. So who merges a merge lays all records that it holds
-//! side by side, and the merge itself beside them, emptied: it still has its place in its client's chain. Of records that nobody
-//! needs any more a merge holds only what is left of them ([`Past`]).
+//! A merge is a record of kind 8. Records nested inside a held record do not count, so merging a merge lays all its
+//! records side by side, with the merge itself beside them, emptied: it keeps its place in its client's chain. Of a
+//! past record (one that nobody needs any more) a merge holds only a short entry ([`Past`]).
 //!
-//! Objects are taken out of the log only when it is certain that nothing changes by that: [`Contents`] compares what the
-//! whole log says with them and without.
+//! Objects are taken out of the log only when it is certain that nothing changes by that: [`Contents`] compares what
+//! the whole log says with them and without them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,22 +14,23 @@ use crate::log::past::{Gathered, Past, PastRecord};
 use crate::log::record::{Closed, DecodeRecordError, FoundRecord, Held, Record, RecordBody};
 use crate::msgpack;
 
-/// The body of a record that holds nothing, as it lies in the message: a map of none, in a string of bytes.
+/// Body of a record that holds nothing, as encoded in the message: an empty map, in a byte string.
 const EMPTY_BODY: &[u8] = &[0xc4, 1, 0x80];
 
-/// The message of a record's plaintext, without the length before it and the zeros behind it.
+/// The message inside a record's plaintext, without the length before it and the zeros after it.
 fn message(plain: &[u8]) -> Option<&[u8]> {
     let (len, rest) = plain.split_first_chunk()?;
     rest.get(..u32::from_le_bytes(*len) as usize)
 }
 
-/// A plaintext with this message.
+/// Plaintext with this message.
 fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u32).to_le_bytes()[..], message].concat()
 }
 
-/// A record as another one holds it, and before it those that it holds itself: side by side, nothing is nested. It stays byte for
-/// byte as it was written, but for the zeros at its end, and what it holds. Empty if it is no record.
+/// Flattens a record for a merge: first the records that it holds, then the record itself, emptied; nothing is nested.
+/// Each stays byte for byte as it was written, except for the padding and the emptied body. Returns nothing if it is no
+/// record.
 pub fn unfold(found: FoundRecord) -> Held {
     let Ok(Record { body, .. }) = Record::decode(&found.plain) else { return Held::default() };
     let Some(own) = carried(&found, &body) else { return Held::default() };
@@ -38,7 +39,7 @@ pub fn unfold(found: FoundRecord) -> Held {
         for inner in held.records {
             let carried = match Record::decode(&inner.plain) {
                 Ok(record) => carried(&inner, &record.body),
-                // What it says is not known here; so it stays as it is.
+                // This version does not know its contents, so it stays as it is.
                 Err(DecodeRecordError::Newer(_)) => Some(inner),
                 Err(DecodeRecordError::Malformed(_)) => None,
             };
@@ -59,18 +60,18 @@ fn carried(found: &FoundRecord, body: &RecordBody) -> Option<FoundRecord> {
     Some(FoundRecord { name: found.name, digest: found.digest, plain })
 }
 
-/// Whether this version would write the record in the same way: it holds nothing that only a later one knows.
+/// Whether this version would encode the record in the same way, so it has nothing that only a later version knows.
 fn is_understood(found: &FoundRecord) -> bool {
     let again = Record::decode(&found.plain).ok().and_then(|record| record.encode().ok());
     again.is_some_and(|again| message(&again) == message(&found.plain))
 }
 
-/// What the log says under one name.
+/// Content of the log under one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// A record: the hash of its object, and of its plaintext as another record would hold it.
+    /// A record: the hash of its object, and the hash of its plaintext as another record would hold it.
     Whole(Digest, [u8; 32]),
-    /// Nothing more than what is left of a record that nobody needs any more: whose it is, and a hash of which clients it closes.
+    /// The entry of a past record: its client, the entry, and a hash of the clients that it closes.
     Past(ClientId, PastRecord, [u8; 8]),
 }
 
@@ -96,7 +97,7 @@ impl Content {
     }
 }
 
-/// The records that nobody needs any more, with what they close.
+/// Past records of a list, with the clients that each closes.
 fn entries(past: &Past) -> impl Iterator<Item = (ClientId, PastRecord, &[Closed])> {
     let closed = |record: &PastRecord| past.closed.get(&record.number).map_or(&[][..], Vec::as_slice);
     past.records.iter().map(move |record| (past.client, *record, closed(record)))
@@ -106,30 +107,30 @@ fn entries(past: &Past) -> impl Iterator<Item = (ClientId, PastRecord, &[Closed]
 #[derive(Debug, Clone)]
 struct Object {
     name: ObjectName,
-    /// Whose record it is, and its number.
+    /// Client and number of its record.
     place: (ClientId, u64),
     own: Content,
-    /// What it holds.
+    /// Records that it holds.
     held: Vec<(ObjectName, Content)>,
 }
 
 impl Object {
-    /// The names under which it says something.
+    /// Names under which the object says something.
     fn names(&self) -> impl Iterator<Item = &ObjectName> {
         std::iter::once(&self.name).chain(self.held.iter().map(|(name, _)| name))
     }
 }
 
-/// What all objects of a log say, by name.
+/// Content of all objects of a log, by name.
 #[derive(Debug, Default)]
 pub struct Contents {
     objects: Vec<Object>,
-    /// Records of which this version does not know all.
+    /// Records with something that this version does not know.
     strange: HashSet<ObjectName>,
 }
 
 impl Contents {
-    /// Adds an object. One that is no record that this version can place says nothing.
+    /// Adds an object. An object that is no record that this version can place adds nothing.
     fn add(&mut self, object: FoundRecord) {
         let name = object.name;
         let Ok(record) = Record::decode(&object.plain) else { return };
@@ -144,26 +145,27 @@ impl Contents {
         self.objects.push(Object { name, place: (record.client, record.number), own: Content::of(&own), held });
     }
 
-    /// Puts many together.
+    /// Collects the content of many objects.
     pub fn new(objects: impl IntoIterator<Item = FoundRecord>) -> Self {
         let mut contents = Self::default();
         objects.into_iter().for_each(|object| contents.add(object));
-        // Of what several hold, the first counts (SPEC §8.4).
+        // If several hold the same record, the first counts (SPEC §8.4).
         contents.objects.sort_by_key(|object| (object.place, object.name));
         contents
     }
 
-    /// The objects, by the clients and numbers of their records.
+    /// Names of the objects, ordered by client and number of their records.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectName> {
         self.objects.iter().map(|object| &object.name)
     }
 
-    /// Whether this version knows all that the record of this name says.
+    /// Whether this version knows everything in the record of this name.
     pub fn is_understood(&self, name: &ObjectName) -> bool {
         !self.strange.contains(name)
     }
 
-    /// What the objects say of which `is_there` holds. That nobody needs a record comes first, then what lies in an object of its own.
+    /// Content by name, from the objects for which `is_there` holds. Past entries come first, then objects of their
+    /// own, then held records.
     fn says(&self, is_there: impl Fn(&Object) -> bool) -> HashMap<ObjectName, Content> {
         let there = || self.objects.iter().filter(|object| is_there(object));
         let held = || there().flat_map(|object| &object.held).copied();
@@ -175,29 +177,30 @@ impl Contents {
         says
     }
 
-    /// The objects of which merges hold exactly what counts.
+    /// Objects whose counting content merges hold exactly.
     pub fn covered(&self) -> HashSet<ObjectName> {
         let says = self.says(|_| true);
         let held = self.objects.iter().flat_map(|object| &object.held);
         held.filter(|(name, content)| says.get(name) == Some(content)).map(|(name, _)| *name).collect()
     }
 
-    /// The objects that say something under one of these names.
+    /// Objects that say something under one of these names.
     pub fn saying(&self, names: impl Fn(&ObjectName) -> bool) -> HashSet<ObjectName> {
         self.objects.iter().filter(|object| object.names().any(&names)).map(|object| object.name).collect()
     }
 
-    /// What counts under each name: what merges take over.
+    /// Content that counts under each name, which merges take over.
     pub fn counting(&self) -> Counting {
         Counting(self.says(|_| true))
     }
 
-    /// The objects that may go, each beside one merge that makes up for it (its name, and the hash of its object). `may_rely` holds for it,
-    /// it stays, and it holds exactly what counts under the object's name and under the names of all that the object holds. What is left
-    /// says the same under each of them.
+    /// Objects that may be deleted, grouped by the merge that replaces them (its name, and the hash of its object).
+    /// Such a merge passes `may_rely`, stays in the log, and holds exactly what counts under the object's name and
+    /// under the names of all records that the object holds. The remaining log says the same under each of these names.
     ///
-    /// That it is *one* merge lets several clients delete at the same time: it was put when the object was there, so later. If another
-    /// client deletes it meanwhile, a still later one holds all of it, and of those the last one stays.
+    /// That it is *one* merge lets several clients delete at the same time: the merge was put while the object existed,
+    /// so later. If another client deletes the merge meanwhile, a still later merge holds all of it, and the last of
+    /// those stays.
     pub fn superfluous(
         &self,
         may_rely: impl Fn(ClientId, u64) -> bool,
@@ -238,13 +241,13 @@ impl Contents {
     }
 }
 
-/// What counts under each name, while merges are made.
+/// Content that counts under each name, used while merges are made.
 #[derive(Debug)]
 pub struct Counting(HashMap<ObjectName, Content>);
 
 impl Counting {
-    /// What a merge takes over from this object: all of it that counts, in the form in which a record holds others. Of the records that
-    /// `done` says nobody needs any more, it takes what is left.
+    /// The part of this object that a merge takes over: everything that counts, in the form in which a record holds
+    /// others. Records in `done` become past entries.
     pub fn of(&self, object: FoundRecord, done: &Done) -> Held {
         let Held { mut records, past } = unfold(object);
         let mut gathered = Gathered::default();
@@ -261,12 +264,12 @@ impl Counting {
     }
 }
 
-/// Records that nobody needs any more, by their names.
+/// Past records (which nobody needs any more), by name.
 #[derive(Debug, Default)]
 pub struct Done(HashMap<ObjectName, (ClientId, PastRecord, Vec<Closed>)>);
 
 impl Done {
-    /// What merges hold no more of, as chains have it.
+    /// Built from the past records of a log.
     pub fn new<'p>(past: impl Iterator<Item = &'p Past>) -> Self {
         let all = past.flat_map(entries);
         Self(all.map(|(client, record, closed)| (record.name, (client, record, closed.to_vec()))).collect())
@@ -282,8 +285,8 @@ impl Done {
         self.0.contains_key(name)
     }
 
-    /// Adds what is left of a record, if it is among them; and if it forgets snapshots, what is left of these: whoever reads only this
-    /// merge must know of them what the record said.
+    /// Adds the past entry of a record, if it has one. If the record forgets snapshots, adds the entries of these too:
+    /// a reader of this merge alone must know of them what the record said.
     fn add_to(&self, gathered: &mut Gathered, found: &FoundRecord) {
         if !self.contains(&found.name) {
             return;
@@ -378,7 +381,7 @@ mod tests {
         let all = [&small[..], std::slice::from_ref(&first)].concat();
         assert_eq!(superfluous(&all, |_, _| true), [0x11, 0x12]);
         assert_eq!(superfluous(&all, |_, _| false), [0; 0]);
-        // A merge of the merge that not all have seen yet: the originals may go, the merge may not.
+        // A merge of the merge that not all have seen yet: the originals may be deleted, the merge may not.
         let second = merge(3, 2, std::slice::from_ref(&first));
         let more = [&all[..], std::slice::from_ref(&second)].concat();
         assert_eq!(superfluous(&more, |_, number| number == 1), [0x11, 0x12]);
@@ -392,28 +395,29 @@ mod tests {
     fn what_a_merge_tells_otherwise_is_kept() {
         let (own, mut forged) = (other(1, 1), other(1, 1));
         forged.plain = record(1, 1, RecordBody::Retire(vec![ClientId::new([9; 16])])).plain;
-        // The forged one would come first.
+        // The forged record would come first.
         let objects = [own.clone(), merge(2, 1, &[forged]), merge(3, 1, std::slice::from_ref(&own))];
         assert_eq!(superfluous(&objects, |_, _| true), [0; 0]);
         assert_eq!(superfluous(&[objects[0].clone(), objects[2].clone()], |_, _| true), [0x11]);
-        // It is taken into no merge.
+        // No merge takes it over.
         let counting = Contents::new(objects.iter().cloned()).counting();
         let taken = |object: &FoundRecord| counting.of(object.clone(), &Done::default()).records.len();
         assert_eq!(taken(&objects[1]), 1, "only the merge itself");
         assert_eq!((taken(&objects[0]), taken(&objects[2])), (1, 2));
     }
 
-    /// Otherwise two clients could delete at the same time what each of them takes the other to leave.
+    /// Otherwise two clients could delete at the same time objects that each expects the other to leave.
     #[test]
     fn one_merge_makes_up_for_all_that_an_object_holds() {
         let small = [other(1, 1), other(1, 2)];
         let first = merge(3, 1, &small);
-        // What a repair may have put: the merge itself, without what it held.
+        // A repair may have put this: the merge itself, without the records that it held.
         let itself = unfold(first.clone()).records.pop().unwrap();
         let alone = record(4, 1, RecordBody::Found(vec![itself].into()));
         let rest = merge(5, 1, &small);
         let objects = [small[0].clone(), small[1].clone(), first.clone(), alone, rest];
-        // By the objects themselves, or by the last two together, nothing would be lost: yet another client may delete these.
+        // The objects themselves, or the last two together, still hold everything; but yet another client may delete
+        // these.
         assert_eq!(superfluous(&objects, |client, _| client != ClientId::new([5; 16])), [0x11, 0x12]);
         assert_eq!(superfluous(&objects, |_, _| true), [0x11, 0x12]);
         let both = merge(6, 1, &[first, small[0].clone()]);
@@ -426,10 +430,11 @@ mod tests {
         );
     }
 
-    /// Objects that several clients put, merge and delete, each by what it has seen of them at moments of its own.
+    /// Objects that several clients put, merge and delete, each by its own view of the log, taken at its own moments.
     struct Crowd {
         dice: u64,
-        /// All that were ever put, and what each says; whether they are there; and whether each client takes them to be there.
+        /// All objects ever put, with their content; whether each exists; and whether each client believes that it
+        /// exists.
         objects: Vec<(FoundRecord, Object, bool, [bool; 3])>,
     }
 
@@ -462,12 +467,12 @@ mod tests {
             let client = self.roll(3) as usize;
             match self.roll(7) {
                 0 | 1 => {
-                    // It forgets one that was there before, perhaps.
+                    // It may forget an object that was there before.
                     let which = self.roll(2 * self.objects.len() as u64 + 1) as usize;
                     let forgotten = self.objects.get(which).map(|(found, ..)| found.name);
                     self.put(client as u8, RecordBody::Forget(forgotten.into_iter().collect()));
                 }
-                // A listing is not taken at one moment.
+                // A listing does not happen at one moment.
                 2 | 3 => {
                     for at in 0..self.objects.len() {
                         if self.roll(4) > 0 {
@@ -486,7 +491,7 @@ mod tests {
                         }
                     }
                     if what == 5 {
-                        // As a repair puts only some of it.
+                        // Like a repair, which puts only some of it.
                         records.retain(|_| self.roll(2) > 0);
                     }
                     self.put(client as u8, RecordBody::Found(Held { records, past: past.into_lists() }));
@@ -502,15 +507,15 @@ mod tests {
             0
         }
 
-        /// What is left of a record.
+        /// The past entry of a record.
         fn left(found: &FoundRecord) -> (ClientId, PastRecord) {
             let record = Record::decode(&found.plain).unwrap();
             let left = PastRecord { number: record.number, name: found.name, time: record.time, depth: record.number };
             (record.client, left)
         }
 
-        /// What a client takes to be needed no more: what it knows to be so, and some of what it has read besides, but no record that
-        /// forgets another one before that.
+        /// Records that a client considers past: those it knows to be past, and some that it has read besides. A record
+        /// that forgets another is past only after that one.
         fn done(&mut self, client: usize) -> Done {
             let says = self.contents(|_, seen| seen[client]).says(|_| true);
             let mut done = Done::default();
@@ -526,8 +531,8 @@ mod tests {
             done
         }
 
-        /// Whether each name that was ever put still says what it said, or that nobody needs it; and whether each merge that says so of
-        /// a record says so of what that forgets.
+        /// Whether each name ever put still has its content, or is past; and whether each merge that calls a record
+        /// past does so for the snapshots that the record forgets.
         fn is_whole(&self) -> bool {
             let there = self.contents(|there, _| there);
             let says = there.says(|_| true);
@@ -554,7 +559,7 @@ mod tests {
     }
 
     impl Contents {
-        /// A weaker rule: all that an object says may be said by any others together.
+        /// A weaker rule: several other objects together may hold all that an object says.
         fn superfluous_by_all(&self) -> HashSet<ObjectName> {
             let before = self.says(|_| true);
             let mut gone = self.covered();
@@ -590,19 +595,19 @@ mod tests {
     fn who_relies_on_several_merges_together_may_lose_what_another_one_takes_away() {
         let small = other(1, 1);
         let (a, b) = (merge(2, 1, std::slice::from_ref(&small)), merge(3, 1, std::slice::from_ref(&small)));
-        // Records that hold one of the merges, but nothing of what it held.
+        // Records that hold one of the merges, but none of the records that it held.
         let alone = |by, of: &FoundRecord| {
             record(by, 1, RecordBody::Found(vec![unfold(of.clone()).records.pop().unwrap()].into()))
         };
         let all = [small.clone(), a.clone(), b.clone(), alone(4, &a), alone(5, &b)];
-        // Each of two clients has yet to hear of one of these.
+        // Each of the two clients has not yet heard of one of these.
         let views = [&all[..4], &[&all[..3], &all[4..]].concat()].map(|seen| Contents::new(seen.iter().cloned()));
         let left = |gone: HashSet<ObjectName>| {
             let left = Contents::new(all.iter().filter(|found| !gone.contains(&found.name)).cloned());
             left.says(|_| true).contains_key(&small.name)
         };
         let weak = views.iter().flat_map(Contents::superfluous_by_all).collect();
-        assert!(!left(weak), "by the weaker rule it is lost");
+        assert!(!left(weak), "the weaker rule loses it");
         let real: HashSet<ObjectName> =
             views.iter().flat_map(|seen| seen.superfluous(|_, _| true).into_values().flatten()).collect();
         assert_eq!(real, HashSet::from([small.name]));
@@ -616,7 +621,7 @@ mod tests {
         let both = [small.clone(), a, b];
         let (a, b) = (merge(2, 1, &both), merge(3, 1, &both));
         assert_eq!(superfluous(&[small.clone(), a, b], |_, _| true), [0; 0]);
-        // Nothing holds the second one here.
+        // Nothing here holds the second one.
         let (a, b) = (merge(2, 1, &both[..2]), merge(3, 1, &both[..2]));
         assert_eq!(superfluous(&[small, a, b], |_, _| true), [0x11, 0x21]);
     }
@@ -629,7 +634,7 @@ mod tests {
         assert_eq!(unfold(holder).records.len(), 2);
     }
 
-    /// A merge of these objects that says that nobody needs records of these names.
+    /// A merge of these objects that calls the records of these names past.
     fn merge_without(client: u8, number: u64, of: &[FoundRecord], names: &[u8]) -> FoundRecord {
         let counting = Contents::new(of.iter().cloned()).counting();
         let mut done = Done::default();
@@ -662,17 +667,17 @@ mod tests {
             assert!(chains.has(&snapshot.name) && chains.is_past(&snapshot.name) && !chains.is_past(&last.name));
             assert_eq!(chains.seen(), [(ClientId::new([1; 16]), 3), (ClientId::new([3; 16]), 1)]);
         }
-        // The objects may go, and the merge itself by a later one, which says the same.
+        // The objects may be deleted, and the merge itself too once a later merge says the same.
         assert_eq!(superfluous(&objects, |_, _| true), [0x11, 0x12, 0x13]);
         let second = merge_without(3, 2, &[first.clone(), other(2, 1)], &[0x31]);
         let more = [&objects[..], std::slice::from_ref(&second)].concat();
         assert_eq!(superfluous(&more, |_, _| true), [0x11, 0x12, 0x13, 0x31]);
         assert_eq!(chains(&[second]).past().map(|past| past.records.len()).sum::<usize>(), 3);
-        // Held as it was by another merge, it is needed no more all the same.
+        // A record that another merge holds whole is past all the same.
         let whole = merge(4, 1, &all);
         let both = [whole, first];
         assert!(chains(&both).is_past(&snapshot.name));
-        assert_eq!(superfluous(&both, |_, _| true), [0; 0], "neither holds all that counts of the other");
+        assert_eq!(superfluous(&both, |_, _| true), [0; 0], "neither holds everything that counts in the other");
     }
 
     #[test]

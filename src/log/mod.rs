@@ -1,9 +1,9 @@
-//! The log: what each client did, as sealed records in chains without gaps (SPEC §8).
+//! The log: the actions of each client, as sealed records in chains without gaps (SPEC §8).
 //!
-//! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them · [`order`]
-//! which came first, and when · [`close`] clients that are retired and complete · [`merge`]
-//! many records in one object · [`past`] what is left of records that nobody needs · [`numbers`] sets of their numbers · [`sweep`] when
-//! a condemned pack may be deleted · [`slots`] which key slots are valid.
+//! [`record`] one record and its codec · [`chain`] all clients' records put together, and the missing ones · [`order`]
+//! order and dates of records · [`close`] clients that are retired and complete · [`merge`] many records in one object
+//! · [`past`] short entries of records that nobody needs · [`numbers`] sets of their numbers · [`sweep`] when a
+//! condemned pack may be deleted · [`slots`] which key slots are valid.
 
 pub mod record;
 pub mod chain;

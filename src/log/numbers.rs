@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-/// A set of numbers of records, as rows without gaps.
+/// A set of record numbers, as ranges without gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Numbers {
-    /// The first number of each row, and the last one.
+    /// First and last number of each range.
     rows: BTreeMap<u64, u64>,
 }
 
 impl Numbers {
-    /// Adds a number. Numbers begin at 1: 0 is none, and nothing is added.
+    /// Adds a number. Numbers begin at 1; 0 stands for none and is not added.
     pub fn insert(&mut self, number: u64) {
         if number == 0 {
             return;
@@ -25,32 +25,32 @@ impl Numbers {
         self.rows.insert(start, end);
     }
 
-    /// Whether it has this number.
+    /// Whether the set has this number.
     pub fn contains(&self, number: u64) -> bool {
         self.rows.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
     }
 
-    /// The highest number; 0 if there is none.
+    /// The highest number; 0 if the set is empty.
     pub fn highest(&self) -> u64 {
         self.rows.last_key_value().map_or(0, |(_, last)| *last)
     }
 
-    /// The number up to which all from 1 on are there.
+    /// The number up to which all numbers from 1 on are in the set.
     pub fn complete(&self) -> u64 {
         self.rows.get(&1).copied().unwrap_or(0)
     }
 
-    /// How many there are.
+    /// Count of the numbers in the set.
     pub fn count(&self) -> u64 {
         self.rows.iter().fold(0, |count, (first, last)| count.saturating_add((last - first).saturating_add(1)))
     }
 
-    /// The numbers from 1 to `highest` that are not there.
+    /// Numbers from 1 to `highest` that are not in the set.
     pub fn gaps(&self, highest: u64) -> impl Iterator<Item = u64> + '_ {
         let ends = self.rows.values().map(|last| last.saturating_add(1));
         let starts = self.rows.keys().map(|first| first - 1).chain([highest]);
         let gaps = [1].into_iter().chain(ends).zip(starts);
-        // After the highest number of all there is none.
+        // After the highest possible number there is no gap.
         gaps.flat_map(move |(from, to)| from..=to.min(highest)).filter(|number| !self.contains(*number))
     }
 }

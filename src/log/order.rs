@@ -1,12 +1,12 @@
-//! The order of records, and the dates that count (SPEC §8.3): a pure function of the log.
+//! The order of records, and their effective dates (SPEC §8.3): a pure function of the log.
 //!
-//! Clocks are wrong now and then, so a clock's date is believed only as far as it does not contradict *cause*: a client's own
-//! records follow each other, and what a client had seen comes before what it wrote. The records of one *place* (a client,
-//! and those that it took the place of when it joined) stand in one row, in the order of cause. Their dates should rise.
-//! Where they do not, the longest rising row among them is believed; every other date is an *outlier*, and is moved between
-//! its neighbours. So a date that is wrong once moves nothing but itself.
+//! Clocks are sometimes wrong, so a clock's date is believed only as far as it does not contradict *cause*: a client's
+//! own records follow each other, and a record comes after every record that its writer had seen. The records of one
+//! *place* (a client, and the clients whose place it took when it joined) form one row, in the order of cause. Their
+//! dates should rise. Where they do not, the longest rising row among them is believed; every other date is an
+//! *outlier*, and is moved between its neighbours. So a date that is wrong once moves nothing but itself.
 //!
-//! Between places nothing is moved: which of two machines has the wrong time is not known to either.
+//! Between places nothing is moved: neither of two machines can know which of them has the wrong time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -17,43 +17,43 @@ use crate::log::past::PastRecord;
 use crate::log::record::RecordBody;
 use crate::tree::Time;
 
-/// When a record was written, as far as that can be known.
+/// Position and date of a record, as far as they can be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dated {
-    /// Its position in the order of cause, among all records that are needed.
+    /// Position in the order of cause, among all records that are needed.
     pub position: usize,
-    /// Its depth in that order.
+    /// Depth in that order.
     pub depth: u64,
-    /// Its effective date: never before that of a record before it in the same place.
+    /// Effective date: never before that of a record before it in the same place.
     pub time: Time,
-    /// Its clock's date contradicts the others of its place, so the effective one is another.
+    /// Whether the clock's date contradicts the others of its place, so that the effective date is a different one.
     pub is_outlier: bool,
-    /// The date of an outlier that could as well be the right one of the two, this one being wrong.
+    /// The date of an outlier that could as well be right, with this date being the wrong one.
     pub rival: Option<Time>,
-    /// The place that it belongs to, as a number.
+    /// Number of the place that the record belongs to.
     pub place: usize,
 }
 
-/// The effective date of every record that is needed. Of the others, which merges hold no more of, the depths and dates count
-/// among those as they did before.
+/// Effective date of every record that is needed. Depths and dates of past records, which merges keep only as entries,
+/// still count among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
     records: HashMap<ObjectName, Dated>,
-    /// Records claim to have seen each other.
+    /// Whether records claim to have seen each other.
     contradicts: bool,
 }
 
-/// A record of a place: what stands in its row.
+/// A record in the row of a place.
 struct Row<'c> {
-    /// By what it has its place among records of which some are not needed any more: depth, client as a number, number.
+    /// Sort key in a row that has past records: depth, number of the client, number of the record.
     at: (u64, usize, u64),
     time: Time,
-    /// Its position, if it is needed.
+    /// Position and record, if the record is needed.
     link: Option<(usize, &'c Link)>,
 }
 
 impl Order {
-    /// Finds the order and the dates of all records.
+    /// Computes the order and the dates of all records.
     pub fn new(chains: &Chains) -> Self {
         let (rows, contradicts) = by_cause(chains);
         let places = places(chains);
@@ -78,7 +78,8 @@ impl Order {
         let mut records = HashMap::new();
         for (place, mut rows) in of_place {
             if mixed.contains(&place) {
-                // As the order of cause has them, unless records claim to have seen each other; of such, merges hold all.
+                // This is the order of cause, unless records claim to have seen each other; merges hold such records
+                // whole.
                 rows.sort_by_key(|row| row.at);
             }
             let times: Vec<Time> = rows.iter().map(|row| row.time).collect();
@@ -96,7 +97,7 @@ impl Order {
         self.contradicts
     }
 
-    /// What is known of a record.
+    /// Position and date of a record.
     pub fn get(&self, record: &ObjectName) -> Option<&Dated> {
         self.records.get(record)
     }
@@ -111,7 +112,7 @@ fn root(parents: &mut [usize], mut at: usize) -> usize {
     at
 }
 
-/// The place of each client: all that took each other's place when they joined have the same number.
+/// The place of each client: clients that took each other's place when they joined have the same number.
 fn places(chains: &Chains) -> HashMap<ClientId, usize> {
     let mut numbers: HashMap<ClientId, usize> = HashMap::new();
     let mut parents: Vec<usize> = Vec::new();
@@ -131,22 +132,22 @@ fn places(chains: &Chains) -> HashMap<ClientId, usize> {
     numbers.into_iter().map(|(client, number)| (client, root(&mut parents, number))).collect()
 }
 
-/// The records of one client, and how far it has been put in order.
+/// Records of one client, and how many of them are in order so far.
 struct Chain<'a> {
-    /// By number; of a fork all that have it.
+    /// Records by number; a fork has several.
     records: Vec<(u64, &'a [Link])>,
-    /// How many of them are in order.
+    /// Number of records that are in order.
     done: usize,
-    /// For each of those, how many records at least come before it one after the other.
+    /// For each of those, the length of the longest chain of records that must come before it.
     depths: Vec<u64>,
-    /// Those that are not needed any more: they have their places.
+    /// Past records, which still have their places.
     past: &'a [PastRecord],
-    /// Chains whose next record has seen the record of this number here.
+    /// Chains whose next record has seen the record of this number in this chain.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
 impl Chain<'_> {
-    /// Whether everything up to this number is in order, as far as it is there.
+    /// Whether all records up to this number, as far as they are here, are in order.
     fn has_passed(&self, number: u64) -> bool {
         self.records.get(self.done).is_none_or(|(next, _)| *next > number)
     }
@@ -165,10 +166,11 @@ impl Chain<'_> {
     }
 }
 
-/// All records so that each comes after those that its client wrote before, and after those that it had seen. Dates play no
-/// part in it. Of those that could come next, the one with the fewest records that must come before it is first; of
-/// several, that of the lowest client. Records that claim to have seen each other cannot be true; then the lowest client's
-/// comes first. Each with its depth and the number that stands for its client; and whether there are such records.
+/// Orders all records so that each comes after the earlier records of its client, and after those that its writer had
+/// seen. Dates play no part in it. Among records that could come next, the one with the smallest depth is first; among
+/// equals, that of the lowest client. Records that claim to have seen each other cannot be true; then the lowest
+/// client's comes first. Returns each record with its depth and the number of its client, and whether there are such
+/// contradictions.
 fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
     let numbers: HashMap<&ClientId, usize> = chains.clients.keys().zip(0..).collect();
     let mut all: Vec<Chain<'_>> = chains
@@ -227,7 +229,7 @@ fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
     }
 }
 
-/// The snapshots that others are put in the place of: each with its client, as a number, and its own.
+/// Snapshots that others name in `replaces`: each with its client, as an index, and its number.
 fn named(chains: &Chains, numbers: &HashMap<&ClientId, usize>) -> HashMap<ObjectName, (usize, u64)> {
     let names: HashSet<ObjectName> = chains.links().flat_map(|link| link.record.replaces()).copied().collect();
     if names.is_empty() {
@@ -260,14 +262,14 @@ fn next_depth(
     Some(Ok(depth.saturating_add(1)))
 }
 
-/// The effective date of each record of a row, whether it is an outlier, and its rival.
+/// Effective date of each record of a row, whether it is an outlier, and its rival.
 fn effective(times: &[Time]) -> Vec<(Time, bool, Option<Time>)> {
     let believed = longest_rising(times);
     let mut is_believed = vec![false; times.len()];
     believed.iter().for_each(|at| is_believed[*at] = true);
     let mut found = Vec::with_capacity(times.len());
     let mut rivals: HashMap<usize, Time> = HashMap::new();
-    // How many of the believed ones have passed.
+    // Number of believed dates so far.
     let mut passed = 0;
     let mut last: Option<Time> = None;
     for (at, time) in times.iter().enumerate() {
@@ -282,7 +284,7 @@ fn effective(times: &[Time]) -> Vec<(Time, bool, Option<Time>)> {
         let clamped = next.map_or(clamped, |next| next.min(clamped));
         last = Some(clamped);
         found.push((clamped, true, None));
-        // With this one in place of the next believed one the row would be just as long.
+        // With this date in place of the next believed one the row would be just as long.
         let fits = believed.get(passed + 1).is_none_or(|at| *time <= times[*at]);
         if let Some(rival) = believed.get(passed).filter(|_| fits) {
             let known = rivals.entry(*rival).or_insert(*time);
@@ -295,11 +297,12 @@ fn effective(times: &[Time]) -> Vec<(Time, bool, Option<Time>)> {
     found
 }
 
-/// The longest row of dates of which none is before the one before it, by their positions. Of several it is built from
-/// its end: of the positions in which a longest row can end that with the earliest date; before it, of the positions in
-/// which a row one shorter can end, and after which the found one may come, again that with the earliest date; and so on.
+/// Positions of the longest row of dates in which none is before its predecessor. If there are several, the row is
+/// built from its end: among the positions at which a longest row can end, the one with the earliest date; before it,
+/// among the positions at which a row one shorter can end and be followed by the found one, again the one with the
+/// earliest date; and so on.
 fn longest_rising(times: &[Time]) -> Vec<usize> {
-    // For each length, the end of a row of that length with the earliest date so far.
+    // For each length, the end of a row of that length that has the earliest date so far.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(times.len());
     for (at, time) in times.iter().enumerate() {
@@ -405,7 +408,7 @@ mod tests {
         check(&[1, 2, 99], &[1, 2, 99]);
         check(&[5, 6, 99, 0, 7], &[5, 6, 7, 7, 7]);
         check(&[2, 2, 2, 1], &[2, 2, 2, 2]);
-        // As long: the row that ends earlier is believed.
+        // Two rows are equally long: the one that ends earlier is believed.
         check(&[99, 3], &[3, 3]);
         check(&[99, 99, 3, 4], &[3, 3, 3, 4]);
     }
@@ -419,7 +422,7 @@ mod tests {
             [false, false, true, false, false]
         );
         assert!(found.iter().all(|(.., rival)| rival.is_none()));
-        // Which of the two is wrong cannot be told.
+        // Which of the two is wrong is unknown.
         let found = effective(&[1, 5, 3, 7].map(at));
         assert_eq!(found[2], (at(3), false, Some(at(5))));
         assert_eq!(found[1], (at(3), true, None));
@@ -427,7 +430,7 @@ mod tests {
 
     #[test]
     fn clients_of_one_place_stand_in_one_row() {
-        // Client 2 has taken the place of client 1, whose clock was wrong at last.
+        // Client 2 has taken the place of client 1, whose clock was wrong at the end.
         let links = vec![
             link(1, 1, 10, &[], &[]),
             link(1, 2, 999, &[], &[]),
@@ -435,7 +438,7 @@ mod tests {
             link(2, 2, 12, &[(1, 2)], &[]),
         ];
         assert_eq!(dates(links), [(1, 1, 10, false), (1, 2, 11, true), (2, 1, 11, false), (2, 2, 12, false)]);
-        // Others have a row of their own: nothing is moved, whatever they have seen.
+        // Others have a row of their own: nothing is moved, no matter which records they have seen.
         let links = vec![link(1, 1, 999, &[], &[]), link(2, 1, 11, &[(1, 1)], &[])];
         assert_eq!(dates(links), [(1, 1, 999, false), (2, 1, 11, false)]);
     }
@@ -450,7 +453,7 @@ mod tests {
 
     #[test]
     fn forty_thousand_records_are_ordered() {
-        // Ten clients in turn; each has seen all others.
+        // Ten clients take turns; each has seen all others.
         let mut links = Vec::new();
         for number in 1..=4_000_u64 {
             for of in 1..=10_u8 {
@@ -478,9 +481,9 @@ mod tests {
                     .collect();
                 numbers[usize::from(*of)] += 1;
                 let number = numbers[usize::from(*of)];
-                // The second client takes the place of the first one.
+                // The second client takes the place of the first.
                 let retires: &[u8] = if *of == 2 && number == 1 { &[1] } else { &[] };
-                // Clocks are right, most of the time.
+                // Clocks are right most of the time.
                 let secs = if *luck > 0 { i64::try_from(links.len()).unwrap() } else { *secs };
                 links.push(link(*of, number, secs, &seen, retires));
             }
@@ -516,7 +519,7 @@ mod tests {
         #[test]
         fn the_row_is_as_long_as_the_longest_and_dates_rise(times in proptest::collection::vec(0..20_i64, 0..40)) {
             let times: Vec<Time> = times.into_iter().map(at).collect();
-            // The plain way, in the square of the length.
+            // The simple algorithm, quadratic in the length.
             let mut lengths = vec![1_usize; times.len()];
             for end in 0..times.len() {
                 for before in 0..end {
@@ -548,7 +551,7 @@ mod tests {
             let moved: Vec<usize> = (0..right.len()).filter(|at| *at != which && found[*at].0 != right[*at]).collect();
             prop_assert!(moved.is_empty() || moved == [which.wrapping_sub(1)], "{:?}", moved);
             if let [moved] = moved[..] {
-                // Then it is not known which of the two is wrong, and that is said.
+                // Then it is unknown which of the two is wrong, and the result says so.
                 prop_assert!(found[moved].1 && found[which].2.is_some());
             }
         }

@@ -1,5 +1,6 @@
-//! Records that nobody needs any more (SPEC §8.10): snapshots that were forgotten, and what forgot them. A merge holds no more of
-//! them than what others rest on: which numbers of a client they have, and where they stand in the order of all records.
+//! Past records: records that nobody needs any more (SPEC §8.10), such as forgotten snapshots and the records that
+//! forgot them. Of these a merge keeps only what other records rest on: the numbers that a client has used, and the
+//! places in the order of all records.
 
 use std::collections::BTreeMap;
 
@@ -14,28 +15,28 @@ use crate::varint::{self, DecodeError, Reader};
 /// Nanoseconds in a second.
 const NANOS: u64 = 1_000_000_000;
 
-/// What is left of a record that nobody needs any more.
+/// The entry of a past record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PastRecord {
-    /// Its number.
+    /// Number of the record.
     pub number: u64,
-    /// The name of its object.
+    /// Name of its object.
     pub name: ObjectName,
-    /// What its client's clock said.
+    /// Date of its client's clock.
     pub time: Time,
     /// Its depth in the order of cause (SPEC §8.3).
     pub depth: u64,
 }
 
-/// Records of one client that nobody needs any more.
+/// Past records of one client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Wire", try_from = "Wire")]
 pub struct Past {
-    /// Whose.
+    /// The client.
     pub client: ClientId,
-    /// What is left of them, by number and name.
+    /// Entries, by number and name.
     pub records: Vec<PastRecord>,
-    /// The clients that they close, by their numbers.
+    /// The clients that the records close, by the records' numbers.
     pub closed: BTreeMap<u64, Vec<Closed>>,
 }
 
@@ -49,7 +50,7 @@ struct Wire {
     closed: Vec<(u64, Vec<Closed>)>,
 }
 
-/// A difference as a number of few bytes: 0, -1, 1, -2, 2, …
+/// Encodes a difference as a number of few bytes: 0, -1, 1, -2, 2, …
 const fn folded(difference: i64) -> u64 {
     (difference.cast_unsigned() << 1) ^ (difference >> 63).cast_unsigned()
 }
@@ -104,11 +105,11 @@ impl TryFrom<Wire> for Past {
     }
 }
 
-/// Puts what is left of records together: for each client one list, by number and name.
+/// Collects past records: one list for each client, by number and name.
 #[derive(Debug, Default)]
 pub struct Gathered(BTreeMap<ClientId, List>);
 
-/// What is left of the records of one client.
+/// Past records of one client.
 #[derive(Debug, Default)]
 struct List {
     records: BTreeMap<(u64, ObjectName), PastRecord>,
@@ -116,7 +117,7 @@ struct List {
 }
 
 impl Gathered {
-    /// Adds one, unless it is there.
+    /// Adds one record, unless it is there.
     pub fn insert(&mut self, client: ClientId, record: PastRecord, closed: &[Closed]) {
         let list = self.0.entry(client).or_default();
         let is_new = list.records.insert((record.number, record.name), record).is_none();
@@ -133,7 +134,7 @@ impl Gathered {
         }
     }
 
-    /// All of them.
+    /// One list for each client.
     pub fn into_lists(self) -> Vec<Past> {
         let list =
             |(client, List { records, closed })| Past { client, records: records.into_values().collect(), closed };
@@ -211,10 +212,10 @@ mod tests {
         };
         let entry = |step: u8, name: u8| [&[step][..], &[name; 16], &[2, 0, 2]].concat();
         assert_eq!(decode(&[entry(1, 1), entry(1, 1)].concat()).unwrap().records.len(), 2);
-        // Two records of one number: a fork.
+        // Two records with one number: a fork.
         assert_eq!(decode(&[entry(1, 1), entry(0, 2)].concat()).unwrap().records.len(), 2);
         assert!(decode(&[entry(1, 2), entry(0, 1)].concat()).is_err(), "names fall");
-        assert!(decode(&[entry(1, 1), entry(0, 1)].concat()).is_err(), "one is there twice");
+        assert!(decode(&[entry(1, 1), entry(0, 1)].concat()).is_err(), "a record occurs twice");
         assert!(decode(&entry(0, 1)).is_err(), "there is no number 0");
         assert!(decode(&entry(1, 1)[..18]).is_err(), "it is cut short");
         let mut huge = Vec::new();

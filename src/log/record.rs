@@ -13,29 +13,29 @@ use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN, r
 use crate::store::{Kind, ObjectKey, Store, StoreError};
 use crate::tree::{Root, Snapshot, Stream, Time};
 
-/// Records are padded to a multiple of this many bytes before they are sealed, so that their length says little.
+/// Records are padded to a multiple of this many bytes before they are sealed, so that their length reveals little.
 const PADDING: usize = 1 << 10;
 
-/// Why a record could not be read or written.
+/// Error of reading or writing a record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object is not what was put.
+    /// The object is not the one that was put.
     #[error("{object} is damaged: {what}")]
     Damaged {
-        /// Which one.
+        /// The object.
         object: ObjectKey,
-        /// What is wrong with it.
+        /// The damage.
         what: String,
     },
-    /// Written by a later version.
+    /// The record was written by a later version.
     #[error("{object} was written by a newer vault: {what}")]
     Newer {
-        /// Which one.
+        /// The object.
         object: ObjectKey,
-        /// What is unknown.
+        /// The unknown part.
         what: String,
     },
     /// Sealing failed.
@@ -44,7 +44,7 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// What is wrong, without the name of the object, for where that stands beside it.
+    /// The reason without the name of the object, for places that show the name beside it.
     pub fn reason(&self) -> String {
         match self {
             Self::Store(error) => error.reason(),
@@ -65,21 +65,21 @@ pub struct PackRef {
     pub name: ObjectName,
 }
 
-/// A client's first record.
+/// The first record of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// Name of the machine.
     pub host: String,
     /// Name of the user.
     pub user: String,
-    /// A keyed hash of the machine's id, the user and the path of the state folder: equal for a client that lost its
-    /// state and joins anew.
+    /// A keyed hash of the machine's id, the user and the path of the state folder. It is the same for a client that
+    /// lost its state and joins again.
     #[serde(with = "serde_bytes")]
     pub place: Vec<u8>,
-    /// Earlier clients that this one takes the place of.
+    /// Earlier clients whose place this one takes.
     #[serde(default)]
     pub retires: Vec<ClientId>,
-    /// The store delivers late (a synced folder).
+    /// Whether the store delivers late (a synced folder).
     #[serde(default)]
     pub synced: bool,
     /// Version of the program.
@@ -87,7 +87,7 @@ pub struct Join {
     pub program: String,
 }
 
-/// What a record says.
+/// Body of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordBody {
     /// A client joined.
@@ -96,41 +96,41 @@ pub enum RecordBody {
     Snapshot(Box<Snapshot>),
     /// Snapshots were forgotten.
     Forget(Vec<ObjectName>),
-    /// Packs were condemned: their living chunks have been copied, writers treat them as absent.
+    /// Packs were condemned: their living chunks have been copied, and writers treat them as absent.
     Condemn(Vec<PackRef>),
     /// Condemned packs were deleted.
     Sweep(Vec<PackRef>),
-    /// Clients were retired: they hold up no sweep any more.
+    /// Clients were retired: they no longer hold up a sweep.
     Retire(Vec<ClientId>),
-    /// Snapshots that retention must keep, or no longer.
+    /// Snapshots that retention must keep from now on, or need not keep any more.
     Pin {
         /// The snapshots.
         snapshots: Vec<ObjectName>,
         /// Whether they are pinned from now on.
         pinned: bool,
     },
-    /// Records of which the objects are lost, or need not be there: they count as if they were.
+    /// Records whose objects are lost, or may be absent: they count as if the objects were here.
     Found(Held),
-    /// What snapshots have lost.
+    /// Files that snapshots have lost.
     Damage(Damage),
     /// Features that the vault uses from now on.
     Format(Format),
-    /// Key slots that are valid from now on, or no longer.
+    /// Key slots that become valid, or stop being valid.
     Slots(SlotChange),
-    /// Records that are lost for good, and were given up by a person: client and number. They count as if they were there.
+    /// Records that are lost for good, and that a person gave up: client and number. They count as if they were here.
     Lost(Vec<(ClientId, u64)>),
-    /// What was found damaged, seen sound, or accepted as lost.
+    /// Objects that were found damaged, seen sound, or accepted as lost.
     Findings(Findings),
-    /// Something that this version does not know. The record counts in its chain all the same.
+    /// Something that this version does not know. The record still counts in its chain.
     Unknown(Unknown),
 }
 
-/// What this version does not know about a record.
+/// The part of a record that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unknown {
-    /// Its version.
+    /// The version of the record.
     Version(u64),
-    /// Its kind.
+    /// The kind of the record.
     Kind(u64),
     /// A critical key in it (SPEC §2).
     Key(String),
@@ -140,7 +140,7 @@ pub enum Unknown {
 const HARMLESS_KINDS: u64 = 128;
 
 impl Unknown {
-    /// Whether it may say that something is needed, so that nothing may be deleted.
+    /// Whether it may say that something is needed. Then nothing may be deleted.
     pub const fn may_need(&self) -> bool {
         match self {
             Self::Kind(kind) => *kind < HARMLESS_KINDS,
@@ -162,30 +162,30 @@ impl std::fmt::Display for Unknown {
 /// A record whose object is lost, as a client remembered it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundRecord {
-    /// The name that its object had.
+    /// Name that its object had.
     #[serde(rename = "n")]
     pub name: ObjectName,
-    /// BLAKE3 of the object that it had.
+    /// BLAKE3 of that object.
     #[serde(rename = "h")]
     pub digest: Digest,
-    /// Its plaintext, as it was opened: a later version may have written keys that this one does not know.
+    /// Plaintext, as it was opened: a later version may have written keys that this one does not know.
     #[serde(rename = "r", with = "serde_bytes")]
     pub plain: Vec<u8>,
 }
 
-/// What a record holds of others.
+/// Records that a record holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Held {
     /// Records as they were sealed.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<FoundRecord>,
-    /// What is left of records that nobody needs any more.
+    /// Entries of past records, which nobody needs any more.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<Past>,
 }
 
 impl Held {
-    /// Whether it holds nothing.
+    /// Whether it is empty.
     pub const fn is_empty(&self) -> bool {
         self.records.is_empty() && self.past.is_empty()
     }
@@ -197,19 +197,19 @@ impl From<Vec<FoundRecord>> for Held {
     }
 }
 
-/// What snapshots have lost: the word of this record on each of them takes the place of all earlier ones.
+/// Losses of snapshots. For each snapshot listed, this record replaces all earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Damage {
-    /// The snapshots that were looked at.
+    /// Snapshots that were examined.
     #[serde(rename = "s")]
     pub snapshots: Vec<DamagedSnapshot>,
-    /// What is lost in any of them.
+    /// Files that are lost in any of them.
     #[serde(rename = "l")]
     pub lost: Vec<LostFile>,
 }
 
-/// Features of the vault (SPEC §10): what programs must know to read, write, or collect it. The masks of all records are
-/// combined with OR, so a feature can be gained and never lost.
+/// Features of the vault (SPEC §10): those that programs must know to read, write, or collect it. The masks of all
+/// records are combined with OR, so a feature can be gained and never lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Format {
     /// Features that a reader must know.
@@ -218,16 +218,16 @@ pub struct Format {
     /// Features that a writer must know.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub write: u64,
-    /// Features that whoever gives space back must know.
+    /// Features that a program must know to free space.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub collect: u64,
-    /// From now on the store delivers late.
+    /// Whether the store delivers late from now on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub synced: bool,
 }
 
 impl Format {
-    /// What this version knows. No feature is defined yet.
+    /// Features that this version knows. None is defined yet.
     pub const KNOWN: Self = Self { read: 0, write: 0, collect: 0, synced: true };
 
     /// The features of this vault that this version does not know.
@@ -253,18 +253,18 @@ pub struct SlotChange {
     /// Slots that are valid from now on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<ValidSlot>,
-    /// Slots that are not valid any more.
+    /// Slots that are no longer valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<SlotId>,
 }
 
-/// What is known about objects of the store (SPEC §8.8).
+/// Findings about objects of the store (SPEC §8.8).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Findings {
     /// Objects that were found damaged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<FoundDamage>,
-    /// Objects that were found damaged before, were read wholly, and are sound.
+    /// Objects that were found damaged before, and have since been read completely and found sound.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sound: Vec<ObjectRef>,
     /// Objects, and snapshots with lost files, whose loss a person accepted.
@@ -275,16 +275,16 @@ pub struct Findings {
 /// An object that was found damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundDamage {
-    /// Which one.
+    /// The object.
     #[serde(rename = "o")]
     pub object: ObjectRef,
-    /// What is wrong with it, in words.
+    /// The damage, in words.
     #[serde(rename = "w")]
     pub what: String,
-    /// How many snapshots it costs something.
+    /// Number of snapshots that lose files by it.
     #[serde(rename = "s", default, skip_serializing_if = "is_zero")]
     pub snapshots: u64,
-    /// How many files of them.
+    /// Number of files lost in them.
     #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
     pub files: u64,
 }
@@ -292,7 +292,7 @@ pub struct FoundDamage {
 /// An object as records of findings name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectRef {
-    /// 1 pack, 2 meta pack, 3 record, 5 key slot. Others are passed over.
+    /// 1 pack, 2 meta pack, 3 record, 4 index, 5 key slot. Other kinds are ignored.
     #[serde(rename = "k")]
     pub kind: u64,
     /// Its name.
@@ -301,12 +301,12 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
-    /// A record, which may be that of a snapshot.
+    /// Refers to a record, which may be that of a snapshot.
     pub const fn record(name: ObjectName) -> Self {
         Self { kind: 3, name }
     }
 
-    /// How records name this object; none name the VAULT file.
+    /// Refers to this object; `None` for the VAULT file, which records never name.
     pub const fn of(key: &ObjectKey) -> Option<Self> {
         let ObjectKey::Named(kind, name) = *key else { return None };
         let kind = match kind {
@@ -319,7 +319,7 @@ impl ObjectRef {
         Some(Self { kind, name })
     }
 
-    /// Which object it is, if this version knows the kind.
+    /// The object, if this version knows its kind.
     pub const fn key(&self) -> Option<ObjectKey> {
         let kind = match self.kind {
             1 => Kind::Pack,
@@ -342,18 +342,18 @@ pub struct ValidSlot {
     /// BLAKE3 of its bytes.
     #[serde(rename = "h")]
     pub digest: Digest,
-    /// It is the key of one machine, which no person can type.
+    /// Whether it is the key of one machine, which no person can type.
     #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
     pub device: bool,
 }
 
-/// A snapshot that was looked at.
+/// A snapshot that was examined for losses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedSnapshot {
     /// Its id.
     #[serde(rename = "n")]
     pub id: ObjectName,
-    /// How many files and folders of it are lost; 0 if it is whole.
+    /// Number of its files and folders that are lost; 0 if it is whole.
     #[serde(rename = "c")]
     pub count: u64,
 }
@@ -367,7 +367,7 @@ pub struct LostFile {
     /// Ids of the lost chunks end to end: the first ones, if there are many.
     #[serde(rename = "i", with = "serde_bytes")]
     pub ids: Vec<u8>,
-    /// In which of the snapshots, by their positions in the list.
+    /// The snapshots that lose it, by their positions in the list.
     #[serde(rename = "s")]
     pub of: Vec<u64>,
 }
@@ -382,7 +382,7 @@ impl LostFile {
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Whose it is.
+    /// The client that wrote it.
     pub client: ClientId,
     /// 1 for the client's first record, then without gaps.
     pub number: u64,
@@ -391,18 +391,18 @@ pub struct Record {
     /// For each other client, the number of its last record that had been read (with all before it) when this one was
     /// written. So every record is also an acknowledgement.
     pub seen: Vec<(ClientId, u64)>,
-    /// What the client's clock said. Never used to decide what may be deleted.
+    /// Date of the client's clock. It never decides about deletions.
     pub time: Time,
-    /// Packs and meta packs that the client says are its own since its last record. A pack that no record claims may belong
-    /// to work that is under way anywhere, so it is never condemned on a store that others write to as well.
+    /// Packs and meta packs that the client claims as its own since its last record. A pack that no record claims may
+    /// belong to work that is under way anywhere, so it is never condemned on a store that others write to as well.
     pub claims: Vec<ObjectName>,
-    /// Retired clients of which nothing more is expected. Later records need not name them in `seen` any more.
+    /// Retired clients that will send nothing more. Later records need not name them in `seen`.
     pub closed: Vec<Closed>,
-    /// What it says.
+    /// Body of the record.
     pub body: RecordBody,
 }
 
-/// A retired client of which nothing more is expected: its last record, by number and hash.
+/// A retired client that will send nothing more: its last record, by number and hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Closed(pub ClientId, pub u64, pub Digest);
 
@@ -439,14 +439,14 @@ struct PinWire {
 
 const VERSION: u64 = 1;
 
-/// What every version of records has.
+/// The part of a record that every version has.
 #[derive(Deserialize)]
 struct Versioned {
     #[serde(rename = "v")]
     version: u64,
 }
 
-/// What means the same in every version, by which a record counts in its chain, and with its date.
+/// The fields that mean the same in every version. With them a record counts in its chain, and with its date.
 #[derive(Deserialize)]
 struct Place {
     #[serde(rename = "c")]
@@ -463,10 +463,10 @@ struct Place {
     claims: ByteBuf,
 }
 
-/// Why the plaintext of a record cannot be read.
+/// Error of decoding the plaintext of a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeRecordError {
-    /// Nothing that a vault writes.
+    /// Not something that a vault writes.
     #[error("{0}")]
     Malformed(String),
     /// A version that this program does not know.
@@ -591,8 +591,8 @@ impl Record {
             return Err("its padding is not zero".into());
         }
         let critical = msgpack::critical_key(message)?;
-        // The version first. A later one has at least the keys by which a record counts in its chain, or else is no record
-        // that this version can speak of.
+        // The version first. A later one has at least the keys by which a record counts in its chain; otherwise it is
+        // no record that this version can place.
         let Versioned { version } = msgpack::decode(message)?;
         if version == 0 {
             return Err("there is no version 0 of records".into());
@@ -634,8 +634,8 @@ impl Record {
         })
     }
 
-    /// Whether the plaintext of a snapshot's record has keys in its body that this version does not know: a later one has said more of
-    /// the snapshot than would be left of it.
+    /// Whether a snapshot's record has keys in its body that this version does not know: a later version has said more
+    /// about the snapshot than this one would keep.
     ///
     /// # Errors
     /// If it is no record.
@@ -643,7 +643,7 @@ impl Record {
         let RecordBody::Snapshot(snapshot) = Self::decode(plain)?.body else { return Ok(false) };
         let len = plain.first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
         let wire: Wire = msgpack::decode(plain.get(4..4 + len).unwrap_or_default())?;
-        // With all that is written only where it says something.
+        // With every optional key, even where it would be left out.
         let name = ObjectName::new([0; ObjectName::LEN]);
         let root = Root { real: vec![0], lost: true, ..Root::new(vec![0], Vec::new()) };
         let all = Snapshot {
@@ -666,7 +666,7 @@ impl Record {
         self.seal_as(keys, random_name().map_err(|error| RecordError::Seal(error.to_string()))?)
     }
 
-    /// Seals the record as a new object of this name, which was drawn for it.
+    /// Seals the record as a new object with this name, which was drawn for it.
     pub(crate) fn seal_as(&self, keys: &Keys, name: ObjectName) -> Result<SealedRecord, RecordError> {
         let failed = |error: SealError| RecordError::Seal(error.to_string());
         let plain = self.encode()?;
@@ -693,7 +693,7 @@ impl Record {
             return Err(damaged("it is cut short"));
         }
         let (head, trailer) = bytes.split_at(bytes.len() - TRAILER_LEN);
-        // Every version ends with this: what a header says that is not as it was put is not believed.
+        // Every version ends with the checksum: a header that is not as it was put is not believed.
         if blake3::hash(head) != *trailer {
             return Err(damaged("its checksum is wrong"));
         }
@@ -716,25 +716,26 @@ impl Record {
     }
 }
 
-/// A record as a new object.
+/// A record sealed as a new object.
 #[derive(Debug)]
 pub struct SealedRecord {
     /// The object's name.
     pub name: ObjectName,
     /// Its bytes.
     pub bytes: Bytes,
-    /// What is sealed in it.
+    /// The plaintext sealed in it.
     pub plain: Vec<u8>,
 }
 
 /// A record that was opened.
 #[derive(Debug)]
 pub struct OpenedRecord {
-    /// What it says.
+    /// The decoded record.
     pub record: Record,
     /// BLAKE3 of the object.
     pub digest: Digest,
-    /// What was sealed in it. It is kept as it is, since a later version may have written more than `record` holds.
+    /// The plaintext sealed in it. It is kept as it is, since a later version may have written more than `record`
+    /// holds.
     pub plain: Vec<u8>,
 }
 
@@ -849,7 +850,7 @@ mod tests {
             Ok(RecordBody::Format(Format { read: 5, ..Format::default() }))
         );
         assert_eq!(body(10, &format(b"\xa2!x"), (0, b"")), critical("!x"));
-        // A key that is there twice makes two readers see two things.
+        // A key that occurs twice lets two readers see two things.
         assert!(matches!(body(3, &[0x90], (2, b"\xa1z\x01\xa1z\x02")), Err(DecodeRecordError::Malformed(_))));
         assert!(matches!(body(10, &format(b"\xa4read"), (0, b"")), Err(DecodeRecordError::Malformed(_))));
     }
@@ -896,7 +897,7 @@ mod tests {
         assert_eq!(Record::decode(&plain(b"\x82\xa1v\x02\xa5other\xc3")), Err(DecodeRecordError::Newer(2)));
         assert!(matches!(Record::decode(&plain(b"\x81\xa1v\x00")), Err(DecodeRecordError::Malformed(_))));
         assert!(matches!(Record::decode(&plain(b"\x80")), Err(DecodeRecordError::Malformed(_))));
-        // What any version has is enough to count, with its date; less is not.
+        // The fields that every version has are enough to count, with a date; fewer are not.
         let chain = [
             b"\x87\xa1v\x02\xa1c\xc4\x10",
             &[1; 16][..],

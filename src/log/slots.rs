@@ -1,8 +1,8 @@
-//! Which key slots are valid, by the records about them (SPEC §8.4, kind 11).
+//! The valid key slots, according to the records about them (SPEC §8.4, kind 11).
 //!
-//! The records are sets that grow. A removal beats only additions that its writer had seen, so two machines that add and
-//! remove at the same time never leave fewer slots than either of them meant to. Removals that together would leave no slot
-//! that a person can use are judged in an order that all machines agree on, and the last of them is void.
+//! The records are sets that grow. A removal beats only additions that its writer had seen, so two machines that add
+//! and remove at the same time never leave fewer slots than either of them meant to. Removals that together would leave
+//! no slot that a person can use are judged in an order that all machines agree on, and the last of them is void.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -11,12 +11,12 @@ use crate::log::Sight;
 use crate::log::chain::{Chains, Link};
 use crate::log::record::{RecordBody, SlotChange, ValidSlot};
 
-/// What the records say about a slot.
+/// State of a slot according to the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It is valid.
     Valid,
-    /// No record speaks of it: its record has not been written yet, or has not arrived.
+    /// No record mentions it: its record has not been written yet, or has not arrived.
     Pending,
     /// It was removed.
     Removed,
@@ -24,19 +24,19 @@ pub enum Standing {
     Other,
 }
 
-/// A record, as others acknowledge it.
+/// Client and number of a record, as others acknowledge it.
 pub type Place = (ClientId, u64);
 
-/// The slots of all records together.
+/// The key slots, according to all records together.
 #[derive(Debug, Clone, Default)]
 pub struct SlotSet {
-    /// Slots that are valid, with the records that added them and that no removal beats.
+    /// Valid slots, with the records that added them and that no removal beats.
     valid: BTreeMap<SlotId, Vec<(Place, ValidSlot)>>,
-    /// Slots that records remove, with these records, whether they are void or not.
+    /// Removed slots, with the records that remove them, void or not.
     removals: BTreeMap<SlotId, BTreeSet<Place>>,
-    /// Slots that some removal would take away if nothing else had to be asked.
+    /// Slots that some removal would take away if no other condition had to be met.
     doubtful: HashSet<SlotId>,
-    /// There are records about slots.
+    /// Whether there are records about slots.
     exists: bool,
 }
 
@@ -49,12 +49,12 @@ const fn place(link: &Link) -> Place {
     (link.record.client, link.record.number)
 }
 
-/// Removals such that whoever had seen another one comes behind it; of those that knew nothing of each other, the higher
-/// name comes first.
+/// Orders removals so that each comes after those that its writer had seen; of two whose writers knew nothing of each
+/// other, the one with the higher name comes first.
 fn in_order<'l>(sight: &Sight, mut removals: Vec<&'l Link>) -> Vec<&'l Link> {
     removals.sort_by_key(|link| std::cmp::Reverse(link.name));
     let follows = |later: &Link, earlier: &Link| later.name != earlier.name && has_seen(sight, later, earlier);
-    // How many that are not in the order yet each one comes behind.
+    // For each removal, the number of unordered ones that must come before it.
     let mut waits: Vec<usize> =
         removals.iter().map(|link| removals.iter().filter(|other| follows(link, other)).count()).collect();
     let mut ordered = Vec::with_capacity(removals.len());
@@ -71,11 +71,11 @@ fn in_order<'l>(sight: &Sight, mut removals: Vec<&'l Link>) -> Vec<&'l Link> {
     ordered
 }
 
-/// The slots that are valid while removals are judged, with the records that added them.
+/// The slots that are still valid while removals are judged, with the records that added them.
 type Additions<'a> = BTreeMap<SlotId, Vec<(&'a Link, ValidSlot)>>;
 
 impl SlotSet {
-    /// What these records say.
+    /// Evaluates all records of the log.
     pub fn new(chains: &Chains) -> Self {
         let changes: Vec<(&Link, &SlotChange)> = chains
             .links()
@@ -108,8 +108,8 @@ impl SlotSet {
         set
     }
 
-    /// Takes a slot away, unless that would leave none that a person can use. What was added by someone who knew of the
-    /// removal does not count: otherwise one that was void would take effect when a slot is added later.
+    /// Removes a slot, unless that would leave none that a person can use. Slots added by someone who knew of the
+    /// removal do not count as left: otherwise a void removal would take effect when a slot is added later.
     fn remove(&mut self, sight: &Sight, additions: &mut Additions<'_>, link: &Link, id: SlotId) {
         let Some(of) = additions.get_mut(&id) else { return };
         let (seen, left): (Vec<_>, Vec<_>) = of.iter().partition(|(addition, _)| has_seen(sight, link, addition));
@@ -134,7 +134,7 @@ impl SlotSet {
         self.exists
     }
 
-    /// What the records say about a slot of this id, whose bytes have this hash.
+    /// State of the slot with this id, whose bytes have this hash.
     pub fn standing(&self, id: &SlotId, digest: &Digest) -> Standing {
         match self.valid.get(id) {
             Some(additions) if additions.iter().any(|(_, slot)| slot.digest == *digest) => Standing::Valid,
@@ -144,7 +144,7 @@ impl SlotSet {
         }
     }
 
-    /// The slots that are valid.
+    /// The valid slots.
     pub fn valid(&self) -> impl Iterator<Item = ValidSlot> + '_ {
         self.valid.values().filter_map(|additions| Some(additions.first()?.1))
     }
@@ -175,7 +175,7 @@ mod tests {
         ValidSlot { id: SlotId::new([id; 16]), digest: Digest::new([id; 32]), device: id >= 200 }
     }
 
-    /// A record of a client; its name is `name`.
+    /// A record of a client, with the object name `name`.
     fn link(client: u8, number: u64, name: u8, seen: &[(u8, u64)], add: &[u8], remove: &[u8]) -> Link {
         let change = SlotChange {
             add: add.iter().map(|id| slot(*id)).collect(),
@@ -197,7 +197,7 @@ mod tests {
     #[track_caller]
     fn check(links: &[Link], valid: &[u8]) -> SlotSet {
         let mut set = SlotSet::default();
-        // The order in which records are read says nothing.
+        // The order in which records are read does not matter.
         for reversed in [false, true] {
             let mut links = links.to_vec();
             if reversed {
@@ -228,7 +228,7 @@ mod tests {
         let both = link(1, 2, 10, &[], &[1, 2], &[]);
         check(&[both.clone(), link(2, 2, 20, &[(1, 1)], &[], &[1])], &[1, 2]);
         check(&[both.clone(), link(2, 2, 20, &[(1, 2)], &[], &[1])], &[2]);
-        // Another machine had recorded the same slot, unseen by the one that removed it.
+        // Another machine had recorded the same slot; the machine that removed it had not seen that.
         check(&[both, link(2, 2, 20, &[(1, 2)], &[], &[1]), link(3, 2, 30, &[], &[1], &[])], &[1, 2]);
     }
 
@@ -250,14 +250,14 @@ mod tests {
             let set = check(&[&[both.clone()][..], &removals].concat(), &[left]);
             assert!(!set.is_beyond_doubt(&slot(left).id));
         }
-        // What is added later does not make it take effect after all.
+        // A slot that is added later does not make the removal take effect.
         let removals = [link(2, 2, 50, &[(1, 2)], &[], &[1]), link(3, 2, 60, &[(1, 2)], &[], &[2])];
         let later = link(2, 3, 70, &[(1, 2), (3, 2)], &[9], &[]);
         check(&[&[both.clone(), later.clone()][..], &removals].concat(), &[1, 9]);
         let again = link(2, 4, 5, &[(1, 2), (3, 2)], &[1], &[]);
         let set = check(&[&[both, later, again][..], &removals].concat(), &[1, 9]);
-        assert!(set.is_beyond_doubt(&slot(1).id), "it was added once more");
-        // One that was settled before is never brought back, however low its name is.
+        assert!(set.is_beyond_doubt(&slot(1).id), "it was added a second time");
+        // A slot whose removal was settled before is never brought back, however low its name is.
         let three = link(1, 2, 10, &[], &[1, 2, 3], &[]);
         let settled = link(1, 3, 1, &[], &[], &[3]);
         let removals = [link(2, 2, 50, &[(1, 3)], &[], &[1]), link(3, 2, 60, &[(1, 3)], &[], &[2])];

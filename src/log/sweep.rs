@@ -1,12 +1,13 @@
 //! When a condemned pack may be deleted (SPEC §8.6): no clock and no lock, only what every client has acknowledged.
 //!
-//! A record acknowledges what all work of its writer had read when it began. Once every client has published a record that acknowledges a condemning
-//! one, and all of its records up to that one are here, nothing that anybody writes later relies on the condemned pack, and
-//! everything that was written before can be seen, and is looked at before the pack is deleted.
+//! A record acknowledges what all work of its writer had read when that work began. Once every client has published a
+//! record that acknowledges a condemning one, and all of its records up to that one are here, nothing that anybody
+//! writes later relies on the condemned pack. Everything that was written before can be seen, and is examined before
+//! the pack is deleted.
 //!
 //! On a store that delivers late, a client may work unseen. So a client that has just joined relies on nothing that was
-//! there before until all clients have acknowledged that it joined; clients count as known as soon as anyone has mentioned
-//! them; and only packs that a record claims are condemned at all, since whoever claims one is known.
+//! there before until all clients have acknowledged that it joined; clients count as known as soon as anyone has
+//! mentioned them; and only packs that a record claims are condemned at all, since the client that claims one is known.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -14,34 +15,35 @@ use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Finding, Link};
 use crate::log::record::{Closed, RecordBody};
 
-/// The rules by which nothing that is needed is ever deleted. All of them hold always; a simulation hands in a value in which one is
-/// left out, and shows that data is lost then.
+/// The rules that keep needed data from ever being deleted. All of them always hold. A simulation leaves out one at a
+/// time, and shows that data is then lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub struct SweepRules {
-    /// What every active client has acknowledged is waited for.
+    /// A deletion waits until every active client has acknowledged what allows it.
     pub acknowledged: bool,
     /// An acknowledgement counts only if all records before it are here.
     pub whole_chains: bool,
-    /// A client that has just joined relies on nothing of others before all know of it, if the store delivers late.
+    /// On a store that delivers late, a client that has just joined relies on nothing of others before all of them know
+    /// of it.
     pub joined: bool,
-    /// Who condemns may have other work under way.
+    /// The condemning client may have other work under way, so its own record does not count as its acknowledgement.
     pub answered: bool,
-    /// Work is bound to the client that it began with: if another one publishes, condemned packs count as absent.
+    /// Work is bound to the client that it began with: if another client publishes it, condemned packs count as absent.
     pub bound: bool,
-    /// Success is said only after one more look at the log behind the record, if the store delivers at once.
+    /// On a store that delivers at once, success is reported only after the log was listed again behind the record.
     pub looked_behind: bool,
-    /// What allows a deletion was read before the last look at the store began.
+    /// The records that allow a deletion were read before the last look at the store began.
     pub read_before: bool,
-    /// On a store that delivers late nobody retires a client but a person, and a client itself.
+    /// On a store that delivers late, only a person, or the client itself, retires a client.
     pub retired_by_persons: bool,
-    /// There, a client that retires itself is waited for as long as no other one stays that it knew.
+    /// There, a client that retires itself is waited for until another client that it knew stays.
     pub one_stays: bool,
-    /// What lies in a merge is taken out of the log only when all have acknowledged the merge.
+    /// Records in a merge are taken out of the log only when all have acknowledged the merge.
     pub merged: bool,
-    /// On a store that delivers late the log is merged only if another client has what is put, too.
+    /// On a store that delivers late, the log is merged only if another client has the merge too.
     pub not_alone: bool,
-    /// A record that forgets snapshots is needed as long as any of these is held as it was.
+    /// A record that forgets snapshots is needed as long as any of these is held whole.
     pub forgotten_together: bool,
     /// What a change of a snapshot needs, for whose writer nobody may have waited, stays until somebody has looked at it.
     pub doubted: bool,
@@ -67,7 +69,7 @@ impl Default for SweepRules {
     }
 }
 
-/// What keeps condemned packs from being deleted.
+/// Reason why condemned packs cannot be deleted yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
     /// A client has not yet acknowledged that they are condemned.
@@ -76,44 +78,46 @@ pub enum Obstacle {
     Missing(ClientId),
     /// Two states of one client wrote records: its machine was cloned or set back.
     Fork(ClientId),
-    /// A record was written by a newer vault: what it needs is not known.
+    /// A newer vault wrote a record, and this version does not know what that record needs.
     Unknown(ClientId),
-    /// Work of another process of this client is under way.
+    /// Another process of this client has work under way.
     Session,
 }
 
-/// What each client has acknowledged, as far as its records are here without gaps.
+/// Acknowledgements of each client, as far as its records are here without gaps.
 #[derive(Debug, Clone, Default)]
 pub struct Acknowledgements {
     /// For each client, the highest number of each other client that it has acknowledged.
     by_client: BTreeMap<ClientId, BTreeMap<ClientId, u64>>,
-    /// For each client and each other one, its records that acknowledged more than those before: what of, and their numbers.
+    /// For each client and each other one, the records in which it acknowledged more than before: the acknowledged
+    /// number, and the record's own.
     steps: BTreeMap<(ClientId, ClientId), Vec<(u64, u64)>>,
     /// For each client, the number up to which all its records are here.
     complete: BTreeMap<ClientId, u64>,
     /// For each client, the highest number that anyone has mentioned.
     mentioned: BTreeMap<ClientId, u64>,
     retired: BTreeSet<ClientId>,
-    /// Clients that a person retired from elsewhere: what is missing of them is given up, but for what was seen there.
+    /// Clients that a person retired from elsewhere, with the last number seen there: later records of them are given
+    /// up.
     given_up: BTreeMap<ClientId, u64>,
-    /// Clients that another one took the place of, or that retired themselves: all that they wrote is waited for.
+    /// Clients whose place another one took, or that retired themselves: all that they wrote is waited for.
     ended: BTreeSet<ClientId>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
-    /// Numbers of records that a person gave up: whoever acknowledges them need not have read them.
+    /// Records that a person gave up: a client that acknowledges them need not have read them.
     lost: BTreeSet<(ClientId, u64)>,
-    /// Records since which the store delivers late.
+    /// Records since which the store counts as delivering late.
     raised: Vec<(ClientId, u64)>,
     rules: SweepRules,
 }
 
 impl Acknowledgements {
-    /// What these records say.
+    /// Evaluates all records of the log.
     pub fn new(chains: &Chains) -> Self {
         Self::with_rules(chains, SweepRules::default())
     }
 
-    /// What these records say, by rules that may be weaker.
+    /// Evaluates all records, by rules that may be weaker.
     pub fn with_rules(chains: &Chains, rules: SweepRules) -> Self {
         let mut acks = Self { complete: chains.seen().into_iter().collect(), rules, ..Self::default() };
         acks.retired = chains.retired_by(rules.one_stays);
@@ -138,7 +142,7 @@ impl Acknowledgements {
             }
             match &record.body {
                 RecordBody::Join(join) => acks.ended.extend(join.retires.iter().copied()),
-                // Who retires itself has written all that it ever will: that is waited for.
+                // A client that retires itself has written all that it ever will: that is waited for.
                 RecordBody::Retire(clients) => {
                     acks.ended.extend(clients.iter().filter(|client| **client == record.client));
                     for client in clients.iter().filter(|client| **client != record.client) {
@@ -175,7 +179,8 @@ impl Acknowledgements {
         if self.rules.whole_chains { self.complete.get(client).copied().unwrap_or(0) } else { u64::MAX }
     }
 
-    /// Who acknowledges a record that closes a client, and does not name that client, has acknowledged all of it.
+    /// A client that acknowledges a closing record, and does not name the closed client, has acknowledged all of that
+    /// client.
     fn acknowledge_closed(&mut self, chains: &Chains) {
         let closings = chains.closings();
         if closings.is_empty() {
@@ -212,17 +217,17 @@ impl Acknowledgements {
         }
     }
 
-    /// Every client that is known to be there and is not retired.
+    /// Every known client that is not retired.
     pub fn active(&self) -> impl Iterator<Item = ClientId> + '_ {
         self.mentioned.keys().copied().filter(|client| !self.retired.contains(client))
     }
 
-    /// Every client that is known to be there, or to have been.
+    /// Every client ever mentioned.
     pub fn known(&self) -> impl Iterator<Item = ClientId> + '_ {
         self.mentioned.keys().copied()
     }
 
-    /// How many records of a client are known to exist, but are not here.
+    /// Number of records of a client that are known to exist, but are not here.
     pub fn missing_count(&self, client: &ClientId, chains: &Chains) -> u64 {
         self.mentioned.get(client).copied().unwrap_or(0).saturating_sub(chains.accounted(client))
     }
@@ -232,12 +237,12 @@ impl Acknowledgements {
         self.by_client.get(by).and_then(|seen| seen.get(of)).copied().unwrap_or(0)
     }
 
-    /// Why nothing at all may be deleted.
+    /// Reasons why nothing at all may be deleted.
     pub fn obstacles(&self) -> BTreeSet<Obstacle> {
         let mut obstacles: BTreeSet<Obstacle> = self.unknown.iter().map(|client| Obstacle::Unknown(*client)).collect();
         obstacles.extend(self.forks.difference(&self.retired).map(|client| Obstacle::Fork(*client)));
-        // A retired client acknowledges nothing any more, so all that it ever wrote must be here: of one that a person retired, all
-        // that was there then.
+        // A retired client no longer acknowledges anything, so all its records must be here. For a client that a person
+        // retired, these are the records that existed then.
         for client in &self.retired {
             let is_missing = match self.given_up.get(client) {
                 Some(seen) if !self.ended.contains(client) => self.complete.get(client).copied().unwrap_or(0) < *seen,
@@ -254,8 +259,8 @@ impl Acknowledgements {
         self.complete.get(client).copied().unwrap_or(0) < self.mentioned.get(client).copied().unwrap_or(0)
     }
 
-    /// What keeps the packs that record `number` of `condemner` condemned from being deleted by the client `me`, of which
-    /// all work that is under way has seen at least `mine`.
+    /// Reasons why the client `me` may not yet delete the packs that record `number` of `condemner` condemned. All work
+    /// of `me` that is under way has seen at least `mine`.
     pub fn holding(
         &self,
         condemner: &ClientId,
@@ -271,18 +276,19 @@ impl Acknowledgements {
         obstacles
     }
 
-    /// What keeps anything at all from being deleted by `me`, whichever record condemns it.
+    /// Reasons why `me` may delete nothing at all, whichever record condemns it.
     fn holding_all(&self, me: Option<&ClientId>, mine: &BTreeMap<ClientId, u64>) -> BTreeSet<Obstacle> {
         let mut obstacles = self.obstacles();
-        // Who does not know yet that the store delivers late may work as if all saw everything at once.
+        // A client that does not know yet that the store delivers late may work as if all saw everything at once.
         for (writer, number) in &self.raised {
             self.wait_for_all(writer, *number, me, mine, &mut obstacles);
         }
         obstacles
     }
 
-    /// Whether the record `number` of `client` was read by everyone whom [`holding`](Self::holding) waits for, and can take the place of
-    /// others: no other record has its number, and no person gave it up. Of a chain that forked, nobody can tell which branch was read.
+    /// Whether everyone whom [`holding`](Self::holding) waits for has read record `number` of `client`, so that it can
+    /// take the place of others: no other record has its number, and no person gave it up. If a chain forked, nobody
+    /// can tell which branch was read.
     pub fn is_read_by_all(
         &self,
         client: &ClientId,
@@ -295,8 +301,8 @@ impl Acknowledgements {
             && self.holding(client, number, me, mine).is_empty()
     }
 
-    /// For each client of `last`, with its highest number, the number up to which [`holding`](Self::holding) finds nothing. What is
-    /// acknowledged is so with all that came before it.
+    /// For each client in `last`, with its highest number: the number up to which [`holding`](Self::holding) finds no
+    /// obstacle. Acknowledging a record acknowledges all before it.
     pub fn upto(
         &self,
         last: &[(ClientId, u64)],
@@ -306,7 +312,7 @@ impl Acknowledgements {
         if !self.rules.acknowledged {
             return last.iter().copied().collect();
         }
-        // The same for all of them, and dear where many clients came and went.
+        // This is the same for all of them, and expensive where many clients came and went.
         if !self.holding_all(me, mine).is_empty() {
             return BTreeMap::new();
         }
@@ -330,7 +336,7 @@ impl Acknowledgements {
         last.iter().map(|(writer, last)| (*writer, upto(writer, *last))).collect()
     }
 
-    /// What is missing until all work of every active client has seen record `number` of `writer`.
+    /// Collects obstacles until all work of every active client has seen record `number` of `writer`.
     fn wait_for_all(
         &self,
         writer: &ClientId,
@@ -363,7 +369,7 @@ impl Acknowledgements {
     }
 
     /// Whether all work of a client began after its record `number` was written, as far as others can tell: it has
-    /// acknowledged a record that acknowledges this one. That it wrote the record says nothing of its other work.
+    /// acknowledged a record that acknowledges this one. The record alone says nothing about the client's other work.
     fn has_heard_back(&self, client: &ClientId, number: u64) -> bool {
         !self.rules.answered
             || self.steps.iter().filter(|((by, of), _)| by != client && of == client).any(|((by, _), steps)| {
@@ -373,7 +379,7 @@ impl Acknowledgements {
     }
 
     /// Whether every other client has acknowledged that `client` joined, and everything that they had seen by then is
-    /// here: only then may it rely on what others have stored, if the store delivers late.
+    /// here. Only then may it rely on data that others have stored, if the store delivers late.
     pub fn is_accepted(&self, client: &ClientId) -> bool {
         if !self.rules.joined {
             return true;
@@ -386,10 +392,10 @@ impl Acknowledgements {
 }
 
 impl Chains {
-    /// Packs that a client claims in the empty forget records at the end of its chain: the run that put them goes on, or was cut
-    /// off (SPEC §8.1).
+    /// Packs that a client claims in the empty forget records at the end of its chain: the run that put them is still
+    /// under way, or was interrupted (SPEC §8.1).
     pub fn unfinished(&self, client: &ClientId) -> HashSet<ObjectName> {
-        // One that nobody needs any more was no part of a run that goes on.
+        // A past record was no part of a run that is still under way.
         let after = self.past_of(client).last().map_or(0, |past| past.number);
         let records = self.clients.get(client).into_iter().flat_map(|records| records.range(after..).rev());
         let is_part = |link: &&Link| matches!(&link.record.body, RecordBody::Forget(none) if none.is_empty());
@@ -397,7 +403,7 @@ impl Chains {
         links.take_while(is_part).flat_map(|link| &link.record.claims).copied().collect()
     }
 
-    /// Every pack that a record claims.
+    /// Every pack that any record claims.
     pub fn claimed(&self) -> HashSet<ObjectName> {
         self.links().flat_map(|link| &link.record.claims).copied().collect()
     }
@@ -443,7 +449,7 @@ mod tests {
         RecordBody::Condemn(vec![PackRef { meta: false, name: ObjectName::new([9; 16]) }])
     }
 
-    /// What holds up what record `number` of client 1 condemns, for client 1 itself.
+    /// Obstacles to deleting the packs that record `number` of client 1 condemns, for client 1 itself.
     fn holding(links: Vec<Link>, number: u64) -> Vec<Obstacle> {
         let chains = Chains::new(links);
         let mine = chains.seen().into_iter().collect();
@@ -456,7 +462,7 @@ mod tests {
         assert_eq!(holding(whole.clone(), 3), []);
         let gap = whole.into_iter().filter(|link| link.record.number != 2).collect();
         assert_eq!(holding(gap, 3), [Obstacle::Missing(id(1))]);
-        // And of another one, whose acknowledgement does not count for it.
+        // The same for another client, whose acknowledgement then does not count.
         let gap = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(2, 3, &[(1, 1)], other())];
         assert_eq!(holding(gap, 1), [Obstacle::Missing(id(2))]);
     }
@@ -483,7 +489,7 @@ mod tests {
             link(1, 3, &[(2, 3)], other()),
         ];
         assert_eq!(holding(by_person, 1), []);
-        // What was there when it was retired is waited for.
+        // Records that existed when it was retired are waited for.
         let seen = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(1, 2, &[(2, 3)], retire())];
         assert_eq!(holding(seen, 1), [Obstacle::Missing(id(2))]);
     }
@@ -499,21 +505,21 @@ mod tests {
         };
         // The first one stays, and both know it.
         assert_eq!(late(vec![own(2, 1, &[(1, 1)]), own(3, 1, &[(1, 1), (2, 1)])]), [id(2), id(3)]);
-        // It knew nobody, or itself alone.
+        // It knew nobody, or only itself.
         assert_eq!(late(vec![own(1, 2, &[])]), []);
-        // The one that it knew goes too, when it knows that, and a third one stays; or none does.
+        // The one that it knew leaves too, when it knows that, and a third one stays; or none does.
         let third = link(3, 1, &[], other());
         let both = vec![own(2, 1, &[(1, 1)]), own(1, 2, &[(2, 1), (3, 1)]), third];
         assert_eq!(late(both.clone()), [id(1), id(2)]);
         assert_eq!(late(vec![own(2, 1, &[(1, 1)]), own(1, 2, &[(2, 1)])]), []);
-        // Two that count on each other at the same time.
+        // Two clients that rely on each other at the same time.
         let mutual = vec![link(2, 1, &[], other()), own(2, 2, &[(1, 1)]), own(1, 2, &[(2, 1)])];
         assert_eq!(late(mutual), []);
-        // The one that it knew had been retired, as it knew; or is retired later by a person, who knows what there is.
+        // The one that it knew had been retired, and it knew so; or a person retires it later, who knows what exists.
         let retire = |number, seen: &[(u8, u64)]| link(3, number, seen, RecordBody::Retire(vec![id(1)]));
         assert_eq!(late(vec![retire(1, &[(1, 1)]), own(3, 2, &[(1, 1)])]), [id(1)]);
         assert_eq!(late(vec![own(2, 1, &[(1, 1)]), retire(1, &[(1, 1), (2, 1)])]), [id(1), id(2)]);
-        // Where all is seen at once, nobody comes unseen.
+        // Where everything is seen at once, nobody joins unseen.
         assert_eq!(Chains::new(vec![own(2, 1, &[])]).retired().len(), 1);
     }
 
@@ -528,11 +534,12 @@ mod tests {
         };
         let log = vec![link(2, 1, &[], other()), link(2, 2, &[(1, 1)], other()), link(1, 1, &[(2, 1)], other())];
         assert!(is_read(log.clone(), 2, 1));
-        // It was given up, so that whoever acknowledges it need not have seen it.
+        // It was given up, so a client that acknowledges it need not have seen it.
         let lost = link(1, 2, &[(2, 2)], RecordBody::Lost(vec![(id(2), 1)]));
         let given_up: Vec<Link> = [log.clone(), vec![lost, link(2, 3, &[(1, 2)], other())]].concat();
         assert!(!is_read(given_up.clone(), 2, 1) && is_read(given_up, 2, 2));
-        // Of two records of one number another client may have read the other one, also after the client was retired.
+        // If two records have one number, another client may have read the other one, also after the client was
+        // retired.
         let mut twin = link(2, 2, &[(1, 1)], other());
         twin.name = ObjectName::new([99; 16]);
         twin.digest = Digest::new([99; 32]);

@@ -1,4 +1,4 @@
-//! The index at the end of a pack: which chunks lie in which segment (SPEC §5.3).
+//! The index at the end of a pack: the segments, and the chunks in each (SPEC §5.3).
 
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_MAX_CEILING, PACK_CHUNKS_MAX, PACK_SEGMENTS_MAX, SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX};
@@ -7,12 +7,12 @@ use crate::varint::{self, DecodeError, Reader};
 
 const VERSION: u8 = 1;
 
-/// What a footer says of one segment.
+/// A footer's entry for one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentEntry {
     /// Length of the segment in the pack, in bytes; the segments lie back to back after the header.
     pub sealed_len: u32,
-    /// How its payload is compressed.
+    /// Compression method of its payload.
     pub method: Method,
     /// Sum of the lengths of its chunks.
     pub raw_len: u32,
@@ -21,7 +21,7 @@ pub struct SegmentEntry {
 }
 
 impl SegmentEntry {
-    /// How many bytes this entry takes in the footer's plaintext.
+    /// Number of bytes that this entry takes in the footer's plaintext.
     pub fn encoded_len(&self) -> usize {
         entry_len(self.sealed_len, self.raw_len, &self.chunks)
     }
@@ -74,7 +74,7 @@ impl Footer {
         }
         let count = reader.bounded("the number of segments", PACK_SEGMENTS_MAX)?;
         let mut total = 0;
-        // Each entry takes four bytes at least, so this never reserves more than the bytes that are there.
+        // Each entry takes at least four bytes, so this never reserves more than the remaining bytes.
         let mut segments = Vec::with_capacity(count.min(reader.rest().len() / 4));
         for _ in 0..count {
             let sealed_len = reader.bounded("the length of a segment", 2 * SEGMENT_RAW_MAX)? as u32;

@@ -1,9 +1,9 @@
-//! Index objects: which pack has which chunk, as a hint (SPEC §5.5).
+//! Index objects: hints that tell which pack has which chunk (SPEC §5.5).
 //!
-//! A footer says what a pack holds, but to find out which pack holds a chunk, all footers would have to be read. An index
-//! object has an entry for each chunk of many packs, sorted, in ranges that are sealed one by one, so that a look-up reads a
-//! few KiB. It is only a cache: an entry says which footer is worth reading, and nothing is ever taken from it that the
-//! footer does not say, too.
+//! A footer lists the chunks of one pack, so finding the pack of a chunk would mean reading all footers. An index
+//! object has an entry for each chunk of many packs, sorted, in ranges that are sealed one by one, so that a look-up
+//! reads a few KiB. It is only a cache: an entry tells which footer is worth reading, and nothing is ever taken from it
+//! that the footer does not say, too.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -21,19 +21,19 @@ use crate::varint::{self, DecodeError, Reader};
 const VERSION: u8 = 1;
 /// Length of the locator in clear: version, length of the fence table, length of the list of packs.
 const LOCATOR_PLAIN_LEN: usize = 1 + 4 + 4;
-/// What lies at the end of every index object: the sealed locator, and the trailer.
+/// Length of the end of every index object: the sealed locator, and the trailer.
 const END_LEN: usize = LOCATOR_PLAIN_LEN + SEAL_OVERHEAD + TRAILER_LEN;
-/// About so many entries are in a range: with its sealing, 4 KiB.
+/// Average number of entries of a range: with its sealing, 4 KiB.
 const RANGE_ENTRIES: u64 = 338;
-/// An object is padded to a length of at least this.
+/// Shortest length to which an object is padded.
 const LEN_FLOOR: usize = 4 << 10;
-/// So much of an object's end is read at once, for each object, in the hope that the fence table is in it.
+/// Number of bytes at an object's end that are read at once, since the fence table is probably among them.
 const TAIL: u64 = 16 << 10;
-/// Where ranges are read one after the other, so many bytes are asked for at once.
+/// Number of bytes of one request when ranges are read one after the other.
 const READ_AHEAD: u64 = 512 << 10;
-/// So many objects of about one size are merged into one.
+/// Number of objects of about one size that are merged into one.
 const TIER: usize = 16;
-/// Each tier of objects has so many times as many entries as the one below.
+/// Ratio of the numbers of entries in neighbouring tiers.
 const TIER_FACTOR: u64 = 16;
 /// Objects of fewer entries than this are in the lowest tier.
 const TIER_LOWEST: u64 = 1 << 12;
@@ -41,13 +41,13 @@ const TIER_LOWEST: u64 = 1 << 12;
 /// The first bytes of an id or a name.
 pub type Start = [u8; 6];
 
-/// The first bytes of the name of a pack, as entries have them.
+/// The first bytes of a pack's name, as entries contain them.
 pub fn start_of(name: &ObjectName) -> Start {
     let bytes = name.as_bytes();
     [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]
 }
 
-/// An entry: a chunk whose id begins like this is in a pack whose name begins like this.
+/// An entry: a chunk whose id has this start is in a pack whose name has this start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hint {
     chunk: Start,
@@ -64,7 +64,7 @@ impl Hint {
         Self { chunk: chunk_start(chunk), pack: start_of(pack) }
     }
 
-    /// A number that is another one for nearly every other entry.
+    /// A number that differs for nearly all entries.
     pub fn mixed(&self) -> u64 {
         let half = |start: &Start| start.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         let mix = |number: u64| {
@@ -88,10 +88,10 @@ fn chunk_start(id: &ChunkId) -> Start {
     [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]
 }
 
-/// The range of an id that begins like this, where there are so many.
+/// The range of an id with this start, if there are `ranges` of them.
 fn range_of(start: Start, ranges: usize) -> usize {
     let number = start.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    // Ranges are at most 2²⁰, so this never overflows.
+    // There are at most 2²⁰ ranges, so this never overflows.
     ((u128::from(number) * ranges as u128) >> 48) as usize
 }
 
@@ -135,12 +135,12 @@ pub fn decode_packs(bytes: &[u8]) -> Result<Vec<IndexedPack>, DecodeError> {
     Ok(packs)
 }
 
-/// What an index object says of itself: where its ranges lie, and what it replaces.
+/// The fence table of an index object: the positions of its ranges, and the objects that it replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fence {
-    /// How many entries each range has.
+    /// Number of entries of each range.
     pub counts: Vec<u32>,
-    /// Objects all of whose packs are in this one, or are gone.
+    /// Objects whose packs are all in this one, or are gone.
     pub replaced: Vec<ObjectName>,
 }
 
@@ -181,15 +181,15 @@ impl Fence {
     }
 }
 
-/// Length of a sealed range of so many entries.
+/// Length of a sealed range of `count` entries.
 const fn range_len(count: u32) -> usize {
     if count == 0 { 0 } else { count as usize * Hint::LEN + SEAL_OVERHEAD }
 }
 
-/// Reads the entries of a range: of this number, of so many.
+/// Reads the entries of range `number` of `ranges`.
 ///
 /// # Errors
-/// If they are not in order, or do not belong there.
+/// If they are not in order, or do not belong to this range.
 pub fn decode_range(bytes: &[u8], number: usize, ranges: usize) -> Result<Vec<Hint>, DecodeError> {
     let (entries, rest) = bytes.as_chunks::<{ Hint::LEN }>();
     if !rest.is_empty() {
@@ -203,7 +203,7 @@ pub fn decode_range(bytes: &[u8], number: usize, ranges: usize) -> Result<Vec<Hi
     Ok(hints)
 }
 
-/// Makes an index object of entries that come in order.
+/// Builds an index object from entries that come in order.
 pub struct IndexBuilder {
     seal: IndexSeal,
     name: ObjectName,
@@ -215,10 +215,10 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// A builder of an object under a fresh name, of about so many entries.
+    /// A builder of an object under a fresh name, for about `entries` entries.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system provides no random bytes.
     pub fn new(keys: &Keys, entries: u64) -> Result<Self, SealError> {
         Ok(Self::named(keys, random_name()?, entries))
     }
@@ -229,7 +229,7 @@ impl IndexBuilder {
         Self { seal, name, bytes: Vec::new(), fence: Fence::default(), ranges, plain: Vec::new(), last: None }
     }
 
-    /// The next entry. One that was there already is passed over.
+    /// Adds the next entry. A repeated one is ignored.
     ///
     /// # Errors
     /// If sealing fails.
@@ -257,8 +257,8 @@ impl IndexBuilder {
         Ok(())
     }
 
-    /// The finished object, which describes these packs, in order, and replaces these objects: its name, its bytes, and how
-    /// many entries it has.
+    /// Finishes the object, which describes these packs, in order, and replaces these objects. Returns its name, its
+    /// bytes, and its number of entries.
     ///
     /// # Errors
     /// If sealing fails.
@@ -301,13 +301,13 @@ pub struct IndexHead {
     pub name: ObjectName,
     /// Its length, in bytes.
     pub len: u64,
-    /// Where its ranges lie, and what it replaces.
+    /// Its fence table.
     pub fence: Fence,
-    /// Where each range begins; at the end, where the last one ends.
+    /// Offset of each range, and the end of the last one.
     offsets: Vec<u64>,
-    /// Where the sealed list of packs begins, and its length.
+    /// Offset of the sealed list of packs, and its length.
     packs: (u64, usize),
-    /// What was read of its end, and where that begins.
+    /// The bytes read from its end, and their offset.
     tail: (u64, Bytes),
 }
 
@@ -329,7 +329,7 @@ impl<'a> IndexReader<'a> {
         seal.open(section, sealed).map_err(|error| PackError::open(key(name), &error))
     }
 
-    /// Whether the end of an object opens with these keys, so that it is no other vault's.
+    /// Whether the end of an object opens with these keys, so that it is not another vault's.
     ///
     /// # Errors
     /// If the store cannot read it.
@@ -389,7 +389,7 @@ impl<'a> IndexReader<'a> {
         Ok(IndexHead { name, len, fence, offsets, packs: (packs_at, packs_len as usize), tail: (start, tail) })
     }
 
-    /// Some bytes of an object, from what was read already if they are there.
+    /// Reads bytes of an object, from the tail that was read already if they are in it.
     fn bytes(&self, head: &IndexHead, at: u64, len: usize) -> Result<Bytes, PackError> {
         let (start, tail) = &head.tail;
         let there = at.checked_sub(*start).map(|at| at as usize).filter(|at| at.saturating_add(len) <= tail.len());
@@ -415,7 +415,7 @@ impl<'a> IndexReader<'a> {
         decode_range(&plain, number, head.fence.counts.len()).map_err(malformed)
     }
 
-    /// The packs that may have a chunk, by an object. Reads one range of it.
+    /// The packs that may have a chunk, according to an object. Reads one range of it.
     ///
     /// # Errors
     /// As [`Self::head`].
@@ -435,7 +435,7 @@ impl<'a> IndexReader<'a> {
     /// Reads the whole object, and compares it with the hash at its end.
     ///
     /// # Errors
-    /// If it is not what was put.
+    /// If it is not as it was put.
     pub fn verify(&self, head: &IndexHead) -> Result<(), PackError> {
         let mut hasher = blake3::Hasher::new();
         let end = head.len - TRAILER_LEN as u64;
@@ -461,12 +461,12 @@ pub const fn key(name: ObjectName) -> ObjectKey {
 pub struct Entries<'h, 'a> {
     reader: IndexReader<'a>,
     head: &'h IndexHead,
-    /// The range that comes next.
+    /// Number of the next range.
     next: usize,
-    /// What was read of it and of those behind it, and where that begins.
+    /// Bytes that were read ahead, and their offset.
     ahead: Bytes,
     at: u64,
-    /// What is left of the range before, backwards.
+    /// The remaining entries of the previous range, in reverse order.
     hints: Vec<Hint>,
 }
 
@@ -505,10 +505,10 @@ impl Entries<'_, '_> {
     }
 }
 
-/// Calls `found` for the entries of several objects, in order, each once: those whose packs are kept.
+/// Calls `found` for the entries of several objects, in order, each once, if their packs are in `kept`.
 ///
 /// # Errors
-/// The first object that cannot be read is named, with why.
+/// The first object that cannot be read, with the error.
 pub fn merge(
     reader: IndexReader<'_>,
     heads: &[IndexHead],
@@ -536,14 +536,14 @@ pub fn merge(
     }
 }
 
-/// What an index object describes, as whoever writes remembers it.
+/// Description of an index object, as writing clients remember it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexNote {
     /// Its name.
     pub name: ObjectName,
     /// Its length, in bytes.
     pub len: u64,
-    /// How many entries it has.
+    /// Number of its entries.
     pub entries: u64,
     /// The objects that it replaces.
     pub replaced: Vec<ObjectName>,
@@ -552,7 +552,7 @@ pub struct IndexNote {
 }
 
 impl IndexReader<'_> {
-    /// What an object of this name and length describes.
+    /// The description of the object of this name and length.
     ///
     /// # Errors
     /// As [`Self::head`].
@@ -563,7 +563,7 @@ impl IndexReader<'_> {
     }
 }
 
-/// How the catalogue keeps a note.
+/// A description as the catalogue keeps it.
 pub fn encode_note(note: &IndexNote) -> Vec<u8> {
     let mut out = Vec::new();
     for number in [note.len, note.entries, note.replaced.len() as u64] {
@@ -574,7 +574,7 @@ pub fn encode_note(note: &IndexNote) -> Vec<u8> {
     out
 }
 
-/// What the catalogue keeps of an object.
+/// Decodes a description from the catalogue.
 pub fn decode_note(name: ObjectName, bytes: &[u8]) -> Option<IndexNote> {
     let mut reader = Reader::new(bytes);
     let (len, entries, count) = (reader.number().ok()?, reader.number().ok()?, reader.number().ok()?);
@@ -583,18 +583,18 @@ pub fn decode_note(name: ObjectName, bytes: &[u8]) -> Option<IndexNote> {
     Some(IndexNote { name, len, entries, replaced, packs: decode_packs(reader.rest()).ok()? })
 }
 
-/// How much an index object describes.
+/// Size of an index object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// How many entries it has.
+    /// Number of its entries.
     pub entries: u64,
-    /// How many packs it describes.
+    /// Number of packs that it describes.
     pub packs: usize,
-    /// How many of these are gone.
+    /// Number of these that are gone.
     pub gone: usize,
 }
 
-/// The tier of an object.
+/// Tier of an object.
 fn tier(entries: u64) -> u32 {
     let (mut tier, mut most) = (0, TIER_LOWEST);
     while entries >= most {
@@ -604,8 +604,8 @@ fn tier(entries: u64) -> u32 {
     tier
 }
 
-/// Which of these objects should be made one, by position; none if all is well. So many of one tier; or those of whose packs
-/// most are gone. One merge never makes an object of more entries than [`INDEX_ENTRIES_MAX`].
+/// Positions of the objects that should be merged into one; none if all is well. They are `TIER` objects of one tier,
+/// or objects most of whose packs are gone. One merge never makes an object of more than [`INDEX_ENTRIES_MAX`] entries.
 pub fn choose(objects: &[Extent]) -> Vec<usize> {
     let mut most = 0;
     let mut by_size: Vec<usize> = (0..objects.len()).collect();
@@ -658,7 +658,7 @@ mod tests {
         IndexedPack { name, kind, len: u64::from(number) + 70_000 }
     }
 
-    /// Puts an object that says that chunk `n` is in pack `n / 100`, for all of this range.
+    /// Puts an object that places chunk `n` in pack `n / 100`, for all of this range.
     fn put(
         store: &MemStore,
         keys: &Keys,

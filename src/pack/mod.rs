@@ -1,7 +1,8 @@
 //! Packs: sealed segments back to back in one object, followed by its own sealed index (SPEC §5).
 //!
-//! [`footer`] what a pack says it holds · [`segment`] chunks laid end to end · [`writer`] fills packs from many threads ·
-//! [`reader`] opens footers and segments · [`index`] tells which pack has which chunk · [`scan`] finds segments without the footer.
+//! [`footer`] the index of a pack · [`segment`] chunks laid end to end · [`writer`] fills packs from many threads ·
+//! [`reader`] opens footers and segments · [`index`] tells which pack has which chunk · [`scan`] finds segments without
+//! the footer.
 
 pub mod footer;
 pub mod segment;
@@ -24,35 +25,35 @@ pub const LOCATOR_LEN: usize = 64;
 /// Length of the clear BLAKE3 trailer.
 pub const TRAILER_LEN: usize = 32;
 
-/// Why a pack could not be written or read.
+/// Error of writing or reading a pack.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object is not what was put: flipped, cut, swapped or renamed.
+    /// The object is not as it was put: flipped, cut, swapped or renamed.
     #[error("{object} is damaged: {what}")]
     Damaged {
-        /// Which one.
+        /// The object.
         object: ObjectKey,
-        /// What is wrong with it.
+        /// The damage.
         what: String,
     },
-    /// Written by a later version.
+    /// A later version wrote it.
     #[error("{object} was written by a newer vault: {what}")]
     Newer {
-        /// Which one.
+        /// The object.
         object: ObjectKey,
-        /// What is unknown.
+        /// The unknown part.
         what: String,
     },
-    /// Sealing failed, or what was sealed could not be opened again: nothing was stored.
+    /// Sealing failed, or sealed data could not be opened again: nothing was stored.
     #[error("a segment could not be sealed and verified: {0}")]
     Seal(String),
 }
 
 impl PackError {
-    /// What is wrong, without the name of the object, for where that stands beside it.
+    /// The reason without the name of the object, for places that show the name beside it.
     pub fn reason(&self) -> String {
         match self {
             Self::Store(error) => error.reason(),
@@ -61,7 +62,7 @@ impl PackError {
         }
     }
 
-    /// What opening a sealed part of `object` failed with.
+    /// Converts an error of opening a sealed part of `object`.
     fn open(object: ObjectKey, error: &SealError) -> Self {
         match error {
             SealError::Newer { .. } => Self::Newer { object, what: error.to_string() },
@@ -69,7 +70,7 @@ impl PackError {
         }
     }
 
-    /// Whether it tells of damage in the store, or of an object that is gone.
+    /// Whether the error means damage in the store, or an object that is gone.
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Store(error) => matches!(error, StoreError::Missing { .. } | StoreError::Short { .. }),
@@ -78,12 +79,12 @@ impl PackError {
         }
     }
 
-    /// Whether it tells of something that a later version wrote.
+    /// Whether the error concerns something that a later version wrote.
     pub const fn is_newer(&self) -> bool {
         matches!(self, Self::Newer { .. })
     }
 
-    /// Whether it concerns only what depends on this object, so that all else can go on.
+    /// Whether the error concerns only data that depends on this object, so that everything else can continue.
     pub const fn is_contained(&self) -> bool {
         self.is_damage() || self.is_newer()
     }

@@ -11,28 +11,28 @@ use crate::seal::{Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, Objec
 use crate::store::{ObjectKey, Store, StoreError};
 use crate::varint::Reader;
 
-/// Where a segment lies.
+/// Position of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentPlace {
     /// Pack or meta pack.
     pub kind: ObjectKind,
     /// The pack.
     pub pack: ObjectName,
-    /// The number of the segment in it.
+    /// Number of the segment in the pack.
     pub number: u32,
-    /// Where it begins in the pack, in bytes.
+    /// Offset in the pack, in bytes.
     pub offset: u64,
     /// Its sealed length, in bytes.
     pub len: u32,
 }
 
-/// Is told of each pack that was found damaged, at the moment when it is.
+/// Receives each pack that is found damaged, at the moment when it is found.
 pub trait Witness: Sync {
-    /// A pack is not what was put.
+    /// A pack is not as it was put.
     fn saw_damage(&self, pack: &ObjectKey, what: &str);
 }
 
-/// The keys of the packs that were opened last.
+/// Keys of the packs that were opened last.
 #[derive(Clone, Default)]
 pub struct Openers(Arc<Mutex<Vec<Opened>>>);
 
@@ -47,11 +47,11 @@ pub struct PackReader<'a> {
     witness: Option<&'a dyn Witness>,
 }
 
-/// How many packs' keys are remembered.
+/// Number of packs whose keys are remembered.
 const RECENT: usize = 64;
 
-/// How much of a pack's end is read at once in the hope that the footer is in it, in bytes. The footer of a full pack of chunks
-/// of the default size has less than 5 KiB, or three times that if they could be compressed well.
+/// Number of bytes at a pack's end that are read at once, since the footer is probably among them. The footer of a full
+/// pack of chunks of the default size has less than 5 KiB, or three times that if they compress well.
 const TAIL: u64 = 16 << 10;
 
 /// The key of an object of this kind and name.
@@ -65,14 +65,14 @@ impl<'a> PackReader<'a> {
         Self { store, keys, recent: Openers::default(), witness: None }
     }
 
-    /// The same, and shares what it remembers with other readers of the same store.
+    /// Shares the remembered keys with other readers of the same store.
     #[must_use]
     pub fn sharing(mut self, openers: &Openers) -> Self {
         self.recent = openers.clone();
         self
     }
 
-    /// The same, and tells `witness` of each pack whose segments turn out to be damaged.
+    /// Reports each pack whose segments turn out to be damaged to `witness`.
     #[must_use]
     pub fn watched(mut self, witness: &'a dyn Witness) -> Self {
         self.witness = Some(witness);
@@ -100,8 +100,8 @@ impl<'a> PackReader<'a> {
         Ok(opener)
     }
 
-    /// Reads the footer of a pack of `len` bytes: from its end alone, in one request, or two if the footer is long. The header is
-    /// read only to say why a footer does not open.
+    /// Reads the footer of a pack of `len` bytes from its end alone, in one request, or two if the footer is long. The
+    /// header is read only to find out why a footer does not open.
     ///
     /// # Errors
     /// If locator or footer are missing, damaged, or from a newer version.
@@ -119,7 +119,7 @@ impl<'a> PackReader<'a> {
         let seal = self.keys.index_seal(kind, name);
         let open = |section, sealed: &[u8]| {
             seal.open(section, sealed).or_else(|error| {
-                // A newer object, or that of another vault, tells so in its header.
+                // A newer object, or that of another vault, can be recognized by its header.
                 self.opener(kind, name)?;
                 Err(PackError::open(key, &error))
             })
@@ -154,7 +154,7 @@ impl<'a> PackReader<'a> {
         Ok(footer)
     }
 
-    /// Reads header and footer of a pack of `len` bytes: what must be sound for anything in it to be read.
+    /// Reads header and footer of a pack of `len` bytes, which must be sound for anything in it to be readable.
     ///
     /// # Errors
     /// As [`Self::opener`] and [`Self::footer`].
@@ -168,8 +168,8 @@ impl<'a> PackReader<'a> {
         Ok((self.opener_by_footer(kind, name)?, footer))
     }
 
-    /// As [`Self::opener`], for a pack whose footer was read: that says that the pack is of this version, so a header that claims
-    /// something newer is damaged.
+    /// As [`Self::opener`], for a pack whose footer was read. The footer shows that the pack is of this version, so a
+    /// header that claims something newer is damaged.
     ///
     /// # Errors
     /// If it is missing or damaged.
@@ -182,8 +182,8 @@ impl<'a> PackReader<'a> {
         })
     }
 
-    /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, they must be
-    /// those.
+    /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, the ids and
+    /// lengths must be these.
     ///
     /// # Errors
     /// If it is missing, damaged, or from a newer version.
@@ -239,7 +239,7 @@ mod tests {
         keys_of(1, &WriterKey::from_bytes(&[5; 32]))
     }
 
-    /// A pack of so many chunks of noise of this length.
+    /// A pack of `count` chunks of noise of this length.
     fn pack(keys: &Keys, count: u32, len: usize) -> FinishedPack {
         let finished = Mutex::new(None);
         let writer = PackWriter::new(keys, ObjectKind::Pack, false, |pack| {
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_footer_is_read_with_one_small_request() {
         let keys = keys();
-        // As many chunks of the average length as a full pack holds; a few; and so many that their footer is long.
+        // A full pack of chunks of the average length; a pack of a few; and one of very many, whose footer is long.
         let full = (15 << 20) / CHUNK_AVG_DEFAULT;
         for (count, len, requests) in [(full, CHUNK_AVG_DEFAULT as usize, 1), (3, 100, 1), (2000, 300, 2)] {
             let pack = pack(&keys, count, len);
@@ -295,7 +295,7 @@ mod tests {
         let key = object_key(pack.kind, pack.name);
         store.inner().mutate(&key, |bytes| bytes[..HEADER_LEN].fill(0));
         for (at, byte) in [(8, 2), (11, 2), (14, 1)] {
-            // The footer says that the pack is of this version.
+            // The footer shows that the pack is of this version.
             store.inner().mutate(&key, |bytes| bytes[..HEADER_LEN].copy_from_slice(&pack.bytes[..HEADER_LEN]));
             store.inner().mutate(&key, |bytes| bytes[at] = byte);
             let reader = PackReader::new(&store, &keys);

@@ -1,5 +1,5 @@
-//! Finding the segments of a pack whose index is lost: each says how long it is, so they are found one after the other
-//! (SPEC §5.2). Where the head of one is damaged, the next one is looked for at every place where it may begin.
+//! Finds the segments of a pack whose index is lost: each one tells its own length, so they are found one after the
+//! other (SPEC §5.2). Behind a damaged segment head, every position is tried as the beginning of the next one.
 
 use rayon::prelude::*;
 
@@ -10,13 +10,14 @@ use crate::pack::segment::{open_segment, read_body};
 use crate::pack::{Footer, PackError, PackReader, SegmentEntry};
 use crate::seal::{Decompressor, HEADER_LEN, Method, ObjectKind, ObjectOpener, SEGMENT_HEAD_LEN};
 
-/// So many damaged heads in a row are passed over.
+/// Give up after this many consecutive damaged segment heads.
 const HEADS_LOST: u32 = 4;
-/// Longest segment that is looked behind, in bytes: longer ones are written only with unusual chunk sizes.
+/// Longest segment, in bytes, behind which the next one is searched for: longer ones are written only with unusual
+/// chunk sizes.
 const SEGMENT_LEN: usize = SEGMENT_TARGET + (512 << 10);
 
 impl PackReader<'_> {
-    /// The footer of a pack as its segments themselves tell it. Segments that cannot be opened have no chunks in it.
+    /// The footer of a pack, rebuilt from its segments. Segments that cannot be opened have no chunks in it.
     ///
     /// # Errors
     /// If the pack cannot be read, or not even its header can be opened.
@@ -30,7 +31,7 @@ impl PackReader<'_> {
         let key = object_key(kind, name);
         let opener = self.opener(kind, name)?;
         let bytes = self.store().get_range(&key, 0, len.min(PACK_LEN_MAX) as usize)?;
-        // Where the padding begins, the segments end: nothing needs to be looked for behind it.
+        // The segments end where the padding begins: nothing behind it needs to be searched.
         let padding = opener.padding_start();
         let end = bytes.windows(padding.len()).position(|window| window == padding).unwrap_or(bytes.len());
         let bytes = &bytes[..end];
@@ -69,12 +70,12 @@ impl PackReader<'_> {
     }
 }
 
-/// An entry that takes so many bytes and holds nothing.
+/// An entry of this length without chunks.
 fn unreadable(sealed_len: usize) -> SegmentEntry {
     SegmentEntry { sealed_len: sealed_len as u32, method: Method::Raw, raw_len: 0, chunks: Vec::new() }
 }
 
-/// Looks for the head of a segment behind one whose head is damaged: how many numbers further, and how many bytes.
+/// Searches for a segment head behind a damaged one. Returns how many numbers and how many bytes further it is.
 fn next_head(opener: &ObjectOpener, number: u32, rest: &[u8]) -> Option<(u32, usize)> {
     (1..=HEADS_LOST).find_map(|skipped| {
         let last = rest.len().saturating_sub(SEGMENT_HEAD_LEN).min((skipped as usize + 1) * SEGMENT_LEN);
@@ -124,7 +125,7 @@ mod tests {
         finished.into_inner().unwrap().unwrap()
     }
 
-    /// Damages a pack, and says which of its segments are found.
+    /// Damages a pack, and checks which of its segments are found.
     fn check(damage: impl Fn(&mut Vec<u8>, &[usize]), found: &[usize]) {
         let keys = keys();
         let pack = pack(&keys);

@@ -8,26 +8,27 @@ use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_
 use crate::store::ObjectKey;
 use crate::varint::{self, DecodeError, Reader};
 
-/// Collects chunks for a segment. A chunk is copied in once, and hashed, compressed and sealed from that copy: so a file
-/// that changes meanwhile can never be stored under an id that is not its content's.
+/// Collects chunks for a segment. A chunk is copied in once, and hashed, compressed and sealed from that copy: so a
+/// file that changes meanwhile can never be stored under an id that is not that of its content.
 #[derive(Debug, Default)]
 pub struct SegmentBuilder {
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
-    /// What became of the bytes of the last segment, in parts of [`WHOLE`]; 0 before the first.
+    /// Compression ratio of the last segment, in parts of [`WHOLE`]; 0 before the first.
     ratio: u64,
 }
 
-/// The ratio of what does not get shorter.
+/// Compression ratio of incompressible data (fixed point).
 const WHOLE: u64 = 1 << 12;
-/// What surrounds a segment's chunks in its pack: head, tag, method, and lengths and counts here and in the footer.
+/// Bytes that a segment takes in its pack beside its chunks: head, tag, method, and lengths and counts here and in the
+/// footer.
 const SURROUNDINGS: usize = SEGMENT_HEAD_LEN + TAG_LEN + 32;
-/// Less than this many raw bytes are not worth a segment of their own.
+/// Fewest raw bytes that are worth a segment of their own.
 const PART_MIN: usize = 16 << 10;
 
 impl SegmentBuilder {
-    /// Copies a chunk in by `fill`, which appends its bytes, and hashes the copy. If `is_new` says that it is already
-    /// stored, the copy is taken away again.
+    /// Copies in a chunk, whose bytes `fill` appends, and hashes the copy. If `is_new` returns false, because the chunk
+    /// is already stored, the copy is removed again.
     pub fn push(
         &mut self,
         keys: &Keys,
@@ -46,14 +47,14 @@ impl SegmentBuilder {
         id
     }
 
-    /// Room for all that a segment needs: growing by doubling would take twice as much.
+    /// Reserves room for a whole segment: growing by doubling would take twice as much.
     fn reserve(&mut self) {
         if self.raw.capacity() == 0 {
             self.raw.reserve_exact(SEGMENT_TARGET + CHUNK_MAX_DEFAULT as usize);
         }
     }
 
-    /// Copies a chunk in that was verified when it was read. (That the copy is right is seen when the segment is verified.)
+    /// Copies in a chunk that was verified when it was read. (An error in the copy shows when the segment is verified.)
     pub fn push_known(&mut self, id: ChunkId, bytes: &[u8]) {
         self.reserve();
         self.raw.extend_from_slice(bytes);
@@ -77,12 +78,12 @@ impl SegmentBuilder {
             || self.shrunk(self.raw.len()) >= SEGMENT_SEALED_TARGET
     }
 
-    /// What so many bytes will probably be compressed to; 0 if nothing is known yet.
+    /// The probable compressed length of this many bytes; 0 if nothing is known yet.
     const fn shrunk(&self, raw_len: usize) -> usize {
         (raw_len as u64 * self.ratio / WHOLE) as usize
     }
 
-    /// The chunks that were collected so far.
+    /// The chunks collected so far.
     pub fn collected(&self) -> impl Iterator<Item = (ChunkId, &[u8])> {
         let mut rest = &self.raw[..];
         self.chunks.iter().map(move |(id, len)| {
@@ -92,27 +93,27 @@ impl SegmentBuilder {
         })
     }
 
-    /// Throws away what was collected, and what became of what was before it.
+    /// Discards the collected chunks, and the compression ratio of earlier ones.
     pub fn clear(&mut self) {
         self.raw.clear();
         self.chunks.clear();
         self.ratio = 0;
     }
 
-    /// Compresses what was collected, and starts the next segment.
+    /// Compresses the collected chunks, and starts the next segment.
     pub fn compress(&mut self, compressor: &mut Compressor) -> SealedBody {
         self.compress_first(self.chunks.len(), compressor)
     }
 
-    /// Compresses what was collected, or only so much of it as a pack with this much room can probably take: what does not
-    /// get shorter would leave a large part of each pack empty. The rest begins the next segment.
+    /// Compresses the collected chunks, or only those that a pack with this much room can probably take: segments of
+    /// incompressible data would otherwise leave a large part of each pack empty. The rest begins the next segment.
     pub fn compress_for(&mut self, room: usize, compressor: &mut Compressor) -> SealedBody {
         self.compress_first(self.fitting(room), compressor)
     }
 
-    /// How many chunks a pack with this much room can probably take; all, if they begin the next pack.
+    /// Number of chunks that a pack with this much room can probably take; all, if they begin the next pack.
     fn fitting(&self, room: usize) -> usize {
-        // Ratios differ from segment to segment, but for what does not get shorter.
+        // Ratios differ from segment to segment, except for incompressible data.
         let unsure = if self.ratio < WHOLE * 15 / 16 { 16 } else { 512 };
         let (mut raw_len, mut listed) = (0, SURROUNDINGS);
         for (count, (_, len)) in self.chunks.iter().enumerate() {
@@ -150,13 +151,13 @@ impl SegmentBuilder {
 pub struct SealedBody {
     /// Room for the head, then the plaintext of the segment's body.
     pub(super) buffer: Vec<u8>,
-    /// How the payload in it is compressed.
+    /// Compression method of its payload.
     pub method: Method,
     /// Sum of the lengths of the chunks.
     pub raw_len: u32,
     /// The chunks in it.
     pub chunks: Vec<(ChunkId, u32)>,
-    /// Hash of the body, if it comes from another pack as it is: then it was verified when it was compressed.
+    /// Hash of the body, if it comes unchanged from another pack: then it was verified when it was compressed.
     pub(super) reused: Option<blake3::Hash>,
 }
 
@@ -165,18 +166,18 @@ pub struct SealedBody {
 pub struct Segment {
     /// The chunks end to end.
     pub raw: Vec<u8>,
-    /// Where each chunk begins in `raw`, with its id and length.
+    /// Id of each chunk, its offset in `raw`, and its length.
     pub chunks: Vec<(ChunkId, u32, u32)>,
 }
 
 impl Segment {
-    /// The number of the chunk after this one, if it is the one that is wanted: what belongs together was mostly stored together,
-    /// so there is no need to look up where it lies.
+    /// The number of the next chunk, if it is the wanted one: chunks that belong together were mostly stored together,
+    /// so this often saves a look-up.
     pub fn follows(&self, index: usize, id: &ChunkId) -> Option<usize> {
         (self.chunks.get(index + 1)?.0 == *id).then_some(index + 1)
     }
 
-    /// The number of a chunk that should begin at this offset and have this length; `None` if it does not.
+    /// The number of the chunk with this id, offset and length; `None` if there is none.
     pub fn index_of(&self, id: &ChunkId, offset: u32, len: u32) -> Option<usize> {
         let found = self.chunks.binary_search_by_key(&offset, |(_, offset, _)| *offset).ok();
         found.filter(|index| self.chunks[*index] == (*id, offset, len))
@@ -189,7 +190,7 @@ impl Segment {
 }
 
 /// Opens a sealed segment, decompresses it, and hashes its chunks. With `expected` (the footer's entry) the ids must be
-/// those; without, they are whatever the content says, as when a footer is rebuilt.
+/// those; without it, they follow from the content, as when a footer is rebuilt.
 pub fn open_segment(
     keys: &Keys,
     opener: &ObjectOpener,
@@ -244,7 +245,7 @@ pub fn read_body(plain: &[u8]) -> Result<Body<'_>, DecodeError> {
 /// The plaintext of a segment's body, split into its parts.
 #[derive(Debug)]
 pub struct Body<'b> {
-    /// How the payload is compressed.
+    /// Compression method of the payload.
     pub method: Method,
     /// Sum of the lengths of the chunks.
     pub raw_len: u32,
@@ -255,15 +256,15 @@ pub struct Body<'b> {
 }
 
 impl SealedBody {
-    /// The body of a segment that was opened, to be sealed into another pack without compressing it again. `buffer` is room
-    /// for the head, then the plaintext of the body; `entry` is what the footer of its pack says of it.
+    /// The body of an opened segment, to be sealed into another pack without compressing it again. `buffer` is room for
+    /// the head, then the plaintext of the body; `entry` is the segment's entry in the footer of its pack.
     ///
     /// # Errors
     /// If the two contradict each other.
     pub fn reused(buffer: Vec<u8>, entry: &SegmentEntry) -> Result<Self, DecodeError> {
         let plain = buffer.get(SEGMENT_HEAD_LEN..).ok_or(DecodeError::Short)?;
         let Body { method, raw_len, lengths, .. } = read_body(plain)?;
-        // The method that counts is that of the body.
+        // The method in the body counts.
         if raw_len != entry.raw_len || !lengths.iter().eq(entry.chunks.iter().map(|(_, len)| len)) {
             return Err(DecodeError::Limit("a segment that is not what its footer says"));
         }
@@ -271,12 +272,12 @@ impl SealedBody {
         Ok(Self { buffer, method, raw_len, chunks: entry.chunks.clone(), reused: Some(hash) })
     }
 
-    /// How long it will be in a pack, in bytes.
+    /// Its length in a pack, in bytes.
     pub const fn sealed_len(&self) -> usize {
         self.buffer.len() + TAG_LEN
     }
 
-    /// What it takes of a pack's room, with its entry in the footer, in bytes.
+    /// The room that it takes in a pack, with its entry in the footer, in bytes.
     pub fn room(&self) -> usize {
         self.sealed_len() + entry_len(self.sealed_len() as u32, self.raw_len, &self.chunks)
     }

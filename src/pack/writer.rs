@@ -1,8 +1,8 @@
 //! Fills packs with segments from many threads (SPEC §5.3).
 //!
-//! A segment gets its place in a pack when it is compressed (its length is known then), is sealed by the thread that made
-//! it, and copied into the pack. A pack that is full and has all its segments is closed by whichever thread comes last,
-//! and handed on to be put into the store.
+//! A segment gets its place in a pack when it is compressed (its length is known then), is sealed by the thread that
+//! made it, and copied into the pack. A pack that is full and has all its segments is closed by the thread that comes
+//! last, and handed on to be put into the store.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
@@ -22,13 +22,13 @@ use crate::store::ObjectKey;
 use crate::store::StoreError;
 use crate::sync::lock;
 
-/// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
+/// Room reserved for everything but the segments and the footer's entries: header, the footer's version, count, nonce
 /// and tag, locator, trailer.
 const FRAME: usize = HEADER_LEN + 1 + 5 + NONCE_LEN + TAG_LEN + LOCATOR_LEN + TRAILER_LEN;
 
-/// So many segments wait at most. Packs are of one size, so what stays empty at their ends takes space.
+/// Most segments that wait. Packs are of one size, so room that stays empty at their ends is lost.
 const WAITING: usize = 8;
-/// Less room than this is not worth a segment.
+/// Least room that is worth a segment.
 const ROOM_MIN: usize = 16 << 10;
 
 /// A pack that is whole and sealed, to be put into the store.
@@ -40,25 +40,25 @@ pub struct FinishedPack {
     pub name: ObjectName,
     /// All its bytes.
     pub bytes: Bytes,
-    /// What is in it.
+    /// Its footer.
     pub footer: Footer,
 }
 
-/// The bytes of a pack, in pages of their own: they go back to the system as soon as the pack is put, where an allocator
-/// would keep them and let smaller things settle between them.
+/// The bytes of a pack, in pages of their own: they go back to the system as soon as the pack is put. An allocator
+/// would keep them, and place smaller allocations between them.
 #[derive(Debug, Default)]
 pub struct PackBytes {
-    /// None only for no bytes at all.
+    /// `None` only if there are no bytes.
     pages: Option<MmapMut>,
     len: usize,
 }
 
 impl PackBytes {
-    /// So many zeros.
+    /// This many zeros.
     fn zeros(len: usize) -> Result<Self, PackError> {
         let lacking = |source| StoreError::Exhausted { action: "write", object: "pack".to_owned().into(), source };
         let pages = MmapMut::map_anon(len).map_err(lacking)?;
-        // All of it will be written: in large steps, if the system has any.
+        // All of it will be written: use large pages, if the system has any.
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);
         Ok(Self { pages: Some(pages), len })
@@ -94,26 +94,26 @@ struct OpenPack {
 #[derive(Debug, Default)]
 struct PackState {
     buffer: PackBytes,
-    /// Where the next segment begins.
+    /// Offset of the next segment.
     end: usize,
     footer_len: usize,
     footer: Footer,
     chunks: usize,
-    /// Segments that have a place but have not been copied in.
+    /// Number of segments that have a place but have not been copied in.
     pending: usize,
     closed: bool,
-    /// It has no room for a further segment.
+    /// Whether it has no room for a further segment.
     full: bool,
 }
 
 impl PackState {
-    /// Bytes of the segments and of their entries.
+    /// Number of bytes of the segments and of their entries.
     const fn taken(&self) -> usize {
         self.footer_len + self.end - HEADER_LEN
     }
 }
 
-/// Where a segment belongs.
+/// Position of a segment.
 struct Place {
     pack: Arc<OpenPack>,
     number: u32,
@@ -133,7 +133,7 @@ pub struct PackWriter<'a> {
     finished: Box<HandOn<'a>>,
 }
 
-/// Takes a finished pack; `false` if it is not wanted any more.
+/// Takes a finished pack; returns `false` if no more are wanted.
 type HandOn<'a> = dyn Fn(FinishedPack) -> bool + Send + Sync + 'a;
 
 impl<'a> PackWriter<'a> {
@@ -149,14 +149,14 @@ impl<'a> PackWriter<'a> {
         Self { keys, kind, pack_len: PACK_LEN, verify, waiting, open, finished: Box::new(finished) }
     }
 
-    /// Bytes that the open pack has left for a further segment and its entry in the footer.
+    /// Room of the open pack for a further segment and its entry in the footer, in bytes.
     pub fn room(&self) -> usize {
         let taken = lock(&self.open).as_ref().map_or(0, |pack| lock(&pack.state).taken());
         self.pack_len.saturating_sub(FRAME + taken)
     }
 
-    /// Compresses what was collected, or so much of it as the open pack probably has room for, and puts it; returns how many
-    /// raw bytes that were.
+    /// Compresses the collected chunks, or those for which the open pack probably has room, and puts the segment.
+    /// Returns the number of its raw bytes.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -172,8 +172,8 @@ impl<'a> PackWriter<'a> {
         Ok(raw_len)
     }
 
-    /// Seals a segment into a pack, now or a little later: one for which the open pack has no room waits for the next pack,
-    /// for shorter ones may still fill this one. The decompressor is used to verify what is sealed.
+    /// Seals a segment into a pack, now or a little later: one for which the open pack has no room waits for the next
+    /// pack, since shorter ones may still fill this one. The decompressor is used to verify the sealed segment.
     ///
     /// # Errors
     /// If sealing or verifying fails, or if nobody takes finished packs any more.
@@ -182,12 +182,12 @@ impl<'a> PackWriter<'a> {
         self.settle(WAITING, decompressor)
     }
 
-    /// Puts what waits, until only so many are left, for which the open pack has no room.
+    /// Puts waiting segments, until only `most` are left and the open pack has room for none of them.
     fn settle(&self, most: usize, decompressor: &mut Decompressor) -> Result<(), PackError> {
         loop {
             let mut waiting = lock(&self.waiting);
             let Some(body) = self.next(&mut waiting, most) else { return Ok(()) };
-            // Its place is taken before another thread chooses.
+            // Its place is reserved before another thread chooses.
             let (place, complete) = self.reserve(body.entry())?;
             drop(waiting);
             if let Some(complete) = complete {
@@ -197,8 +197,8 @@ impl<'a> PackWriter<'a> {
         }
     }
 
-    /// The longest of those for which the open pack has room; or else the one that begins the next pack, if there are too
-    /// many, or the room is too small for any.
+    /// The longest waiting segment for which the open pack has room. If there is none: the one that begins the next
+    /// pack, if too many wait, or the room is too small for any.
     fn next(&self, waiting: &mut Vec<SealedBody>, most: usize) -> Option<SealedBody> {
         let room = self.room();
         let fitting = waiting.iter().map(SealedBody::room).enumerate().filter(|(_, need)| *need <= room);
@@ -241,7 +241,7 @@ impl<'a> PackWriter<'a> {
         if finished { self.finish_pack(pack) } else { Ok(()) }
     }
 
-    /// Opens what was just sealed, and compares it with what was to be sealed.
+    /// Opens the segment that was just sealed, and compares it with its source.
     fn verify(
         &self,
         sealer: &ObjectSealer,
@@ -266,7 +266,7 @@ impl<'a> PackWriter<'a> {
         Ok(())
     }
 
-    /// Gives a segment its place, closing the pack that has no room for it; that is returned if it is complete.
+    /// Reserves a place for a segment. Closes the pack if it has no room, and returns it if it is complete.
     fn reserve(&self, entry: SegmentEntry) -> Result<(Place, Option<Arc<OpenPack>>), PackError> {
         let (len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
         let mut open = lock(&self.open);
@@ -297,7 +297,7 @@ impl<'a> PackWriter<'a> {
         Ok((Place { pack, number, offset, len }, complete))
     }
 
-    /// A new pack, for a first segment that needs so much of it.
+    /// A new pack, with room for a first segment that needs `need` bytes of it.
     fn create_pack(&self, need: usize) -> Result<Arc<OpenPack>, PackError> {
         let sealer = self.keys.create_object(self.kind).map_err(seal_error)?;
         let mut buffer = PackBytes::zeros(self.pack_len.max(need))?;
@@ -306,13 +306,14 @@ impl<'a> PackWriter<'a> {
         Ok(Arc::new(OpenPack { sealer, state: Mutex::new(state) }))
     }
 
-    /// Seals what still waits, and finishes the pack that is open then, if there is one. All segments must have been put.
+    /// Seals the segments that still wait, and finishes the open pack, if there is one. All segments must have been
+    /// put.
     ///
     /// # Errors
     /// As [`Self::put`].
     pub fn finish(&self) -> Result<(), PackError> {
         let mut decompressor = Decompressor::new().map_err(seal_error)?;
-        // A pack that has no room for what waits is one of the last, and not lengthened to that of a full one.
+        // A pack without room for a waiting segment is one of the last, and is not lengthened to that of a full one.
         loop {
             self.settle(usize::MAX, &mut decompressor)?;
             let pack = lock(&self.open).take();
@@ -363,9 +364,9 @@ fn seal_error(error: SealError) -> PackError {
 }
 
 /// The length of the last pack of a session: Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and
-/// Communication with PURBs", 2019) over the length with random jitter, so that lengths cannot be probed by adding to
-/// the data bit by bit; never below the floor, never above a full pack. Its steps grow with the length only up to 64 KiB:
-/// beyond that they would cost each run hundreds of KiB, and blur what a prune gives back, to hide three bits more.
+/// Communication with PURBs", 2019) of the length with random jitter, so that lengths cannot be probed by adding to the
+/// data bit by bit; never below the floor, never above a full pack. Its steps grow with the length only up to 64 KiB:
+/// larger ones would cost each run hundreds of KiB, and blur how much space a prune frees, to hide three bits more.
 fn padded_len(need: usize, pack_len: usize) -> Result<usize, PackError> {
     let base = need.max(PACK_LEN_FLOOR);
     let mut bytes = [0; 8];
@@ -374,8 +375,8 @@ fn padded_len(need: usize, pack_len: usize) -> Result<usize, PackError> {
     Ok(padme(base + jitter).min(pack_len).max(need))
 }
 
-/// A length of at least `need` and at least `floor` that says little about it: a random part of a quarter of the power of two
-/// below it is added, and it is rounded up to a multiple of that.
+/// A length of at least `need` and at least `floor` that reveals little about it. With a step of a quarter of the power
+/// of two below it, a random part of a step is added, and the sum is rounded up to a multiple of the step.
 pub(super) fn stepped_len(need: usize, floor: usize) -> Result<usize, SealError> {
     let step = (1_usize << need.max(floor).ilog2()) / 4;
     let mut bytes = [0; 8];
@@ -409,8 +410,8 @@ mod tests {
         Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
     }
 
-    /// Packs are of one size, so what does not fit is room lost: of photographs, whose segments do not get shorter, an
-    /// eighth would be if segments were not cut to what is left.
+    /// Packs are of one size, so room that stays empty is lost: for photographs, whose segments are incompressible, an
+    /// eighth of each pack, if segments were not cut to the remaining room.
     #[test]
     fn what_does_not_get_shorter_fills_its_packs() {
         let keys = keys();

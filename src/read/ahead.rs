@@ -1,4 +1,4 @@
-//! What is read from front to back is brought before it is asked for.
+//! Read-ahead: brings data into the cache before it is asked for, if a file is read from front to back.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,14 +9,14 @@ use crate::read::file::StoredFile;
 use crate::sync::lock;
 use crate::vault::View;
 
-/// How much is brought before it is asked for, in bytes: a few segments.
+/// Number of bytes that are brought ahead: a few segments.
 const AHEAD: u64 = 6 << 20;
-/// When so much of that is left, more is brought.
+/// When at most this many of these bytes are left, more are brought.
 const LEFT: u64 = 4 << 20;
-/// How many wishes wait; older ones are forgotten.
+/// Most requests that wait; older ones are dropped.
 const WAITING: usize = 16;
 
-/// Threads that bring what will be read soon into the cache of a view. They end when it is dropped.
+/// Threads that bring data into the cache of a view before it is read. They end when this is dropped.
 pub struct Ahead {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -34,33 +34,33 @@ struct Queue {
     ended: bool,
 }
 
-/// How one file is read.
+/// The course of reads of one file.
 #[derive(Debug, Default)]
 pub struct Course {
-    /// Where the next read begins, if it goes from front to back.
+    /// The next offset, if the reads go from front to back.
     next: AtomicU64,
-    /// Up to where it was brought.
+    /// End of the data that was brought.
     brought: AtomicU64,
 }
 
 impl Ahead {
-    /// Starts so many threads.
+    /// Starts `threads` threads.
     pub fn new(view: &Arc<View>, threads: usize) -> Self {
         let shared = Arc::new(Shared { view: Arc::downgrade(view), queue: Mutex::default(), wake: Condvar::new() });
         let start = |_| {
             let shared = shared.clone();
-            // Where no thread can be had, nothing is brought ahead.
+            // If no thread can be started, nothing is brought ahead.
             std::thread::Builder::new().name("ahead".to_owned()).spawn(move || shared.work()).ok()
         };
         let threads = (0..threads).filter_map(start).collect();
         Self { shared, threads }
     }
 
-    /// Tells of a read of a file. If it goes on where the one before ended, what follows is brought.
+    /// Reports a read of a file. If it continues where the last one ended, the data after it is brought.
     pub fn tell(&self, file: &Arc<StoredFile>, course: &Course, offset: u64, len: u64) {
         let end = offset + len;
         let expected = course.next.swap(end, Relaxed);
-        // Reads that the system sends off together do not come in order.
+        // Reads that the system sends together do not arrive in order.
         let follows = offset > 0 && offset.abs_diff(expected) <= LEFT / 2;
         if !follows {
             course.brought.store(end, Relaxed);
@@ -86,7 +86,7 @@ impl Drop for Ahead {
         lock(&self.shared.queue).ended = true;
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
-            // One that panicked has said so.
+            // A thread that panicked has reported it.
             let _ = thread.join();
         }
     }
@@ -108,7 +108,7 @@ impl Shared {
             drop(queue);
             let Some(view) = self.view.upgrade() else { return };
             let (mut at, mut last) = (from, None);
-            // Whoever reads it meets what is wrong with it.
+            // The reader of the data will meet the error itself.
             let _ = file.for_each_chunk(view.as_ref(), from, |id, len| {
                 let place = view.place(id)?;
                 let segment = (place.pack, place.segment);

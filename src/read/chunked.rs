@@ -1,6 +1,6 @@
-//! A stream from any byte on (SPEC §6). The format does not say where in a stream a chunk begins: that follows from the lengths of
-//! those before it, which the catalogue knows. What is found out is remembered sparsely, so that memory stays small however
-//! long the stream is.
+//! Random access to a stream (SPEC §6). The format does not record the offset of a chunk in its stream: it follows from
+//! the lengths of the chunks before it, which the catalogue knows. Only some offsets are remembered, so that memory
+//! stays small for streams of any length.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use crate::tree::stream::ids_from_bytes;
 use crate::tree::{Stream, StreamError};
 use crate::vault::{ReadError, View};
 
-/// Where chunks come from, in any order and for many threads.
+/// A source of chunks, in any order and for many threads.
 pub trait Chunks: Sync {
     /// The length of a chunk, in bytes.
     ///
@@ -24,7 +24,7 @@ pub trait Chunks: Sync {
     /// If it cannot be read.
     fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError>;
 
-    /// Lengths do not add up: whoever said them may be wrong.
+    /// Reports that lengths do not add up: their source may be wrong.
     fn distrust(&self);
 }
 
@@ -43,38 +43,38 @@ impl Chunks for View {
     }
 }
 
-/// So many chunks in a row are looked at together.
+/// Number of consecutive chunks that are looked up together.
 const SPAN: usize = 512;
-/// How many spans are remembered.
+/// Number of spans that are remembered.
 const SPANS_KEPT: usize = 2;
 
-/// A stream that is read from any byte on.
+/// A stream that can be read from any byte on.
 #[derive(Debug)]
 pub struct Chunked {
     /// The ids of the chunks, if there are few.
     ids: Vec<ChunkId>,
-    /// The list of the ids, if it is a stream of its own.
+    /// The list of ids, if it is a stream of its own.
     list: Option<Box<Self>>,
-    /// The length. Of a list it is not known before it ends.
+    /// The length. For a list it is unknown until its end is read.
     len: Option<u64>,
     known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// Where each span begins, as far as it was looked for.
+    /// Offset of each span, as far as known.
     starts: Vec<u64>,
     /// The spans that were used last, by number.
     recent: Vec<(usize, Arc<Span>)>,
 }
 
-/// Some chunks in a row.
+/// Some consecutive chunks.
 #[derive(Debug)]
 struct Span {
     ids: Vec<ChunkId>,
-    /// Where each of them ends in the stream.
+    /// End of each chunk in the stream.
     ends: Vec<u64>,
-    /// What follows is damaged, so that it has fewer chunks than it should.
+    /// Whether the span has fewer chunks than it should, because the rest is damaged.
     is_cut: bool,
 }
 
@@ -95,8 +95,8 @@ impl Chunked {
         Self { ids, list, len, known: Mutex::new(known) }
     }
 
-    /// The ids of a span's chunks: fewer than [`SPAN`] at the end of the stream, or where the list cannot be read further; and
-    /// what became of that.
+    /// The ids of a span's chunks, and the error if there is one: fewer than [`SPAN`] at the end of the stream, or
+    /// where the list cannot be read further.
     fn ids(&self, number: usize, chunks: &dyn Chunks) -> Result<(Vec<ChunkId>, Result<(), ReadError>), ReadError> {
         let Some(list) = &self.list else {
             let rest = self.ids.get(number * SPAN..).unwrap_or_default();
@@ -111,8 +111,8 @@ impl Chunked {
         Ok((ids_from_bytes(&bytes[..len])?, read))
     }
 
-    /// A span whose start is known. What follows it is known from then on. It ends before what is damaged, unless it has to be
-    /// `whole`.
+    /// A span whose start is known. The start of the next one is known from then on. The span ends before damaged
+    /// parts, unless it must be `whole`.
     fn span(&self, number: usize, whole: bool, known: &mut Known, chunks: &dyn Chunks) -> Result<Arc<Span>, ReadError> {
         if let Some(at) = known.recent.iter().position(|(other, span)| *other == number && !(whole && span.is_cut)) {
             known.recent[..=at].rotate_right(1);
@@ -162,7 +162,7 @@ impl Chunked {
         Ok(span)
     }
 
-    /// The span with this byte, and the number of the chunk in it that has it. `None` behind the end.
+    /// The span with this byte, and the number of the chunk in it that has the byte. `None` behind the end.
     fn find(&self, offset: u64, chunks: &dyn Chunks) -> Result<Option<(usize, Arc<Span>, usize)>, ReadError> {
         let mut known = lock(&self.known);
         let mut whole = false;
@@ -173,7 +173,7 @@ impl Chunked {
             if index < span.ids.len() {
                 return Ok(Some((number, span, index)));
             }
-            // It is what could not be read that is wanted.
+            // The wanted byte is in the unreadable part.
             whole = span.is_cut;
             if whole {
                 continue;
@@ -184,7 +184,8 @@ impl Chunked {
         }
     }
 
-    /// Calls `each` with the chunks from this byte on: the id, and where it begins and ends. Stops when that returns `false`.
+    /// Calls `each` with the chunks from this byte on: the id, the start and the end. Stops when `each` returns
+    /// `false`.
     ///
     /// # Errors
     /// If the list of chunks cannot be read, a chunk is lost, or the lengths do not add up to the stream's.
@@ -214,7 +215,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// Reads from a byte on, as much as there is room for. Returns how much that was: less only at the end.
+    /// Reads from a byte on, until `out` is full. Returns the number of bytes: less only at the end.
     ///
     /// # Errors
     /// As [`Self::for_each_from`], or if a chunk cannot be read.
@@ -223,7 +224,7 @@ impl Chunked {
         self.read_part(offset, out, &mut done, chunks).map(|()| done)
     }
 
-    /// As [`Self::read_at`]; `done` says how much was read, also if the rest cannot be.
+    /// As [`Self::read_at`]; `done` is the number of bytes read, even if the rest cannot be.
     fn read_part(&self, offset: u64, out: &mut [u8], done: &mut usize, chunks: &dyn Chunks) -> Result<(), ReadError> {
         if out.is_empty() {
             return Ok(());
@@ -231,9 +232,9 @@ impl Chunked {
         self.for_each_from(offset, chunks, |id, start, end| {
             let mut contradicts = false;
             chunks.with(id, &mut |bytes| {
-                // In the first chunk it does not begin at the start.
+                // The read may begin inside the first chunk.
                 let skip = (offset + *done as u64 - start) as usize;
-                // Where all else lies follows from this length.
+                // The offsets of all later chunks follow from this length.
                 let is_so = bytes.len() as u64 == end - start;
                 let Some(bytes) = bytes.get(skip..).filter(|_| is_so) else {
                     contradicts = true;
@@ -297,7 +298,7 @@ mod tests {
         let asked = memory.asked.swap(0, Relaxed);
         assert!(asked * 4 < whole, "only lists are read on the way: {asked} of {whole} chunks");
         chunked.read_at(2_900_005, &mut out, &memory).unwrap();
-        assert!(memory.asked.swap(0, Relaxed) <= 2, "and the way is remembered");
+        assert!(memory.asked.swap(0, Relaxed) <= 2, "the offsets are remembered");
     }
 
     #[test]
@@ -314,7 +315,7 @@ mod tests {
             let id = |number: usize| ChunkId::from_slice(&ids[number * ChunkId::LEN..][..ChunkId::LEN]).unwrap();
             let start_of = |number: usize| (0..number).map(|at| memory.chunks[&id(at)].len()).sum::<usize>();
             let (lost, first) = if from_list {
-                // The bottom list's chunks hold some ids each.
+                // Each chunk of the bottom list holds some ids.
                 let inner = Chunked::at_depth(&stream.ids, depth - 2, None);
                 let mut bytes = vec![0; 16];
                 inner.read_at(16 * 20, &mut bytes, &memory).unwrap();
@@ -338,7 +339,7 @@ mod tests {
                 let read = chunked.read_at(readable as u64, &mut [0; 10], &memory);
                 assert!(matches!(read, Err(ReadError::Lost(id)) if id == lost), "{len} bytes");
             }
-            // Once it is found again, all is.
+            // Once it is found again, everything can be read.
             memory.chunks.insert(lost, kept);
             let mut out = vec![0; len];
             assert_eq!(chunked.read_at(0, &mut out, &memory).unwrap(), len);
@@ -351,7 +352,7 @@ mod tests {
         let (data, mut memory) = (noise(10_000), Memory::default());
         let stream = write(&data, &mut memory);
         assert_eq!(stream.depth, 0);
-        // What one chunk has too much the next has too little, so that the whole is as long as it should be.
+        // One chunk claims too much and the next too little, so that the sum is right.
         for (number, more) in [(3, true), (3, false)] {
             let [one, other] = [number, number + 1].map(|at| stream.ids[at]);
             let len = |id| memory.chunks[id].len() as u32;
@@ -364,7 +365,7 @@ mod tests {
             assert!(out == data[..start]);
             assert!(chunked.read_at(0, &mut vec![0; 10_000], &memory).is_err(), "{number} {more}");
             let end = start + memory.chunks[&one].len();
-            assert!(chunked.read_at(end as u64 + 10, &mut [0; 10], &memory).is_err(), "in the one behind it");
+            assert!(chunked.read_at(end as u64 + 10, &mut [0; 10], &memory).is_err(), "in the next chunk");
             assert!(memory.distrusted.swap(0, Relaxed) > 0);
         }
     }

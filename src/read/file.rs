@@ -9,22 +9,22 @@ use crate::sync::lock;
 use crate::tree::{Entry, FileKind, Holes, StreamError};
 use crate::vault::ReadError;
 
-/// How many holes in a row are looked at together.
+/// Number of consecutive holes that are looked up together.
 const RUNS: usize = 512;
-/// Bytes of a list of holes that are read at once: more than this many numbers take.
+/// Bytes of a list of holes that are read at once: more than the numbers of one group take.
 const BLOCK: usize = RUNS * 20;
 
 /// A regular file of a snapshot.
 #[derive(Debug)]
 pub struct StoredFile {
     size: u64,
-    /// What lies between the holes.
+    /// The data between the holes.
     content: Chunked,
     content_len: u64,
     holes: Option<HoleMap>,
 }
 
-/// Where a file has holes. As of a stream, only some places are remembered.
+/// The holes of a file. As for a stream, only some offsets are remembered.
 #[derive(Debug)]
 struct HoleMap {
     list: List,
@@ -39,13 +39,13 @@ enum List {
 
 #[derive(Debug)]
 struct Known {
-    /// Where each group of runs begins.
+    /// Start of each group of runs.
     marks: Vec<Mark>,
     /// The group that was used last, by number.
     recent: Option<(usize, Arc<Vec<Run>>)>,
 }
 
-/// Where a group of runs begins: in the list of holes, in the file, and in its content.
+/// Start of a group of runs: in the list of holes, in the file, and in its content.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     byte: u64,
@@ -53,15 +53,15 @@ struct Mark {
     data: u64,
 }
 
-/// Bytes of data in a row, perhaps none, up to the next hole or the end.
+/// Consecutive bytes of data, perhaps none, up to the next hole or the end.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    /// Where they begin in the file.
+    /// Offset in the file.
     at: u64,
-    /// Where they begin in the content.
+    /// Offset in the content.
     data: u64,
     len: u64,
-    /// Where the hole behind them ends.
+    /// End of the hole behind them.
     end: u64,
 }
 
@@ -70,7 +70,7 @@ fn malformed(what: &'static str) -> ReadError {
 }
 
 impl StoredFile {
-    /// The content of a regular file; `None` of anything else.
+    /// The content of a regular file; `None` for anything else.
     pub fn new(entry: &Entry) -> Option<Self> {
         let content = entry.content.as_ref().filter(|_| entry.kind == FileKind::File)?;
         let list = entry.holes.as_ref().map(|holes| match holes {
@@ -88,10 +88,10 @@ impl StoredFile {
         self.size
     }
 
-    /// Reads from a byte on, as much as there is room for; holes are zeros. Returns how much that was: less only at the end.
+    /// Reads from a byte on, until `out` is full; holes are zeros. Returns the number of bytes: less only at the end.
     ///
     /// # Errors
-    /// If a part of what is asked for cannot be read, or the file contradicts itself.
+    /// If a part of the range cannot be read, or the file contradicts itself.
     pub fn read_at(&self, chunks: &dyn Chunks, offset: u64, out: &mut [u8]) -> Result<usize, ReadError> {
         let len = self.size.saturating_sub(offset).min(out.len() as u64) as usize;
         let out = &mut out[..len];
@@ -192,7 +192,7 @@ impl HoleMap {
         }
     }
 
-    /// A group of runs whose start is known. What follows it is known from then on.
+    /// A group of runs whose start is known. The start of the next one is known from then on.
     fn group(
         &self,
         number: usize,
@@ -235,7 +235,8 @@ impl HoleMap {
         Ok(runs)
     }
 
-    /// Calls `each` with the runs from the one on that has this byte, or the hole behind it. Stops when it returns `false`.
+    /// Calls `each` with the runs from the one on that has this byte, or that is followed by the hole with this byte.
+    /// Stops when `each` returns `false`.
     fn for_each_from(
         &self,
         file: &StoredFile,
@@ -272,7 +273,7 @@ mod tests {
     use crate::tree::Stream;
     use crate::varint;
 
-    /// A file with these holes, how it reads, and what it lies in.
+    /// A file with these holes, its expected content, and its chunks.
     fn file(size: usize, holes: &[(u64, u64)], inline: bool) -> (StoredFile, Vec<u8>, Memory) {
         let mut memory = Memory::default();
         let (mut list, mut whole, mut content) = (Vec::new(), noise(size), Vec::new());
@@ -293,7 +294,7 @@ mod tests {
         (StoredFile::new(&entry).unwrap(), whole, memory)
     }
 
-    /// A length, holes as distances and lengths, and whether they lie in the entry.
+    /// A length, holes as distances and lengths, and whether they are in the entry.
     type Case<'a> = (usize, &'a [(u64, u64)], bool);
 
     #[test]

@@ -1,5 +1,5 @@
-//! Listings of folders, a page at a time: by name, and by number. Pages that were used last are kept, by the listing and not by
-//! the path: snapshots that share a folder share them.
+//! Listings of folders, a page at a time: by name, and by number. The pages that were used last are cached by listing
+//! and not by path, so that snapshots that share a folder share its pages.
 
 use std::mem::size_of;
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,14 @@ use crate::vault::read::EntryDecoder;
 
 /// Most entries of a page.
 const PAGE: usize = 512;
-/// From so many bytes on a page is full as well.
+/// A page is also full from this many bytes on.
 const PAGE_LEN: u64 = 1 << 20;
 /// Bytes of a listing that are read at once.
 const BLOCK: u64 = 64 << 10;
-/// How many folders' pages are known where they begin.
+/// Number of folders whose page starts are remembered.
 const FOLDERS_KEPT: usize = 4096;
 
-/// The folders that were looked into last, for many threads.
+/// Cache of the folders that were read last, for many threads.
 #[derive(Debug)]
 pub struct Folders {
     known: Mutex<Lru<StreamKey, Arc<Folder>>>,
@@ -38,11 +38,11 @@ struct Folder {
 
 #[derive(Debug)]
 struct Starts {
-    /// Where each page begins, as far as it was looked for.
+    /// Start of each page, as far as known.
     pages: Vec<Start>,
 }
 
-/// Where a page begins: in the listing, behind which name, and at which entry.
+/// Start of a page: the offset in the listing, the name before it, and the number of its first entry.
 #[derive(Debug, Clone)]
 struct Start {
     at: u64,
@@ -50,19 +50,19 @@ struct Start {
     first: u64,
 }
 
-/// Some entries in a row.
+/// Some consecutive entries of a folder.
 #[derive(Debug)]
 pub struct Page {
-    /// The number of the first in its folder.
+    /// Number of the first entry in its folder.
     pub first: u64,
     /// The entries, in the order of their names.
     pub entries: Vec<Arc<Entry>>,
-    /// Where the page behind it begins; `None` if it is the last one. The page says so itself: it may be kept longer than what
-    /// is known of its folder.
+    /// Start of the next page; `None` for the last one. It is stored in the page, which may be cached longer than its
+    /// folder.
     next: Option<Start>,
 }
 
-/// What an entry takes up in memory, roughly.
+/// The approximate memory that an entry takes.
 fn weight(entry: &Entry) -> usize {
     let stream = |stream: &Stream| 16 * stream.ids.len() + 16;
     let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum();
@@ -76,12 +76,12 @@ fn weight(entry: &Entry) -> usize {
 }
 
 impl Folders {
-    /// Keeps pages of so many bytes together.
+    /// A cache for pages of this many bytes in all.
     pub fn new(bytes: usize) -> Self {
         Self::with(bytes, FOLDERS_KEPT)
     }
 
-    /// The same, which knows of so many folders where their pages begin.
+    /// As [`Self::new`], with a cache for the page starts of this many folders.
     fn with(bytes: usize, folders: usize) -> Self {
         Self { known: Mutex::new(Lru::new(folders)), pages: Mutex::new(Lru::new(bytes)) }
     }
@@ -99,12 +99,12 @@ impl Folders {
             len: listing.len,
             starts: Mutex::new(Starts { pages: vec![first] }),
         });
-        // A long one weighs as much as many short ones: it remembers where its pages begin.
+        // A long one weighs as much as many short ones, because it remembers the starts of its pages.
         known.insert(key, folder.clone(), 1 + usize::try_from(listing.len / PAGE_LEN).unwrap_or(FOLDERS_KEPT));
         folder
     }
 
-    /// A page whose start is known. Where the next one begins is known from then on.
+    /// A page whose start is known. The start of the next one is known from then on.
     fn page(
         &self,
         folder: &Folder,
@@ -192,7 +192,7 @@ impl Folders {
             match page.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) {
                 Ok(at) => return Ok(Some(page.entries[at].clone())),
                 Err(at) if at < page.entries.len() || number + 1 >= starts.pages.len() => return Ok(None),
-                // It lies behind what was known of the folder so far, or behind the last name of this page.
+                // It is behind the known part of the folder, or behind the last name of this page.
                 Err(_) if starts.pages[number + 1].behind.as_slice() >= name => return Ok(None),
                 Err(_) => {}
             }
@@ -208,7 +208,7 @@ mod tests {
     use crate::tree::encode_entry;
     use crate::tree::entry::LISTING_VERSION;
 
-    /// A listing of so many files, with names of different lengths.
+    /// A listing of `count` files, with names of different lengths.
     fn listing(count: usize, memory: &mut Memory) -> (Stream, Vec<Vec<u8>>) {
         let names: Vec<Vec<u8>> = (0..count).map(|n| format!("{n:06}{}", "x".repeat(n % 50)).into_bytes()).collect();
         let mut bytes = vec![LISTING_VERSION];
@@ -258,7 +258,7 @@ mod tests {
         let mut memory = Memory::default();
         let (long, names) = listing(2000, &mut memory);
         let (short, _) = listing(3, &mut memory);
-        // One folder is known at a time, while all pages are kept.
+        // One folder is remembered at a time, while all pages are kept.
         let folders = Folders::with(64 << 20, 1);
         for at in [0, 600, 0, 1999, 1200] {
             let page = folders.page_with(&memory, &long, at).unwrap().unwrap();

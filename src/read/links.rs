@@ -1,11 +1,11 @@
-//! The list of a snapshot that says which paths are names of one file (SPEC §7.4).
+//! A snapshot's list of the paths that are names of one file (SPEC §7.4).
 
 use crate::limits::ENTRY_LEN_MAX;
 use crate::tree::{ChunkSource, Stream, StreamError, StreamReader};
 use crate::varint::{DecodeError, Reader};
 use crate::vault::ReadError;
 
-/// Reads the stream of groups path by path.
+/// Reads the list of groups path by path.
 pub(crate) struct GroupReader {
     stream: StreamReader,
     buffer: Vec<u8>,
@@ -53,7 +53,8 @@ impl GroupReader {
     }
 }
 
-/// Takes a path, and before it the number of paths if a group begins: whether it does, the path, and how many follow.
+/// Reads a path, and before it the number of paths if a group begins. Returns whether one begins, the path, and the
+/// number of paths that follow.
 fn take<'a>(reader: &mut Reader<'a>, rest: u64) -> Result<(bool, &'a [u8], u64), DecodeError> {
     let first = rest == 0;
     let count = if first { reader.number()? } else { rest };

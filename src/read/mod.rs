@@ -1,8 +1,8 @@
-//! Files and folders of snapshots, read from anywhere and by many threads at once.
+//! Files and folders of snapshots, with random access for many threads at once.
 //!
-//! [`chunked`] a stream from any byte on · [`mod@file`] a regular file, with its holes · [`folder`] listings, a page at a time ·
-//! [`links`] which paths are names of one file · [`ahead`] what is read before it is asked for · `sparse` where content
-//! lies between holes, from front to back.
+//! [`chunked`] a stream from any byte on · [`mod@file`] a regular file, with its holes · [`folder`] listings, a page at
+//! a time · [`links`] paths that are names of one file · [`ahead`] read-ahead · `sparse` the layout of content between
+//! holes, from front to back.
 
 pub mod chunked;
 pub mod file;

@@ -1,4 +1,4 @@
-//! Where the bytes of a content stream lie in a file with holes (SPEC §7.3).
+//! The layout of a content stream in a file with holes (SPEC §7.3).
 
 use crate::tree::{ChunkSource, Entry, Holes, StreamError, StreamReader};
 use crate::varint;
@@ -11,11 +11,11 @@ const NUMBER_LEN_MAX: usize = 10;
 pub(crate) struct Layout {
     pairs: Pairs,
     size: u64,
-    /// Where the next byte of data goes.
+    /// Offset of the next byte of data.
     at: u64,
-    /// Bytes of data up to the next hole.
+    /// Number of bytes of data up to the next hole.
     run: u64,
-    /// The length of that hole.
+    /// Length of that hole.
     hole: u64,
     /// Whether there are no more holes.
     last: bool,
@@ -42,7 +42,7 @@ impl Layout {
         Self { pairs, size: entry.size, at: 0, run: 0, hole: 0, last: false }
     }
 
-    /// Where the next bytes of the content go, and how many of them, at most `max` (which is not 0).
+    /// The offset of the next bytes of the content, and their number, at most `max` (which is not 0).
     ///
     /// # Errors
     /// If the list of holes cannot be read, is malformed, or leaves no room for more content.
@@ -59,7 +59,7 @@ impl Layout {
         Ok((at, len as usize))
     }
 
-    /// Checks that the content ends where the file does, but for holes.
+    /// Checks that the content ends where the file does, apart from holes.
     ///
     /// # Errors
     /// If it does not, or the list of holes cannot be read or is malformed.
@@ -72,7 +72,7 @@ impl Layout {
         Err(StreamError::Malformed("a file has less content than room for it").into())
     }
 
-    /// Passes the hole and finds the next one. Returns `false` at the end of the file.
+    /// Skips the hole and finds the next one. Returns `false` at the end of the file.
     fn advance<S: ChunkSource>(&mut self, source: &mut S) -> Result<bool, S::Error> {
         if self.last {
             return Ok(false);
@@ -118,10 +118,10 @@ impl Pairs {
     }
 }
 
-/// Takes the next distance and length of a list of holes; `None` at the end.
+/// Reads the next distance and length of a list of holes; `None` at the end.
 ///
 /// # Errors
-/// If they are malformed, or the list ends amid them.
+/// If they are malformed, or the list ends within them.
 pub(super) fn take(bytes: &[u8], used: &mut usize) -> Result<Option<(u64, u64)>, StreamError> {
     if *used == bytes.len() {
         return Ok(None);
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    /// Lays `content` bytes out; returns the runs, or nothing if that fails.
+    /// Lays out `content` bytes; returns the runs, or `None` if that fails.
     fn runs(size: u64, content: u64, holes: Option<&[(u64, u64)]>, max: usize) -> Option<Vec<(u64, usize)>> {
         let mut entry = Entry::new(*b"f", FileKind::File);
         entry.size = size;

@@ -1,4 +1,4 @@
-//! What the tests of this module read from.
+//! The source of chunks for the tests of this module.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +15,7 @@ use crate::vault::ReadError;
 pub(super) struct Memory {
     pub(super) chunks: HashMap<ChunkId, Vec<u8>>,
     pub(super) asked: AtomicU64,
-    /// Lengths that are not true.
+    /// Wrong lengths.
     pub(super) lens: HashMap<ChunkId, u32>,
     pub(super) distrusted: AtomicU64,
 }

@@ -6,7 +6,7 @@ use chacha20poly1305::XChaCha20Poly1305;
 
 use super::{NONCE_LEN, TAG_LEN};
 
-/// One key of the cipher; wiped when dropped, not shown in Debug (there is none).
+/// One key of the cipher; wiped when dropped, and without Debug.
 #[derive(Clone)]
 pub(super) struct Cipher(XChaCha20Poly1305);
 
@@ -20,7 +20,7 @@ impl Cipher {
         self.0.encrypt_inout_detached(nonce.into(), aad, text.into()).ok().map(Into::into)
     }
 
-    /// Decrypts `text` in place. `None`, and nothing decrypted, if it is not what was sealed under this key, nonce and
+    /// Decrypts `text` in place. `None`, and nothing decrypted, if it was not sealed under this key, nonce and
     /// associated data.
     pub(super) fn open(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_LEN]) -> Option<()> {
         self.0.decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into()).ok()

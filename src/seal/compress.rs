@@ -7,10 +7,10 @@ use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 use super::SealError;
 use crate::limits::SEGMENT_RAW_MAX;
 
-/// How the payload of a segment is kept.
+/// Encoding of a segment's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// As it is.
+    /// Uncompressed.
     Raw = 0,
     /// One zstd frame that records its content's size.
     Zstd = 1,
@@ -27,11 +27,11 @@ impl Method {
     }
 }
 
-/// From this level on, data is tried at level 1 first: the high levels spend a hundred times as long to find out that
-/// data does not compress.
+/// From this level on, data is tried at level 1 first: the high levels take a hundred times as long to find out that
+/// data is incompressible.
 const LEVEL_PROBED: i32 = 7;
 
-/// Compresses; one for each worker, since it keeps its tables from one segment to the next.
+/// Compresses segments; one for each worker, since it keeps its tables from one segment to the next.
 pub struct Compressor {
     zstd: CCtx<'static>,
     probe: Option<CCtx<'static>>,
@@ -50,11 +50,11 @@ impl Compressor {
         Ok(Self { zstd: new(level)?, probe })
     }
 
-    /// Appends `raw` to `out`, compressed if that saves at least one part in a hundred, and says which. Takes as much room
-    /// as for the raw bytes; what is not needed of it is left over.
+    /// Appends `raw` to `out`, compressed if that saves at least one percent, and returns the method. Reserves as much
+    /// room as the raw bytes take; the unused part stays reserved.
     pub fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Method {
         let start = out.len();
-        // What would need more is not worth it, so zstd may fail then.
+        // zstd may fail if it needs more room than the raw bytes: the gain would be too small.
         out.reserve_exact(raw.len());
         let mut pays = |zstd: &mut CCtx<'static>| {
             // A failure (no memory for the tables) costs space, not data.
@@ -73,27 +73,27 @@ impl Compressor {
     }
 }
 
-/// Where zstd writes to: the room of `out` from `start` on.
+/// The output of zstd: the room of `out` from `start` on.
 fn after(out: &mut Vec<u8>, start: usize) -> Cursor<&mut Vec<u8>> {
     let mut cursor = Cursor::new(out);
     cursor.set_position(start as u64);
     cursor
 }
 
-/// Decompresses; one for each worker.
+/// Decompresses segments; one for each worker.
 pub struct Decompressor {
     zstd: DCtx<'static>,
 }
 
 impl Decompressor {
-    /// A decompressor.
+    /// Creates a decompressor.
     pub fn new() -> Result<Self, SealError> {
         Ok(Self { zstd: DCtx::try_create().ok_or(SealError::Zstd)? })
     }
 
-    /// Appends the content of `payload` to `out`. It must be exactly `raw_len` bytes, which must be within the limit, and
-    /// exactly one frame that says so itself: all of this is checked before any memory is taken. If it fails, `out` is as
-    /// it was.
+    /// Appends the content of `payload` to `out`. It must be exactly `raw_len` bytes, which must be within the limit,
+    /// and exactly one frame that states this length itself: all of this is checked before any memory is taken. If it
+    /// fails, `out` is unchanged.
     pub fn decompress(
         &mut self,
         method: Method,

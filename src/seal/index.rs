@@ -1,5 +1,6 @@
-//! Seals and opens the sections that tell which chunks lie where (footer and locator of a pack). Their key comes from the writer's
-//! key and the name of the object, so they open without the object's header, and for a client that may only write (SPEC §4.3).
+//! Seals and opens the sections that locate chunks (footer and locator of a pack, and index objects). Their key comes
+//! from the writer's key and the name of the object, so they open without the object's header, and for a client that
+//! may only write (SPEC §4.3).
 
 use std::fmt;
 
@@ -15,9 +16,9 @@ use crate::id::{ObjectName, VaultId};
 pub enum IndexSection {
     /// The list of a pack's segments and chunks.
     Footer,
-    /// Where the footer lies.
+    /// The position of the footer.
     Locator,
-    /// The entries of an index object in one part of the range of ids; the number counts the parts from 0.
+    /// The entries of an index object for one part of the range of ids; the parts are numbered from 0.
     Range(u32),
     /// The packs that an index object describes.
     Packs,
@@ -44,7 +45,7 @@ pub struct IndexSeal {
 }
 
 impl Keys {
-    /// What seals and opens the index sections of the object of this kind and name.
+    /// The seal of the index sections of the object of this kind and name.
     pub fn index_seal(&self, kind: ObjectKind, name: ObjectName) -> IndexSeal {
         let place = [&self.vault().as_bytes()[..], &[kind as u8], &name.as_bytes()[..]].concat();
         let key = Zeroizing::new(*blake3::keyed_hash(self.index(), &place).as_bytes());
@@ -60,7 +61,7 @@ impl IndexSeal {
     /// Appends a sealed section to `out`: nonce, ciphertext, tag.
     ///
     /// # Errors
-    /// If it is too long, or the system gives no random bytes.
+    /// If it is too long, or the system provides no random bytes.
     pub fn seal(&self, section: IndexSection, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         self.seal_with(&fresh()?, section, plain, out)
     }
@@ -87,7 +88,7 @@ impl IndexSeal {
     /// Opens a section: `sealed` is exactly nonce, ciphertext, tag.
     ///
     /// # Errors
-    /// If it is not what was sealed there.
+    /// If it was not sealed there.
     pub fn open(&self, section: IndexSection, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         let section = Section::from(section);
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(TOO_SHORT)?;
@@ -153,7 +154,7 @@ mod tests {
             assert_eq!(footer.len(), plain.len() + SEAL_OVERHEAD);
             let open = |keys: &Keys, kind, name| keys.index_seal(kind, name).open(IndexSection::Footer, &footer);
             assert_eq!(open(&keys, kind, name).unwrap(), plain);
-            assert_eq!(open(&keys_of(9, 2, 3), kind, name).unwrap(), plain, "whoever only writes reads it");
+            assert_eq!(open(&keys_of(9, 2, 3), kind, name).unwrap(), plain, "a write-only client can read it");
             for wrong in [
                 open(&keys_of(1, 9, 3), kind, name),
                 open(&keys_of(1, 2, 9), kind, name),

@@ -1,4 +1,4 @@
-//! What a key slot holds: the keyring, and what the list of slots shows (SPEC §4.2).
+//! The content of a key slot: the keyring, and the info for the list of slots (SPEC §4.2).
 
 use zeroize::Zeroizing;
 
@@ -13,45 +13,45 @@ pub const LABEL_LEN_MAX: usize = 64;
 pub(super) const KEYRING_LEN: usize = 256;
 pub(super) const INFO_LEN: usize = 104;
 const KEYRING_VERSION: u8 = 2;
-/// The version that keyrings had before the format was settled; they held no writer's key.
+/// Version of keyrings from before the format was settled; they had no writer's key.
 const KEYRING_VERSION_PRE_RELEASE: u8 = 1;
 
-/// What a slot is for.
+/// Purpose of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A password.
     Password = 1,
     /// A printed recovery key.
     Recovery = 2,
-    /// A key that lies on one machine.
+    /// A key that is kept on one machine.
     Device = 3,
 }
 
-/// What the slots' list shows. Sealed by the master key: whoever opens one slot can read the info of all.
+/// A slot's info for the list of slots. Sealed by the master key: anyone who opens one slot can read the info of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// What it is for.
+    /// Purpose of the slot.
     pub purpose: Purpose,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// The user's own name for it; may be empty, at most [`LABEL_LEN_MAX`] bytes.
+    /// The user's name for it; may be empty, at most [`LABEL_LEN_MAX`] bytes.
     pub label: String,
 }
 
-/// What every slot of a vault holds.
+/// Content of every slot of a vault.
 #[derive(Debug)]
 pub struct Keyring {
     /// The vault it belongs to.
     pub vault: VaultId,
     /// The master key.
     pub master: MasterKey,
-    /// The writer's key: derived from the master key, or that of another vault that this one cuts alike.
+    /// The writer's key: derived from the master key, or shared with another vault so that both cut alike.
     pub writer: WriterKey,
-    /// How streams are cut in this vault.
+    /// Chunk sizes of this vault.
     pub params: ChunkParams,
     /// When the vault was made, in seconds since 1970.
     pub created: u64,
-    /// What the vault's store promises about delivery.
+    /// Delivery that the vault's store promises.
     pub delivery: Delivery,
     /// Feature flags; none are known yet.
     pub features: u64,
@@ -143,7 +143,7 @@ impl SlotInfo {
     }
 }
 
-/// Takes fields off the front of bytes of a known length.
+/// Reads fields from the front of bytes of a known length.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,4 +1,4 @@
-//! What is derived from the master key and the writer's key for one vault (SPEC §4.4).
+//! Keys derived from the master key and the writer's key for one vault (SPEC §4.4).
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl Keys {
         self.vault
     }
 
-    /// The id of a chunk: what it is known by everywhere, and what its bytes are checked against when they are read.
+    /// The id of a chunk: its name everywhere, and the check of its bytes when they are read.
     pub fn chunk_id(&self, bytes: &[u8]) -> ChunkId {
         let hash = blake3::keyed_hash(&self.subkeys.chunk_id, bytes);
         let mut id = [0; ChunkId::LEN];
@@ -62,13 +62,13 @@ impl Keys {
         ChunkId::new(id)
     }
 
-    /// Whether these keys and others call equal chunks by equal ids (SPEC §4.2).
+    /// Whether these keys and others give equal chunks equal ids (SPEC §4.2).
     pub fn names_alike(&self, other: &Self) -> bool {
-        // An id of nothing at all differs as any other does.
+        // If the ids of the empty chunk are equal, all are.
         self.chunk_id(&[]) == other.chunk_id(&[])
     }
 
-    /// What cuts streams into chunks in this vault.
+    /// The cutter that divides streams into chunks in this vault.
     pub fn cutter(&self) -> &Cutter {
         &self.cutter
     }
@@ -78,7 +78,7 @@ impl Keys {
         self.cutter.params()
     }
 
-    /// A key for something that is kept on this machine and never in the store, such as the catalogue.
+    /// A key for data that is kept on this machine and never in the store, such as the catalogue.
     pub fn derive_local(&self, purpose: &str) -> [u8; 32] {
         *blake3::keyed_hash(&self.subkeys.local, purpose.as_bytes()).as_bytes()
     }
@@ -102,8 +102,8 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Makes nonces out of random bytes *and* what is sealed under them: should the random bytes ever repeat (a broken
-/// source, a cloned virtual machine), different content still gets different nonces.
+/// Makes nonces from random bytes *and* the content to be sealed: should the random bytes ever repeat (a broken source,
+/// a cloned virtual machine), different content still gets different nonces.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct NonceKey([u8; 32]);
 
@@ -131,7 +131,7 @@ impl NonceKey {
     }
 }
 
-/// The 32 random bytes that go into a nonce. A function of its own so that tests can put other bytes in their place.
+/// The 32 random bytes that go into a nonce. A function of its own so that tests can use other bytes.
 pub(super) fn fresh() -> Result<[u8; 32], SealError> {
     let mut bytes = [0; 32];
     random(&mut bytes)?;

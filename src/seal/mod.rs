@@ -1,8 +1,8 @@
 //! Keys, compression, encryption (SPEC §4): the only layer that names a cipher, and the only source of randomness.
 //!
-//! One random master key stands behind everything that is read, and one writer's key behind how it is cut, named and found.
-//! [`SlotFile`]s wrap both for a password or a recovery key; [`Keys`] holds what is derived from them for one vault; each
-//! object has a random key of its own, wrapped in its header. What tells which chunks lie where is sealed by [`IndexSeal`]s.
+//! One random master key protects all content; one writer's key decides how it is cut, named and found. [`SlotFile`]s
+//! wrap both for a password or a recovery key; [`Keys`] are derived from them for one vault; each object has a random
+//! key of its own, wrapped in its header. [`IndexSeal`]s seal the sections that locate chunks.
 
 mod aead;
 mod compress;
@@ -38,19 +38,19 @@ pub const HEADER_LEN: usize = 120;
 pub const TAG_LEN: usize = 16;
 /// Length of the nonce before every section.
 pub const NONCE_LEN: usize = 24;
-/// What sealing adds to a section that is not a segment.
+/// Length that sealing adds to a section that is not a segment.
 pub const SEAL_OVERHEAD: usize = NONCE_LEN + TAG_LEN;
-/// Length of what lies before the sealed body of a segment: the nonce and the sealed length of the body.
+/// Length of everything before the sealed body of a segment: the nonce and the sealed length of the body.
 pub const SEGMENT_HEAD_LEN: usize = NONCE_LEN + 4 + TAG_LEN;
 
-/// Why something could not be sealed or opened. Names no object and does not call it damaged (the caller knows it, and does), and shows
-/// no secret.
+/// Error of sealing or opening. It names no object and does not call it damaged (the caller knows it, and does), and
+/// shows no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// A version, flag or number that this program does not know.
     #[error("unknown {what}")]
     Newer {
-        /// What is unknown.
+        /// The unknown part.
         what: &'static str,
     },
     /// The header does not open with this vault's key under this name.
@@ -59,24 +59,24 @@ pub enum SealError {
     /// The header opens, but is not the one that the object was made with.
     #[error("its header does not match its key")]
     Commitment,
-    /// A section is not what was sealed there.
+    /// A section is not as it was sealed there.
     #[error("its {0} is not as it was written")]
     Damaged(Section),
-    /// Something that no vault writes.
+    /// Bytes that no vault writes.
     #[error("{0}")]
     Malformed(&'static str),
     /// The compressor could not be set up; no memory is left.
     #[error("zstd cannot be set up: no memory is left")]
     Zstd,
-    /// The system gives no random bytes.
+    /// The system provides no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
 }
 
-/// Why a key slot cannot be made or opened.
+/// Error of making or opening a key slot.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
-    /// It is not what was written.
+    /// It is not as it was written.
     #[error("{0}")]
     Damaged(&'static str),
     /// It is sound, but this password or key does not open it.
@@ -85,10 +85,10 @@ pub enum SlotError {
     /// A version, flag or number that this program does not know.
     #[error("the key slot was written by a newer vault (unknown {what})")]
     Newer {
-        /// What is unknown.
+        /// The unknown part.
         what: &'static str,
     },
-    /// The keyring has the form that it had before the format was settled.
+    /// The keyring has the form from before the format was settled.
     #[error("the key slot was made by a pre-release of vault")]
     PreRelease,
     /// Costs of a password that are out of bounds, or a secret or label that no slot can have.
@@ -97,7 +97,7 @@ pub enum SlotError {
     /// Argon2id needs more memory than there is.
     #[error("there is not enough memory to check the password: {mib} MiB are needed")]
     Memory {
-        /// How much it needs.
+        /// The memory that it needs.
         mib: u32,
     },
     /// There are no random bytes.
@@ -139,7 +139,7 @@ impl Drop for KeyBytes {
     }
 }
 
-/// The key that opens everything: the keys of all objects are wrapped under one that comes from it.
+/// The key that protects everything: the keys of all objects are wrapped under a key derived from it.
 pub struct MasterKey(KeyBytes);
 
 impl MasterKey {
@@ -153,7 +153,7 @@ impl MasterKey {
         Ok(key)
     }
 
-    /// The key made of these bytes.
+    /// The key with these bytes.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         Self(KeyBytes::copy_of(bytes))
     }
@@ -169,20 +169,20 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// The key of whoever writes: how streams are cut, what chunks are called and where they lie come from it, but nothing that
-/// opens content. Vaults that share it cut alike and have the same chunk ids.
+/// The key of writing clients: it decides how streams are cut, how chunks are named and how they are found, but opens
+/// no content. Vaults that share it cut alike and have the same chunk ids.
 pub struct WriterKey(KeyBytes);
 
 impl WriterKey {
     /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// The key of a vault that shares it with no other one.
+    /// The key of a vault that shares it with no other.
     pub fn derive(master: &MasterKey) -> Self {
         Self::from_bytes(&Zeroizing::new(blake3::derive_key("vault 2026 writer", master.as_bytes())))
     }
 
-    /// The key made of these bytes.
+    /// The key with these bytes.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         Self(KeyBytes::copy_of(bytes))
     }
@@ -204,7 +204,7 @@ impl fmt::Debug for WriterKey {
     }
 }
 
-/// What a sealed object is; part of what every section is bound to.
+/// Kind of a sealed object; every section is bound to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     /// Segments of file content.
@@ -213,12 +213,12 @@ pub enum ObjectKind {
     Meta = 2,
     /// A record of a client's log.
     Record = 3,
-    /// Which pack has which chunk.
+    /// Hints that tell which pack has which chunk.
     Index = 4,
 }
 
 impl ObjectKind {
-    /// Where objects of this kind lie in the store.
+    /// The store's kind for objects of this kind.
     pub const fn store_kind(self) -> Kind {
         match self {
             Self::Pack => Kind::Pack,
@@ -228,7 +228,7 @@ impl ObjectKind {
         }
     }
 
-    /// What the store's objects of this kind are; `None` for key slots, which are not sealed objects.
+    /// The kind of sealed objects for a kind of the store; `None` for key slots, which are not sealed objects.
     pub const fn from_store_kind(kind: Kind) -> Option<Self> {
         match kind {
             Kind::Key => None,
@@ -243,24 +243,24 @@ impl ObjectKind {
 /// A separately sealed part of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Section {
-    /// The length of a segment's sealed body; the number counts the segments of a pack from 0.
+    /// The length of a segment's sealed body; the segments of a pack are numbered from 0.
     SegmentHead(u32),
     /// The content of a segment.
     SegmentBody(u32),
     /// The list of a pack's segments and chunks.
     Footer,
-    /// Where the footer lies.
+    /// The position of the footer.
     Locator,
     /// The content of a log record.
     Record,
-    /// Some entries of an index object; the number counts the parts of the range of ids from 0.
+    /// Some entries of an index object; the parts of the range of ids are numbered from 0.
     Range(u32),
     /// The packs that an index object describes.
     Packs,
 }
 
 impl Section {
-    /// What its key is derived for.
+    /// The context from which its key is derived.
     const fn context(self) -> &'static str {
         match self {
             Self::SegmentHead(_) => "vault 2026 section segment head",

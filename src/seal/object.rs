@@ -16,13 +16,13 @@ use crate::limits::{SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX};
 
 const MAGIC: &[u8; 8] = b"vaultobj";
 const FORMAT_VERSION: u16 = 1;
-/// The object key is wrapped by the master key. Other numbers are for other ways, such as a public key.
+/// Number for an object key that is wrapped by the master key. Other numbers are for other ways, such as a public key.
 const WRAP_BY_MASTER: u8 = 1;
 const KEY_LEN: usize = 32;
-/// What is wrapped by the master key: nonce, object key, tag.
+/// Length of the wrapped key: nonce, object key, tag.
 const WRAPPED_LEN: u16 = (NONCE_LEN + KEY_LEN + TAG_LEN) as u16;
 
-/// Where the parts of a header end.
+/// Ends of the parts of a header.
 const FIXED_END: usize = 16;
 const COMMITMENT_END: usize = FIXED_END + 32;
 const WRAP_NONCE_END: usize = COMMITMENT_END + NONCE_LEN;
@@ -44,7 +44,7 @@ fn fixed_fields(kind: ObjectKind) -> [u8; FIXED_END] {
     fields
 }
 
-/// Tells what is newer from what is not ours before any key is used.
+/// Distinguishes newer objects from foreign ones before any key is used.
 fn check_fixed_fields(kind: ObjectKind, header: &Header) -> Result<(), SealError> {
     let newer = |what| Err(SealError::Newer { what });
     let malformed = |what| Err(SealError::Malformed(what));
@@ -89,7 +89,7 @@ impl Keys {
         self.create_object_named(kind, random_name()?)
     }
 
-    /// Begins an object of this kind under a name that was drawn for it before, and is used for nothing else.
+    /// Begins an object of this kind under a name that was drawn for it, and is used for nothing else.
     pub(crate) fn create_object_named(&self, kind: ObjectKind, name: ObjectName) -> Result<ObjectSealer, SealError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         random(key.as_mut_slice())?;
@@ -144,8 +144,7 @@ fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], SealError> {
     bytes.try_into().map_err(|_| TOO_SHORT)
 }
 
-/// Seals the sections of one new object. Not to be used for a second try under the same name: a new try makes a new
-/// object.
+/// Seals the sections of one new object. A second attempt must not reuse it under the same name, but make a new object.
 pub struct ObjectSealer {
     opener: ObjectOpener,
     header: Header,
@@ -167,17 +166,17 @@ impl ObjectSealer {
         self.opener.name
     }
 
-    /// What kind of object it is.
+    /// Kind of the object.
     pub fn kind(&self) -> ObjectKind {
         self.opener.kind
     }
 
-    /// The bytes that the object begins with.
+    /// The first bytes of the object.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Opens what was sealed, to verify it before it is published.
+    /// Opens sealed sections, to verify them before they are published.
     pub fn opener(&self) -> &ObjectOpener {
         &self.opener
     }
@@ -209,7 +208,7 @@ impl ObjectSealer {
         self.seal_segment_in_place(number, ids, out, start)
     }
 
-    /// Like [`Self::seal_segment`], without a copy: the body already lies in `buffer`, from [`SEGMENT_HEAD_LEN`] bytes
+    /// As [`Self::seal_segment`], without a copy: the body is already in `buffer`, from [`SEGMENT_HEAD_LEN`] bytes
     /// after `start` to the end, and the head is filled in before it.
     pub fn seal_segment_in_place(
         &self,
@@ -240,7 +239,7 @@ impl ObjectSealer {
         }
         let sealed_len = (sealed_len as u32).to_le_bytes();
         let body_aad = self.opener.aad(Section::SegmentBody(number));
-        // The length is committed to as well: the same chunks compressed at another level are different content.
+        // The nonce commits to the length as well: the same chunks compressed at another level are different content.
         let content = std::iter::once(&sealed_len[..]).chain(ids.iter().map(|id| &id.as_bytes()[..]));
         let nonce = self.nonce.nonce(random, &body_aad, content);
 
@@ -255,7 +254,7 @@ impl ObjectSealer {
         Ok(())
     }
 
-    /// Bytes that nobody without the key can tell from sealed ones.
+    /// Bytes that nobody without the key can distinguish from sealed ones.
     pub fn padding(&self, len: usize) -> Vec<u8> {
         let mut padding = vec![0; len];
         self.opener.padding.fill(&mut padding);
@@ -297,7 +296,7 @@ impl ObjectOpener {
         Self { vault, kind, name, ciphers, padding }
     }
 
-    /// What the padding of a pack begins with, behind the last segment.
+    /// The first bytes of a pack's padding, which follows the last segment.
     pub fn padding_start(&self) -> [u8; 32] {
         let mut start = [0; 32];
         self.padding.fill(&mut start);
@@ -309,7 +308,7 @@ impl ObjectOpener {
         self.name
     }
 
-    /// What kind of object it is.
+    /// Kind of the object.
     pub fn kind(&self) -> ObjectKind {
         self.kind
     }
@@ -326,7 +325,7 @@ impl ObjectOpener {
         Ok(plain)
     }
 
-    /// Appends what is in `sealed` (ciphertext and tag) to `out`; if it fails, `out` is as it was.
+    /// Appends the content of `sealed` (ciphertext and tag) to `out`; if it fails, `out` is unchanged.
     fn open_into(
         &self,
         cipher: &Cipher,
@@ -345,8 +344,8 @@ impl ObjectOpener {
         Ok(())
     }
 
-    /// Appends the body of a segment to `out`; if it fails, `out` is as it was. `sealed` is exactly the segment, whose
-    /// head must say so too.
+    /// Appends the body of a segment to `out`; if it fails, `out` is unchanged. `sealed` is exactly the segment, and
+    /// must have the length that its head states.
     pub fn open_segment(&self, number: u32, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         let stated = self.segment_body_len(number, sealed)?;
         let (nonce, _) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(TOO_SHORT)?;
@@ -357,8 +356,8 @@ impl ObjectOpener {
         self.open_into(&self.ciphers.body, Section::SegmentBody(number), nonce, body, out)
     }
 
-    /// Length of the sealed body of a segment, which follows the first [`SEGMENT_HEAD_LEN`] bytes. With it the segments
-    /// of a pack can be walked without its footer.
+    /// Length of the sealed body of a segment, which follows the first [`SEGMENT_HEAD_LEN`] bytes. With it, the
+    /// segments of a pack can be found one by one without its footer.
     pub fn segment_body_len(&self, number: u32, segment: &[u8]) -> Result<u32, SealError> {
         let head = segment.first_chunk::<SEGMENT_HEAD_LEN>().ok_or(TOO_SHORT)?;
         let (nonce, sealed) = head.split_first_chunk::<NONCE_LEN>().ok_or(TOO_SHORT)?;

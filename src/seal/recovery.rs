@@ -1,4 +1,4 @@
-//! The recovery key: a secret to be printed and typed in again (SPEC §4.5).
+//! The recovery key: a secret to be printed and typed in later (SPEC §4.5).
 //!
 //! 128 random bits and the first 22 bits of `derive_key("vault 2026 recovery key check", them)`, as 30 digits of
 //! Crockford's base32, most significant bit first, in six groups of five.
@@ -17,7 +17,7 @@ const GROUP: usize = 5;
 const CODED_LEN: usize = 19;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Why a text is not a recovery key.
+/// Reason why a text is not a recovery key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryKeyError {
     /// Too many or too few letters and digits.
@@ -58,7 +58,7 @@ impl RecoveryKey {
         }
         let mut coded = Zeroizing::new([0_u8; CODED_LEN]);
         for (index, digit) in digits.iter().enumerate() {
-            // The digit's five bits, moved to their place in the two bytes that they may touch.
+            // The digit's five bits, shifted to their place in the two bytes that they may touch.
             let bits = u16::from(*digit) << (11 - index * 5 % 8);
             coded[index * 5 / 8] |= (bits >> 8) as u8;
             if let Some(next) = coded.get_mut(index * 5 / 8 + 1) {
@@ -89,7 +89,7 @@ impl RecoveryKey {
         text
     }
 
-    /// The key as what opens a key slot.
+    /// The key as a secret that opens a key slot.
     pub fn secret(&self) -> Secret {
         Secret::raw(&self.0[..])
     }
@@ -112,7 +112,7 @@ impl fmt::Debug for RecoveryKey {
     }
 }
 
-/// Spaces and the dashes that word processors make of `-`.
+/// Whether it is a space, or one of the dashes into which word processors turn `-`.
 fn is_separator(character: char) -> bool {
     character.is_whitespace() || matches!(character, '-' | '_' | '.' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(error("U"), Some(RecoveryKeyError::Character('U')));
     }
 
-    /// 22 bits let one mistake in four million pass; of these there is none.
+    /// 22 bits let one mistake in four million pass; none of these mistakes does.
     #[test]
     fn every_single_mistake_and_swap_is_noticed() {
         let text = key(*b"0123456789abcdef").to_text().replace('-', "");

@@ -1,4 +1,4 @@
-//! What opens a key slot, and how much work it is to try a password (SPEC §4.2).
+//! Secrets that open key slots, and the cost of guessing a password (SPEC §4.2).
 
 use std::fmt;
 
@@ -22,9 +22,9 @@ const LANES_MAX: u8 = 16;
 /// Bound of memory times passes, in KiB.
 const WORK_MAX: u64 = 8 << 20;
 
-/// What opens a slot. Wiped when dropped, never shown in Debug.
+/// A secret that opens a slot. Wiped when dropped, never shown in Debug.
 pub enum Secret {
-    /// What a person chose.
+    /// A secret that a person chose.
     Password(Zeroizing<Vec<u8>>),
     /// At least 128 random bits: a recovery key or a device key.
     Raw(Zeroizing<Vec<u8>>),
@@ -42,14 +42,15 @@ impl Secret {
     }
 }
 
-/// The bytes of a password that are stretched: one that is text in the one form of Unicode that all systems agree on (NFC),
-/// since the same letters come as other bytes from other keyboards and files. What is no text stays as it is.
+/// The bytes of a password that are stretched. Text is put into the form of Unicode that all systems agree on (NFC),
+/// since keyboards and files encode the same letters as different bytes. Other bytes stay as they are.
 fn normalized(password: &[u8]) -> Zeroizing<Vec<u8>> {
     let Ok(text) = std::str::from_utf8(password) else { return Zeroizing::new(password.to_vec()) };
     if is_nfc(text) {
         return Zeroizing::new(password.to_vec());
     }
-    // The room is there from the start: a buffer that grows leaves copies behind. No text becomes longer than three times.
+    // Reserve all room at the start: a buffer that grows leaves copies behind. NFC makes no text more than three times
+    // as long.
     let mut bytes = Zeroizing::new(Vec::with_capacity(3 * password.len() + 4));
     for c in text.nfc() {
         bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
@@ -66,7 +67,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How much work it is to try a password.
+/// Cost of trying a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KdfParams {
     /// 64 MiB, 3 passes, 4 lanes.
@@ -109,7 +110,7 @@ impl Cost {
         let refused = |_| SlotError::Params("Argon2id refuses its input");
         let params = Params::new(self.memory, self.passes, u32::from(self.lanes), Some(32)).map_err(refused)?;
         let mut blocks = room(params.block_count()).map_err(|_| SlotError::Memory { mib: self.memory >> 10 })?;
-        // Memory that nobody had before comes slowly: all threads fetch it.
+        // The system provides fresh memory slowly: let all threads touch it.
         rayon::iter::repeat_n(Block::new(), params.block_count()).collect_into_vec(&mut blocks);
         let mut out = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)

@@ -27,8 +27,8 @@
 //! (seconds since 1970), delivery u8 (0 direct, 1 synced), features u64, zeros.
 //! Info: purpose u8 (1 password, 2 recovery key, 3 device key), created u64, length of the label u8, label, zeros.
 //!
-//! The first and the last field keep their place in every version, so that a newer slot is told from a damaged one; the
-//! checksum is looked at first, so that a damaged slot is told from a wrong password.
+//! The first and the last field keep their place in every version, so that a newer slot can be distinguished from a
+//! damaged one. The checksum is checked first, so that a damaged slot can be distinguished from a wrong password.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -61,7 +61,7 @@ const INFO_AT: usize = INFO_NONCE_AT + NONCE_LEN;
 const CHECKSUM_AT: usize = INFO_AT + INFO_LEN + TAG_LEN;
 const _: () = assert!(CHECKSUM_AT + 32 == SLOT_LEN);
 
-/// Why no slot could be opened.
+/// Reason why no slot could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
     /// No slot takes this password or key.
@@ -76,7 +76,7 @@ pub enum UnlockError {
     /// No slot takes it, and this one could not be tried or is damaged.
     #[error(transparent)]
     Slot(SlotError),
-    /// Whoever was asked said that no more should be tried.
+    /// The caller said that no more should be tried.
     #[error("no more key slots were tried")]
     Stopped,
 }
@@ -90,7 +90,7 @@ pub struct SlotFile {
     id: SlotId,
 }
 
-/// The random parts of a slot, apart so that tests can give others.
+/// The random parts of a slot, separate so that tests can supply others.
 struct Randomness {
     slot: [u8; SlotId::LEN],
     salt: [u8; 32],
@@ -99,8 +99,8 @@ struct Randomness {
 }
 
 impl SlotFile {
-    /// Makes a slot that holds this keyring and opens with this secret. `kdf` matters for passwords only. Costs of
-    /// Argon2id aside, nothing here is slow.
+    /// Makes a slot that holds this keyring and opens with this secret. `kdf` matters for passwords only. Nothing here
+    /// is slow but Argon2id.
     pub fn create(
         keyring: &Keyring,
         secret: &Secret,
@@ -170,7 +170,7 @@ impl SlotFile {
         Ok(Self { bytes, stretch, vault: keyring.vault, id: SlotId::new(randomness.slot) })
     }
 
-    /// Reads a slot, as far as it can be read without a secret.
+    /// Reads the parts of a slot that need no secret.
     pub fn parse(bytes: &[u8]) -> Result<Self, SlotError> {
         let mut reader = Reader(bytes);
         if reader.bytes(8)? != MAGIC {
@@ -207,7 +207,7 @@ impl SlotFile {
         &self.bytes
     }
 
-    /// The vault that the slot says it belongs to. Believed only once the slot is open.
+    /// The vault that the slot claims to belong to. Not proven before the slot is opened.
     pub fn vault(&self) -> VaultId {
         self.vault
     }
@@ -222,7 +222,7 @@ impl SlotFile {
         matches!(self.stretch, Stretch::Argon2id(_))
     }
 
-    /// How much work it is to try a password: memory in KiB times passes. Nothing where the secret is random.
+    /// The cost of trying a password: memory in KiB times passes. 0 if the secret is random.
     pub fn work(&self) -> u64 {
         match self.stretch {
             Stretch::Argon2id(cost) => u64::from(cost.memory) * u64::from(cost.passes),
@@ -230,7 +230,7 @@ impl SlotFile {
         }
     }
 
-    /// Opens the slot. Takes the time of the stretching if the slot takes that kind of secret.
+    /// Unlocks the slot. Slow (Argon2id) for passwords.
     pub fn unlock(&self, secret: &Secret) -> Result<Keyring, SlotError> {
         let stretched = self.stretch.apply(secret, &self.bytes[SALT_AT..COMMITMENT_AT])?;
         let expected = commitment(&stretched, &self.bytes[..COMMITMENT_AT]);
@@ -242,14 +242,14 @@ impl SlotFile {
         Keyring::decode(self.vault, &plain)
     }
 
-    /// What the slot is for, as the owner of the master key may know.
+    /// The info of the slot, for the owner of the master key.
     pub fn info(&self, master: &MasterKey) -> Result<SlotInfo, SlotError> {
         let mut plain = [0; INFO_LEN];
         self.open_at(INFO_NONCE_AT, &info_key(master), &mut plain)?;
         SlotInfo::decode(&plain)
     }
 
-    /// Opens what lies behind the nonce at `at`; associated data is everything before it.
+    /// Opens the part behind the nonce at `at`; associated data is everything before it.
     fn open_at<const N: usize>(&self, at: usize, key: &Cipher, plain: &mut [u8; N]) -> Result<(), SlotError> {
         let (aad, rest) = self.bytes.split_at(at);
         let mut reader = Reader(rest);
@@ -277,18 +277,19 @@ fn info_key(master: &MasterKey) -> Cipher {
     Cipher::new(&Zeroizing::new(blake3::derive_key("vault 2026 slot info", master.as_bytes())))
 }
 
-/// Opens the first slot that takes the secret, and says which it was. As [`unlock_with`], which nobody watches.
+/// Opens the first slot that takes the secret, and returns its position. As [`unlock_with`], without a callback.
 pub fn unlock_any(slots: &[SlotFile], secret: &Secret) -> Result<(usize, Keyring), UnlockError> {
     unlock_with(slots, secret, &mut |_| true)
 }
 
-/// Opens the first slot that takes the secret, and says which it was.
+/// Opens the first slot that takes the secret, and returns its position.
 ///
-/// A password that has the form of a recovery key is tried as one first: that costs nothing. The same bytes are tried
-/// once. There is no end to the number of slots: whoever can write to the store can plant some, and must not be able to
-/// hide the right one; so who calls this puts the likely and the cheap ones first. `goes_on` is asked before each slot
-/// that a password is tried on, with the slots tried so far; if it says no, that is [`UnlockError::Stopped`]. A slot that
-/// is damaged inside, newer, or that needs too much memory is passed over; if no other opens, it is the error.
+/// A password that has the form of a recovery key is first tried as one, which costs nothing. The same bytes are tried
+/// only once. The number of slots has no limit: anyone who can write to the store can plant slots, and must not be able
+/// to hide the right one; so the caller puts likely and cheap ones first. Before a password is tried on a slot,
+/// `goes_on` is called with the number of slots tried so far; if it returns false, the result is
+/// [`UnlockError::Stopped`]. A slot that is damaged inside, newer, or that needs too much memory is skipped; if no
+/// other opens, its error is returned.
 pub fn unlock_with(
     slots: &[SlotFile],
     secret: &Secret,
@@ -377,7 +378,7 @@ mod tests {
         create(&Secret::raw(&[9; 16]), Purpose::Recovery)
     }
 
-    /// The slot with these bytes changed and a checksum that fits, as whoever can write to the store could make it.
+    /// The slot with these bytes changed and a checksum that fits, as anyone who can write to the store could make it.
     fn forged(slot: &SlotFile, at: usize, field: &[u8]) -> Vec<u8> {
         let mut bytes = slot.as_bytes()[..CHECKSUM_AT].to_vec();
         bytes[at..at + field.len()].copy_from_slice(field);

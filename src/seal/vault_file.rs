@@ -1,4 +1,4 @@
-//! The VAULT file: the one clear text of a vault, for programs and for people (SPEC §4.1).
+//! The VAULT file: the only clear text of a vault, for programs and for people (SPEC §4.1).
 //!
 //! ```text
 //! vault archive, format 1
@@ -8,8 +8,8 @@
 //! blake3 <64 hexadecimal digits: the hash of everything before this line>
 //! ```
 //!
-//! Each line ends with one newline. The first word group and the last line keep their form in every version, so that a
-//! newer file is told from a damaged one. Everything in it can be made again from any key slot.
+//! Each line ends with one newline. The first words and the last line keep their form in every version, so that a newer
+//! file can be distinguished from a damaged one. All of its content can be restored from any key slot.
 
 use std::fmt::Write;
 
@@ -18,10 +18,10 @@ use crate::limits::VAULT_FILE_LEN_MAX;
 
 /// The version of the format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-/// The feature flags that this program knows, in keyrings and in all VAULT files but those of mirrors.
+/// Feature flags that this program knows, in keyrings and in all VAULT files except those of mirrors.
 pub const FEATURES_KNOWN: u64 = 0;
 
-/// The feature flag of a VAULT file that says that the place is a mirror (SPEC §8.11). No keyring has it.
+/// Feature flag of a VAULT file that marks a mirror (SPEC §8.11). No keyring has it.
 pub const MIRROR: u64 = 1;
 
 const MAGIC: &str = "vault archive, format ";
@@ -29,29 +29,29 @@ const FOR_THE_FINDER: &str = "This folder is an encrypted backup made by the pro
     or delete anything in it. To get the files back you need that program (or its document SPEC.md, which describes every \
     byte here, and a programmer), and a password or the printed recovery key of whoever made this.";
 
-/// Why a VAULT file cannot be used.
+/// Reason why a VAULT file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultFileError {
     /// It does not begin like one: this folder is no vault.
     #[error("it does not begin like the VAULT file of a vault")]
     NotAVault,
-    /// It begins like one; it can be made again from a key slot.
+    /// It begins like one, but is damaged; it can be restored from a key slot.
     #[error("{0}")]
     Damaged(&'static str),
     /// A version or a feature that this program does not know.
     #[error("the vault was written by a newer vault (unknown {what})")]
     Newer {
-        /// What is unknown.
+        /// The unknown part.
         what: &'static str,
     },
 }
 
-/// What the VAULT file says.
+/// Content of the VAULT file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VaultFile {
     /// The vault's id.
     pub id: VaultId,
-    /// Feature flags: [`MIRROR`] alone is known.
+    /// Feature flags: only [`MIRROR`] is known.
     pub features: u64,
 }
 

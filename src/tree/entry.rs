@@ -1,4 +1,4 @@
-//! One entry of a directory's listing (SPEC §7.2): only what a restore can bring back.
+//! One entry of a directory's listing (SPEC §7.2): only properties that a restore can bring back.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::path::{NameError, Shown, check_name};
 /// The version byte that begins every listing.
 pub const LISTING_VERSION: u8 = 1;
 
-/// Why bytes are not a valid entry.
+/// Reason why bytes are not a valid entry.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
     /// Not msgpack of the expected shape.
@@ -24,7 +24,7 @@ pub enum EntryError {
     Name {
         /// The name, made safe to show.
         name: String,
-        /// What is wrong with it.
+        /// The fault of the name.
         source: NameError,
     },
     /// Fields that contradict each other or exceed a limit.
@@ -32,15 +32,15 @@ pub enum EntryError {
     Invalid {
         /// The name, made safe to show.
         name: String,
-        /// What is wrong with it.
+        /// The fault of the entry.
         what: &'static str,
     },
-    /// An entry has something that this program does not know and must not pass over.
+    /// An entry has something that this program does not know and must not ignore.
     #[error("the tree entry {name} was written by a newer vault ({what})")]
     Unknown {
         /// The name, made safe to show.
         name: String,
-        /// What is unknown.
+        /// The unknown part.
         what: String,
     },
     /// A listing begins with a version that this program does not know.
@@ -49,13 +49,13 @@ pub enum EntryError {
 }
 
 impl EntryError {
-    /// Whether it tells of something that a later version wrote.
+    /// Whether the error concerns something that a later version wrote.
     pub const fn is_newer(&self) -> bool {
         matches!(self, Self::Unknown { .. } | Self::Newer(_))
     }
 }
 
-/// A point in time: seconds since 1970 and nanoseconds, as file systems keep it (before 1970 the seconds are negative
+/// A point in time: seconds since 1970 and nanoseconds, as file systems store it (before 1970 the seconds are negative
 /// and the nanoseconds still count forward).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time {
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// What a file is.
+/// Kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]
@@ -119,7 +119,7 @@ impl TryFrom<u8> for FileKind {
     }
 }
 
-/// Who a file belongs to.
+/// Owner of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owner {
     /// Number of the user.
@@ -132,7 +132,7 @@ pub struct Owner {
     pub group: Vec<u8>,
 }
 
-/// Where a sparse file has no data. The content stream holds only what lies between the holes.
+/// The holes of a sparse file, which have no data. The content stream has only the data between the holes.
 ///
 /// The bytes are pairs of LEB128 numbers: the distance from the end of the last hole (from 0 at first) to the next
 /// one, and its length, both in bytes (SPEC §7.3).
@@ -147,7 +147,7 @@ pub enum Holes {
     Stream(Stream),
 }
 
-/// The keys of [`Holes`] as they are read: those of later versions are passed over, as in every map.
+/// The keys of [`Holes`] as they are read: keys of later versions are ignored, as in every map.
 #[derive(Deserialize)]
 struct HolesWire {
     #[serde(rename = "i", default)]
@@ -187,21 +187,21 @@ pub mod flags {
 pub struct Entry {
     /// The name: bytes, not text.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
     /// The low twelve bits of the mode: permissions, setuid, setgid, sticky.
     pub mode: u32,
-    /// Who it belongs to.
+    /// Owner of the file.
     pub owner: Owner,
-    /// When its content was last changed.
+    /// Time of the last change of its content.
     pub mtime: Time,
-    /// When it was made, if the file system knows. Recorded; Linux cannot set it.
+    /// Time of its creation, if the file system knows it. Recorded; Linux cannot set it.
     pub btime: Option<Time>,
     /// Length of a regular file, holes included, in bytes; 0 for everything else.
     pub size: u64,
     /// Content of a file without its holes; the listing of a folder.
     pub content: Option<Stream>,
-    /// Where a sparse file has holes.
+    /// The holes of a sparse file.
     pub holes: Option<Holes>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
@@ -236,8 +236,8 @@ impl Entry {
         }
     }
 
-    /// Checks what the format demands of an entry (SPEC §7.2), so that a hostile tree is refused before anything is
-    /// done with it.
+    /// Checks the requirements of the format (SPEC §7.2), so that a hostile tree is refused before anything is done
+    /// with it.
     fn check(&self) -> Result<(), EntryError> {
         let shown = || Shown(&self.name).to_string();
         check_name(&self.name).map_err(|source| EntryError::Name { name: shown(), source })?;
@@ -280,11 +280,11 @@ impl Entry {
     }
 }
 
-/// So deep may values lie in each other in an entry.
+/// Deepest nesting of values in an entry.
 const ENTRY_DEPTH_MAX: usize = 16;
 
-/// The fields as they are stored: a map with one-letter keys, so that fields can be added; empty ones are left out.
-/// Borrowed where an entry is encoded.
+/// The stored fields: a map with one-letter keys, so that fields can be added; empty ones are left out. Borrowed while
+/// an entry is encoded.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
     #[serde(rename = "n", with = "serde_bytes", borrow)]
@@ -369,7 +369,7 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
 }
 
 /// Decodes the entry at the start of `bytes`. Returns it with its encoded length, or `None` if `bytes` end in its
-/// middle (the caller then reads on, up to [`ENTRY_LEN_MAX`]).
+/// middle (the caller then reads more, up to [`ENTRY_LEN_MAX`]).
 pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> {
     let mut cursor = std::io::Cursor::new(bytes);
     let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
@@ -395,7 +395,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
     }
     let kind = u8::try_from(wire.kind).ok().and_then(|kind| FileKind::try_from(kind).ok());
     let kind = kind.ok_or_else(|| unknown(format!("kind of file {}", wire.kind)))?;
-    // What systems have today fits into 32 bits.
+    // All numbers of present systems fit into 32 bits.
     let number = |what: &str, number: u64| u32::try_from(number).map_err(|_| unknown(format!("{what} {number}")));
     let device = match wire.device {
         Some((major, minor)) => Some((number("device", major)?, number("device", minor)?)),
@@ -423,8 +423,8 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
     Ok(Some((entry, used)))
 }
 
-/// What an entry is that is not as this version writes them: a later one says so by a critical key, or by a kind of file that is unknown.
-/// `None` if more bytes are needed to tell.
+/// The error for an entry that this version would not write: unknown, if a critical key or an unknown kind of file
+/// marks it as a later version's, otherwise malformed. `None` if more bytes are needed to tell.
 #[cold]
 fn newer(bytes: &[u8]) -> Option<EntryError> {
     #[derive(Deserialize)]
@@ -449,7 +449,7 @@ fn newer(bytes: &[u8]) -> Option<EntryError> {
     }
 }
 
-/// Whether bytes are missing at the end.
+/// Whether the error means that bytes are missing at the end.
 fn is_cut(error: &rmp_serde::decode::Error) -> bool {
     use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
     matches!(error, InvalidMarkerRead(error) | InvalidDataRead(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)

@@ -1,4 +1,5 @@
-//! What a snapshot left out, and by which rules (SPEC §8.3): who restores it must not take what was left out for absent.
+//! The paths that a snapshot left out, and the rules for it (SPEC §8.3): a restore must not treat excluded files as
+//! absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +10,19 @@ use super::stream::{ChunkSink, ChunkSource, Stream, StreamError, StreamWriter, r
 use crate::chunk::Cutter;
 use crate::msgpack;
 
-/// Rules longer than this are not read: a restore then deletes nothing, as if there were none.
+/// Longest rules that are read. With longer ones a restore deletes nothing, as if there were none.
 const RULES_LEN_MAX: u64 = 256 << 20;
 
-/// The rules that a person gave.
+/// The rules that the user gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleOptions {
-    /// gitignore patterns, in their order; those of files of patterns among them.
+    /// gitignore patterns in their order, including those of pattern files.
     #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<String>,
-    /// The name of ignore files, if they were honoured.
+    /// The name of ignore files, if they were obeyed.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub ignore_file: Option<ByteBuf>,
-    /// The content of folders with a CACHEDIR.TAG was left out.
+    /// Whether the content of folders with a CACHEDIR.TAG was left out.
     #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
     pub caches: bool,
     /// The content of folders that contain a file of one of these names was left out.
@@ -30,32 +31,32 @@ pub struct RuleOptions {
     /// Larger files were left out.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub larger_than: Option<u64>,
-    /// Other file systems were left out.
+    /// Whether other file systems were left out.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub one_file_system: bool,
-    /// Files with the nodump flag were left out.
+    /// Whether files with the nodump flag were left out.
     #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
     pub nodump: bool,
 }
 
-/// All that is known about what a snapshot left out. Paths are those inside the snapshot.
+/// Everything that is known about the paths that a snapshot left out. Paths are those inside the snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSet {
-    /// What a person gave.
+    /// The rules that the user gave.
     pub options: RuleOptions,
-    /// The ignore files that applied: their content, by the folder they lie in.
+    /// The ignore files that applied: their content, by their folder.
     pub ignore_files: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Things that were left out for what they were (their size, a flag), not for their path.
+    /// Paths that were left out for a property (their size, a flag), not for their name.
     pub left_out: BTreeSet<Vec<u8>>,
     /// Folders whose content was left out: caches, other file systems.
     pub emptied: BTreeSet<Vec<u8>>,
-    /// Folders that were the program's own: the vault, its state.
+    /// The program's own folders: the vault, its state.
     pub own: BTreeSet<Vec<u8>>,
-    /// Roots of which only listed paths were taken.
+    /// Roots of which only listed paths were included.
     pub listed: BTreeSet<Vec<u8>>,
 }
 
-/// The kinds of items.
+/// Kinds of items.
 mod kind {
     pub const OPTIONS: u64 = 1;
     pub const IGNORE_FILE: u64 = 2;
@@ -65,7 +66,7 @@ mod kind {
     pub const LISTED: u64 = 6;
 }
 
-/// One item as it is stored.
+/// One item as stored.
 #[derive(Default, Serialize, Deserialize)]
 struct Item {
     #[serde(rename = "k")]
@@ -93,14 +94,15 @@ impl RuleSet {
         items.extend(self.own.iter().map(|path| at(kind::OWN, path)));
         items.extend(self.listed.iter().map(|path| at(kind::LISTED, path)));
         let mut stream = StreamWriter::default();
-        // Strings, bytes, numbers and flags always have an encoding. Rules that were lost would be none, which is safe.
+        // Strings, bytes, numbers and flags always have an encoding. If encoding failed, there would be no rules, which
+        // is safe.
         if let Ok(bytes) = msgpack::encode(&items) {
             stream.write(&bytes, cutter, sink)?;
         }
         stream.finish(cutter, sink)
     }
 
-    /// Reads the rules of a snapshot; `None` if it has none, or such as this program does not know in full.
+    /// Reads the rules of a snapshot; `None` if it has none, or some that this program does not know in full.
     ///
     /// # Errors
     /// If the stream cannot be read, or is no list of rules.
@@ -199,7 +201,7 @@ mod tests {
         assert_eq!(set.write(&cutter(), &mut memory).unwrap(), stream);
         assert_eq!(RuleSet::read(&stream, &mut memory).unwrap(), Some(set));
         let none = RuleSet::default().write(&cutter(), &mut memory).unwrap();
-        assert!(!none.is_empty(), "that nothing was left out is known");
+        assert!(!none.is_empty(), "it is known that nothing was left out");
         assert_eq!(RuleSet::read(&none, &mut memory).unwrap(), Some(RuleSet::default()));
     }
 

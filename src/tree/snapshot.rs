@@ -16,45 +16,45 @@ pub struct Root {
     /// The absolute path it was read from; empty for a stream that was read from a command or from standard input.
     #[serde(rename = "p", with = "serde_bytes")]
     pub path: Vec<u8>,
-    /// Where that path led to, if links on the way made it another place; empty otherwise.
+    /// The place that the path led to through links; empty if there were none.
     #[serde(rename = "r", with = "serde_bytes", default, skip_serializing_if = "Vec::is_empty")]
     pub real: Vec<u8>,
-    /// It held files before, and now it is empty, or lies on another device, or that is so of a mount point below it: a disk is
-    /// probably not mounted.
+    /// Whether it had files before, and is now empty or on another device, or the same is true of a mount point below
+    /// it: a disk is probably not mounted.
     #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
 }
 
 impl Root {
-    /// A root that is there, and whose path has no links.
+    /// A root that is not lost, and whose path has no links.
     pub const fn new(name: Vec<u8>, path: Vec<u8>) -> Self {
         Self { name, path, real: Vec::new(), lost: false }
     }
 
-    /// Where the root lay, without links on the way.
+    /// The place of the root, without links.
     pub fn place(&self) -> &[u8] {
         if self.real.is_empty() { &self.path } else { &self.real }
     }
 }
 
-/// Whether everything that should be in the snapshot is.
+/// Whether the snapshot has everything that it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Everything was read.
     Complete,
-    /// Something could not be read; the list says what. Words of later versions are read as this one.
+    /// Something could not be read; the list has the details. Verdicts of later versions are read as this one.
     #[serde(other)]
     Partial,
 }
 
-/// One thing that could not be saved as it should be, as listed in a snapshot.
+/// A file that could not be saved properly, as listed in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Path inside the snapshot.
     #[serde(rename = "p", with = "serde_bytes")]
     pub path: Vec<u8>,
-    /// Why, in words.
+    /// Reason, in words.
     #[serde(rename = "w")]
     pub why: String,
     /// True if the content is stored nevertheless, but may be torn (the file changed while it was read).
@@ -64,7 +64,7 @@ pub struct Skipped {
 
 impl std::fmt::Display for Skipped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without a path it is about the whole.
+        // Without a path the reason concerns the whole snapshot.
         if !self.path.is_empty() {
             write!(f, "{}: ", Shown(&self.path))?;
         }
@@ -72,10 +72,10 @@ impl std::fmt::Display for Skipped {
     }
 }
 
-/// A dated state of a source. Unknown fields of later versions are passed over.
+/// A dated state of a source. Unknown fields of later versions are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// When it was begun (or the time that was given).
+    /// Time when it was begun (or the time that was given).
     pub time: Time,
     /// Name of the source.
     pub source: String,
@@ -90,86 +90,87 @@ pub struct Snapshot {
     /// Files with more than one name: see SPEC §7.4. Empty if there are none.
     #[serde(default)]
     pub links: Stream,
-    /// Files of every kind but folders.
+    /// Number of files of every kind except folders.
     pub files: u64,
-    /// Folders.
+    /// Number of folders.
     pub folders: u64,
     /// Sum of the sizes of the regular files, holes included, in bytes.
     pub bytes: u64,
-    /// Files that were not there in the snapshot before, by what the catalogue knew.
+    /// Number of files that the snapshot before did not have, by what the catalogue knew.
     pub files_new: u64,
-    /// Files that differ from the snapshot before.
+    /// Number of files that differ from the snapshot before.
     pub files_changed: u64,
-    /// Files that were found unchanged.
+    /// Number of files that were found unchanged.
     pub files_unchanged: u64,
-    /// Bytes that were read from the source.
+    /// Number of bytes that were read from the source.
     pub bytes_read: u64,
-    /// Bytes of new chunks, before compression.
+    /// Number of bytes of new chunks, before compression.
     pub bytes_new: u64,
-    /// Bytes that were added to the store, records not counted.
+    /// Number of bytes that were added to the store, without records.
     pub bytes_stored: u64,
-    /// How long it took, in milliseconds.
+    /// Duration, in milliseconds.
     pub duration_ms: u64,
     /// Version of the program.
     pub program: String,
     /// Tags, sorted.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// A line of the user's own; may be empty.
+    /// A line of text from the user; may be empty.
     #[serde(default)]
     pub description: String,
     /// Whether everything was read.
     pub verdict: Verdict,
-    /// How many things are in `skipped_list`.
+    /// Number of items in `skipped_list`.
     #[serde(default)]
     pub skipped: u64,
     /// A stream of msgpack-encoded [`Skipped`], one after the other. Empty if there are none.
     #[serde(default)]
     pub skipped_list: Stream,
-    /// `time` was given by the user or by an archive: it says what the content is of, not what a clock showed.
+    /// Whether `time` was given by the user or by an archive: it is then the date of the content, not the time of a
+    /// clock.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given: bool,
-    /// The rules by which things were left out (SPEC §8.3). Empty if none were recorded.
+    /// The rules by which paths were left out (SPEC §8.3). Empty if none were recorded.
     #[serde(default, skip_serializing_if = "Stream::is_empty")]
     pub rules: Stream,
-    /// Snapshots whose place this one takes: their date and their pins are its own (SPEC §8.3).
+    /// Snapshots that this one replaces: it takes their date and their pins (SPEC §8.3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<ObjectName>,
-    /// It has a date of its own all the same: a person has put it right (SPEC §8.3).
+    /// Whether it has a date of its own nevertheless, because a person has corrected it (SPEC §8.3).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redated: bool,
-    /// What it is a copy of, if it was copied out of another vault (SPEC §8.12).
+    /// The snapshot that it is a copy of, if it was copied from another vault (SPEC §8.12).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
 
-/// What a snapshot is a copy of.
+/// The original of a copied snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The vault that it was taken in.
+    /// The vault in which it was taken.
     #[serde(rename = "v")]
     pub vault: VaultId,
     /// Its id there.
     #[serde(rename = "n")]
     pub snapshot: ObjectName,
-    /// Its date was uncertain there.
+    /// Whether its date was uncertain there.
     #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
     pub uncertain: bool,
-    /// The date of an outlier there that may be the right one, its own being wrong.
+    /// The date of an outlier there that may be right, with its own being wrong.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub rival: Option<Time>,
-    /// Something of it was damaged there when it was copied, and is missing here.
+    /// Whether some of it was damaged there when it was copied, and is missing here.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
 }
 
 impl Snapshot {
-    /// Whether its time says what the content is of, whatever the clock of the record showed.
+    /// Whether its time is the date of its content, whatever the clock of the record showed.
     pub const fn is_dated(&self) -> bool {
         self.given || self.origin.is_some()
     }
 
-    /// What the snapshot of this id in this vault is in any vault: what it is a copy of, or itself (SPEC §8.12).
+    /// The identity of the snapshot with this id across vaults: its original, or itself (SPEC §8.12).
     pub fn origin_in(&self, vault: VaultId, id: ObjectName) -> (VaultId, ObjectName) {
         self.origin.as_ref().map_or((vault, id), |origin| (origin.vault, origin.snapshot))
     }

@@ -6,7 +6,7 @@ use crate::chunk::Cutter;
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_MAX_CEILING, STREAM_DEPTH_MAX, STREAM_IDS_INLINE};
 
-/// Why bytes are not a valid stream.
+/// Reason why bytes are not a valid stream.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// Fields out of range, or that contradict each other.
@@ -44,7 +44,7 @@ impl Stream {
     }
 }
 
-/// Names a stream: the id of its only chunk, or a hash of all there is.
+/// Identifies a stream: the id of its only chunk, or a hash of all its fields.
 pub type StreamKey = [u8; 16];
 
 /// The key of a stream.
@@ -96,17 +96,17 @@ pub fn ids_from_bytes(bytes: &[u8]) -> Result<Vec<ChunkId>, StreamError> {
     }
 }
 
-/// Takes chunks and says their ids.
+/// Stores chunks and returns their ids.
 pub trait ChunkSink {
-    /// Why a chunk could not be taken.
+    /// Error of storing a chunk.
     type Error;
 
-    /// Stores a chunk that is not empty, unless it is stored already.
+    /// Stores a chunk that is not empty, unless it is already stored.
     fn put_chunk(&mut self, bytes: &[u8]) -> Result<ChunkId, Self::Error>;
 }
 
-/// The list of a stream's ids while it grows. Lists that are too long for one entry become chunks themselves, level by
-/// level, so that memory stays bounded however long the stream is.
+/// The growing list of a stream's ids. Lists that are too long for one entry become chunks themselves, level by level,
+/// so that memory stays bounded for streams of any length.
 #[derive(Debug, Default)]
 pub struct IdList {
     levels: Vec<Level>,
@@ -114,7 +114,7 @@ pub struct IdList {
 
 #[derive(Debug, Default)]
 struct Level {
-    /// The ids, as long as there are few.
+    /// The ids, while there are few.
     inline: Vec<ChunkId>,
     /// Bytes of ids that have not been cut yet, once there are many.
     buffer: Vec<u8>,
@@ -193,7 +193,7 @@ impl StreamWriter {
     }
 
     /// Cuts chunks off the front while more than `keep` bytes are left (so that a cut never depends on how the bytes
-    /// came in).
+    /// were passed in).
     fn cut<S: ChunkSink>(&mut self, keep: usize, cutter: &Cutter, sink: &mut S) -> Result<(), S::Error> {
         let mut start = 0;
         while self.buffer.len() - start > keep {
@@ -213,9 +213,9 @@ impl StreamWriter {
     }
 }
 
-/// Where chunks come from.
+/// A source of chunks.
 pub trait ChunkSource {
-    /// Why a chunk could not be brought, or a stream is malformed.
+    /// Error of reading a chunk, or of a malformed stream.
     type Error: From<StreamError>;
 
     /// The bytes of a chunk, verified against its id.
@@ -240,7 +240,7 @@ impl IdReader {
     /// The next id, or `None` at the end.
     ///
     /// # Errors
-    /// If a chunk of a list cannot be brought, or a list is malformed.
+    /// If a chunk of a list cannot be read, or a list is malformed.
     pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<ChunkId>, S::Error> {
         while let Some(level) = self.levels.len().checked_sub(1) {
             match self.levels[level].next() {
@@ -282,7 +282,7 @@ impl StreamReader {
     /// The next chunk's bytes, or `None` at the end.
     ///
     /// # Errors
-    /// If a chunk cannot be brought, or the lengths of the chunks do not add up to the stream's.
+    /// If a chunk cannot be read, or the lengths of the chunks do not add up to the stream's.
     pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<Vec<u8>>, S::Error> {
         let Some(id) = self.ids.next(source)? else {
             return if self.rest == 0 {
@@ -369,7 +369,11 @@ mod tests {
             assert_eq!((stream.len, stream.depth), (len as u64, depth));
             assert!(stream.is_valid());
             assert_eq!(read_stream(&stream, len as u64, &mut memory).unwrap(), data);
-            assert_eq!(write(&data, 77_777, &mut memory), stream, "the cuts do not depend on how the bytes came in");
+            assert_eq!(
+                write(&data, 77_777, &mut memory),
+                stream,
+                "the cuts do not depend on how the bytes were passed in"
+            );
         }
     }
 

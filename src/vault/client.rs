@@ -1,8 +1,8 @@
-//! Who writes to the vault from here, and how its records are published (SPEC §8.1, §8.2).
+//! The client that writes to the vault from here, and how its records are published (SPEC §8.1, §8.2).
 //!
-//! What must survive the loss of the catalogue lies beside it: the client's id, its last record, and how far every chain
-//! had come when it was last seen. Numbers are given out under a lock of the operating system, which ends with the process
-//! that held it, so it can never be stale.
+//! State that must survive the loss of the catalogue lies beside it: the client's id, its last record, and how far
+//! every chain had come when it was last seen. Numbers are given out under a lock of the operating system, which ends
+//! with the process that held it, so it can never be stale.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -25,21 +25,21 @@ use crate::vault::session::{Noted, Session, write_names};
 use crate::vault::slots::digest;
 use crate::vault::{Vault, VaultError};
 
-/// Who works with a vault on this machine.
+/// The machine and user that work with a vault here.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Name of the machine, as shown in lists.
     pub host: String,
     /// Name of the user.
     pub user: String,
-    /// Something that stays the same for this machine and this user, and differs for others: the machine's id and its own
+    /// A string that stays the same for this machine and user, and differs for others: the machine's id and its own
     /// host name (machines made from one image have the same id). Only a keyed hash of it is ever stored.
     pub machine: String,
     /// Version of the program.
     pub program: String,
 }
 
-/// What a client remembers of itself and of the others.
+/// State that a client keeps of itself and of the others.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ClientState {
     pub(crate) client: ClientId,
@@ -76,14 +76,14 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), VaultError> {
     Ok(())
 }
 
-/// As root, new folders belong to whoever owns the folder `there` that they were made in.
+/// As root, gives new folders to the owner of the folder `there` in which they were made.
 #[cfg(unix)]
 fn adopt(path: &Path, there: Option<&Path>) {
     use std::os::unix::fs::{MetadataExt, lchown};
     let Some((there, owner)) = there.and_then(|there| Some((there, std::fs::metadata(there).ok()?))) else { return };
     if rustix::process::geteuid().is_root() && owner.uid() != 0 {
         for folder in path.ancestors().take_while(|folder| *folder != there) {
-            // One that stays root's is as usable as before.
+            // A folder that stays root's is as usable as before.
             let _ = lchown(folder, Some(owner.uid()), Some(owner.gid()));
         }
     }
@@ -92,8 +92,8 @@ fn adopt(path: &Path, there: Option<&Path>) {
 #[cfg(not(unix))]
 const fn adopt(_: &Path, _: Option<&Path>) {}
 
-/// Replaces a small file so that after a crash it is either the old one or the new one.
-/// Only `durable` makes it survive a power cut.
+/// Replaces a small file so that after a crash it is either the old one or the new one. Only `durable` makes it survive
+/// a power cut.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), VaultError> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
@@ -122,7 +122,7 @@ impl ClientState {
         folder.join("client")
     }
 
-    /// What is remembered in this folder; `None` if nothing is, or it is damaged.
+    /// Loads the state from this folder; `None` if there is none, or it is damaged.
     pub(crate) fn load(folder: &Path) -> Option<Self> {
         let bytes = ownfile::read(&Self::path(folder)).ok()?;
         let (sum, body) = bytes.split_at_checked(32)?;
@@ -138,14 +138,14 @@ impl ClientState {
     }
 }
 
-/// How much is written into one record.
+/// Limits of one record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordLimits {
-    /// Packs that it claims.
+    /// Most packs that it claims.
     pub(crate) claims: usize,
-    /// Packs or snapshots that it names.
+    /// Most packs or snapshots that it names.
     pub(crate) names: usize,
-    /// So many objects of a tier of the log are merged (SPEC §8.10).
+    /// Number of objects of one tier of the log that are merged together (SPEC §8.10).
     pub(crate) merged: usize,
 }
 
@@ -155,33 +155,35 @@ impl Default for RecordLimits {
     }
 }
 
-/// Whose record is put, and what else goes on meanwhile.
+/// The session that a record is written for, and its stage.
 #[derive(Clone, Copy)]
 struct Writer<'s> {
-    /// The session that the record is part of: it claims what that has put.
+    /// The session that the record belongs to: it claims the packs that the session has put.
     own: Option<&'s Session>,
-    /// What the session relies on was just confirmed: the record may acknowledge more than the session had seen when it began.
+    /// Whether the packs that the session relies on were just confirmed. Then the record may acknowledge more than the
+    /// session had seen when it began.
     ends: bool,
 }
 
-/// Records that are put together.
+/// Records that are published together.
 pub(crate) struct Batch<'b> {
-    /// What they say. Of snapshots that were put again, it is entered what they take the place of.
+    /// Their bodies. If a snapshot is put a second time, its body then names the one that it replaces.
     pub bodies: &'b mut [RecordBody],
-    /// The positions of snapshots that are pinned, by a record before theirs: so none is ever there without its pin.
+    /// Positions of snapshots that are pinned. The pin's record comes first, so no snapshot ever exists without its
+    /// pin.
     pub pinned: &'b HashSet<usize>,
-    /// The last one acknowledges more than the session had seen when it began. All others rely on the packs, too, and without this so does
-    /// what the session publishes later.
+    /// Whether the last record acknowledges more than the session had seen when it began. All other records rely on the
+    /// packs, too; without this, so does everything that the session publishes later.
     pub ends: bool,
 }
 
-/// After so many records that are put together it is looked whether the user wants it to stop.
+/// After this many records, a batch checks whether the user wants to stop.
 const TOGETHER: usize = 64;
-/// How often a record is put again because its client turned out to be retired behind it.
+/// Most attempts to put a record whose client turns out to have been retired meanwhile.
 const ATTEMPTS: usize = 5;
 
 impl Vault {
-    /// Holds the lock under which records get their numbers.
+    /// Takes the lock under which records get their numbers.
     pub(super) fn lock_client(&self) -> Result<File, VaultError> {
         make_private_folder(self.state())?;
         let path = self.state().join("client.lock");
@@ -201,13 +203,13 @@ impl Vault {
         hasher.finalize().as_bytes()[..16].to_vec()
     }
 
-    /// The client that writes from here, if it has joined and its memory fits the log.
+    /// The client that writes from here, if it has joined and its state fits the log.
     pub fn client(&self) -> Option<ClientId> {
         self.fitting(ClientState::load(self.state())?).map(|state| state.client)
     }
 
-    /// What this client remembers of itself, if the log has exactly that: its last record, or the one that it was about to
-    /// put when it was cut off.
+    /// The state, if the log ends exactly where the state does: with the client's last record, or with the one that it
+    /// was about to put when it was interrupted.
     fn fitting(&self, mut state: ClientState) -> Option<ClientState> {
         let log = self.log();
         let last = log.chains.last(&state.client)?;
@@ -222,8 +224,8 @@ impl Vault {
         fits.then_some(state)
     }
 
-    /// Publishes a record that relies on no pack. As [`Self::publish_relying`] otherwise; if `confirm` says no, nothing is
-    /// published.
+    /// Publishes a record that relies on no pack. Otherwise as [`Self::publish_relying`]; if `confirm` returns false,
+    /// nothing is published.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -246,18 +248,19 @@ impl Vault {
         Ok(Some(name))
     }
 
-    /// Publishes a record of this client, which joins first if it has to, that relies on these packs (SPEC §8.5). This is the one place
-    /// where it is decided whether what was found when the work began still holds:
+    /// Publishes a record of this client, which joins first if it has to, that relies on these packs (SPEC §8.5). Only
+    /// here is it decided whether the packs found at the beginning of the work can still be relied on:
     ///
     /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
     ///   put, nothing is published.
     /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
-    ///   set back), or its other processes do not know of the session any more, others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
-    ///   that are condemned by now count as absent.
+    ///   set back), or its other processes do not know the session any
+    ///   more), others may no longer have waited for it. Then the session is bound to the client that takes its place, and packs that are
+    ///   condemned by now count as absent.
     /// - Where all see the same at once, the log is looked at once more behind the record. If the client was retired meanwhile, all
     ///   this is done again for the one that takes its place, and the first record, if it is a snapshot, is forgotten.
     ///
-    /// Returns the name of the record's object, or `None` if what it relies on has to be stored again first.
+    /// Returns the name of the record's object, or `None` if something that it relies on has to be stored again first.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -274,11 +277,12 @@ impl Vault {
         Ok(names.and_then(|names| names.last().copied()))
     }
 
-    /// The same for several records. A snapshot that takes the place of others is not forgotten if its client was retired meanwhile, since those
-    /// would be gone with it: the next try takes the place of it, too, and so does that of a caller who gets `None`.
+    /// As [`Self::publish_relying`] for several records. If the client was retired meanwhile, a snapshot that replaces
+    /// others is not forgotten, since the replaced ones would be gone with it: the next attempt replaces it, too, and
+    /// so must the retry of a caller who gets `None`.
     ///
     /// # Errors
-    /// As [`Self::publish_relying`], or if the user stops it. What was put by then stays.
+    /// As [`Self::publish_relying`], or if the user stops it. Records that were put by then stay.
     pub(crate) fn publish_together(
         &self,
         batch: Batch<'_>,
@@ -319,7 +323,7 @@ impl Vault {
                 self.put_in_parts(&mut state, random_name()?, body, time, Writer { ends: false, ..writer })?;
             }
             for ((number, body), name) in (0..).zip(bodies.iter()).zip(&names) {
-                // Each is true by itself, so it may end between any two.
+                // Each record is true by itself, so the batch may end between any two.
                 if number > 0 && number % TOGETHER == 0 && progress.stopped() {
                     return Err(VaultError::Interrupted);
                 }
@@ -363,8 +367,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Publishes what a session that goes on has put, as soon as there is so much that a record of its own is needed for it. A client
-    /// that cannot go on claims it at the end.
+    /// Publishes the packs that a session has put so far, once they fill a record. A client that cannot continue claims
+    /// them at the end.
     ///
     /// # Errors
     /// If the store or the state folder fails.
@@ -384,7 +388,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Looks at the store, and finds the client that writes from here, which joins if it has to. Needs the lock.
+    /// Refreshes the view of the store, and finds the client that writes from here, which joins if it has to. The
+    /// caller must hold the lock.
     pub(super) fn writing_client(
         &self,
         own: Option<&Session>,
@@ -396,7 +401,7 @@ impl Vault {
         self.known_client(own, time, progress)
     }
 
-    /// As [`Self::writing_client`], by what was seen last.
+    /// As [`Self::writing_client`], without refreshing.
     fn known_client(
         &self,
         own: Option<&Session>,
@@ -413,9 +418,9 @@ impl Vault {
         Ok(state)
     }
 
-    /// As [`Self::writing_client`], for a record that relies on these packs. What this work has put must be listed, with all else, by a
-    /// store that is asked for it. If it has put nothing, the look behind the record shows whether the client could go on, and no other
-    /// is needed.
+    /// As [`Self::writing_client`], for a record that relies on these packs. If the work has put packs, the store is
+    /// listed again, and must show them with all others. If it has put nothing, the look behind the record shows
+    /// whether the client could continue, and no look before it is needed.
     fn relying_client(
         &self,
         packs: &HashSet<ObjectName>,
@@ -438,8 +443,8 @@ impl Vault {
         self.writing_client(Some(session), time, progress)
     }
 
-    /// Says which key slots are valid, if no record does yet: those that were put when the vault was made, before anyone
-    /// could write a record. From then on a slot is valid by the record of the command that made it.
+    /// Records which key slots are valid, if no record does yet: those that were put when the vault was made, before
+    /// anyone could write a record. From then on a slot is valid by the record of the command that made it.
     fn record_first_slots(&self, state: &mut ClientState, time: Time, writer: Writer<'_>) -> Result<(), VaultError> {
         if self.slot_set().exists() {
             return Ok(());
@@ -451,7 +456,7 @@ impl Vault {
         Ok(())
     }
 
-    /// How a record names a slot. `None` if it was not made with this vault's key.
+    /// The entry for a slot in a record. `None` if the slot was not made with this vault's key.
     pub(crate) fn valid_slot(&self, slot: &SlotFile) -> Option<ValidSlot> {
         let info = slot.info(&self.keyring().master).ok().filter(|_| slot.vault() == self.id())?;
         Some(ValidSlot { id: slot.id(), digest: digest(slot), device: info.purpose == Purpose::Device })
@@ -472,11 +477,11 @@ impl Vault {
             let retired = log.chains.retired();
             let same_place = |client: &ClientId| log.chains.join(client).is_some_and(|join| join.place == place);
             let clients = log.chains.clients.keys();
-            // Where things arrive late, one that seems to be gone may be at work unseen: only a person knows.
+            // On a store that delivers late, a client that seems to be gone may be at work unseen: only a person knows.
             let by_itself = self.delivery_by(&log.chains) == Delivery::Direct || !self.rules.retired_by_persons;
             clients.filter(|client| by_itself && same_place(client) && !retired.contains(*client)).copied().collect()
         };
-        // One whose first record never arrived has nothing to remember.
+        // A client whose first record never arrived has nothing to remember.
         if let Some(before) = before.as_ref().filter(|before| before.place == place && before.number > 0) {
             progress.warn(&format!(
                 "this machine's last records are not as it remembers them (the store was set back, or this machine was): \
@@ -503,12 +508,12 @@ impl Vault {
             program: self.identity().program.clone(),
         };
         self.put_record(&mut state, RecordBody::Join(join), time, Writer { own, ends: true })?;
-        // Nothing is believed to be stored that this client has not looked up since.
+        // The catalogue's chunks count as stored only after this client has looked them up again.
         self.catalogue().bump_epoch()?;
         Ok(state)
     }
 
-    /// Puts a record under this name, and before it as many as are needed to claim what one record cannot hold.
+    /// Puts a record under this name. Claims that do not fit into it go into further records before it.
     fn put_in_parts(
         &self,
         state: &mut ClientState,
@@ -560,7 +565,7 @@ impl Vault {
         let mut log = self.log();
         let condemns = matches!(record.body, RecordBody::Condemn(_));
         log.records.insert(name, sealed.bytes.len() as u64);
-        // If the next listing does not show it, all is put together anew.
+        // If the next listing does not show it, the chains are built from scratch.
         log.read.insert(name, sealed.bytes.len() as u64);
         Arc::make_mut(&mut log.chains).push(Link { name, digest, record });
         for (client, number) in log.chains.seen() {
@@ -569,14 +574,14 @@ impl Vault {
         }
         drop(log);
         state.save(self.state(), true)?;
-        // It is remembered at once, so that it is known even if its object is lost before anyone reads it. If that fails, it is
-        // read from the store like any other.
+        // The record is remembered at once, so that it is known even if its object is lost before anyone reads it. If
+        // that fails, it is read from the store like any other.
         let _ = self.remember_record(&sealed, condemns);
         if let Some(own) = own {
             own.claimed(&claimed);
         }
         for (list, names) in ended {
-            // One that stays is claimed once more, which does no harm.
+            // A list that stays is claimed again, which does no harm.
             let rest: Vec<ObjectName> = names.into_iter().filter(|name| !claimed.contains(name)).collect();
             let _ = if rest.is_empty() { std::fs::remove_file(list) } else { write_names(&list, &rest) };
         }

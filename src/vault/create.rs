@@ -13,13 +13,13 @@ use crate::seal::{
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
-/// How a vault is made.
+/// Options for making a vault.
 pub struct CreateOptions {
     /// Opens the first key slot.
     pub secret: Secret,
     /// A name for that slot.
     pub label: String,
-    /// How hard guessing the password is made.
+    /// Cost of guessing the password.
     pub kdf: KdfParams,
     /// Sizes of chunks.
     pub params: ChunkParams,
@@ -27,12 +27,12 @@ pub struct CreateOptions {
     pub delivery: Delivery,
     /// Seconds since 1970.
     pub now: u64,
-    /// Where to put a recovery key: a second slot that opens with it.
+    /// Secret of a recovery key: a second slot that opens with it.
     pub recovery: Option<Secret>,
 }
 
 impl Vault {
-    /// As [`Self::mend_vault_file`], if anything was wrong with it when the vault was opened.
+    /// As [`Self::mend_vault_file`], but only if the file was found bad when the vault was opened.
     ///
     /// # Errors
     /// If the store fails.
@@ -40,7 +40,7 @@ impl Vault {
         if self.is_file_sound { self.may_write() } else { self.mend_vault_file(progress) }
     }
 
-    /// Puts the VAULT file again if it is missing or was damaged: everything in it is known. A damaged one is moved aside.
+    /// Puts the VAULT file again if it is missing or damaged: everything in it is known. A damaged one is moved aside.
     ///
     /// # Errors
     /// If the store fails.
@@ -50,7 +50,7 @@ impl Vault {
             Err(StoreError::Missing { .. }) => "missing",
             Err(error) if error.is_of_whole() => return Err(error.into()),
             Err(StoreError::Io { .. } | StoreError::Short { .. } | StoreError::Long { .. }) => {
-                // A pipe, a link, a folder, or far too much.
+                // A pipe, a link, a folder, or a file that is far too long.
                 self.store().quarantine(&ObjectKey::Vault)?;
                 "no file that can be read"
             }
@@ -77,7 +77,7 @@ impl Vault {
     }
 }
 
-/// The flags of the VAULT file: what whoever reads anything must know, by the keyring and by all records.
+/// Flags of the VAULT file: the features that every reader must know, according to the keyring and all records.
 const fn features(keyring: &Keyring, format: &Format) -> u64 {
     keyring.features | format.read
 }
@@ -91,14 +91,14 @@ pub(crate) fn put_slot(store: &dyn Store, slot: &SlotFile) -> Result<[ObjectName
     Ok(names)
 }
 
-/// Takes back copies of a key slot that was half made. An error of the store is the one that led here.
+/// Deletes copies of a key slot that was only partly put. The error to report is the one that led here.
 pub(crate) fn take_back(store: &dyn Store, names: &[ObjectName]) {
     for name in names {
         let _ = store.delete_durably(&ObjectKey::Named(Kind::Key, *name));
     }
 }
 
-/// A vault that was made.
+/// A vault that was just made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     /// Its id.
@@ -107,20 +107,21 @@ pub struct Created {
     pub slots: Vec<SlotId>,
 }
 
-/// Makes a vault in an empty store. With its first key slot the vault is there; the VAULT file, which is put last, is made
-/// anew by the next command that writes if this was cut off. The first record of any client says that the slots are valid.
+/// Makes a vault in an empty store. Once the first key slot is put, the vault exists. The VAULT file is put last; if
+/// this is interrupted, the next command that writes makes it. The first record of any client says that the slots are
+/// valid.
 ///
 /// # Errors
-/// [`VaultError::Exists`] if there is a vault already, or any part of one; [`VaultError::MadeAtOnce`] if another one is being made.
-/// If the store fails, nothing stays that opens.
+/// [`VaultError::Exists`] if there is already a vault, or any part of one; [`VaultError::MadeAtOnce`] if another one is
+/// being made. If the store fails, nothing stays that opens.
 pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, VaultError> {
     let master = MasterKey::generate()?;
     let writer = WriterKey::derive(&master);
     create_with(store, options, options.params, master, writer)
 }
 
-/// Makes a vault as [`create`] does, with a master key of its own and the writer's key and chunk sizes of another vault: both
-/// cut alike and give equal chunks equal ids. The chunk sizes in `options` do not count.
+/// Makes a vault as [`create`] does, with a master key of its own, but with the writer's key and chunk sizes of another
+/// vault: both cut alike and give equal chunks equal ids. The chunk sizes in `options` are ignored.
 ///
 /// # Errors
 /// As [`create`].
@@ -163,8 +164,8 @@ fn create_with(
         for slot in &slots {
             put.extend(put_slot(store, slot)?);
         }
-        // Some stores replace what they should not. Of two who make a vault at once, the one who lists later sees the slots of the
-        // other, and steps back; it may be both.
+        // Some stores replace objects that they should not. If two people make a vault at once, the one who lists later
+        // sees the other's slots and steps back; it may be both.
         let mut is_alone = true;
         store.list(Kind::Key, &mut |listed| {
             is_alone &= !matches!(listed, Listed::Object { name, .. } if !put.contains(&name));
@@ -177,7 +178,7 @@ fn create_with(
         store.put(&ObjectKey::Vault, file.clone())?;
         if store.holds(&ObjectKey::Vault, &file)? { Ok(()) } else { Err(made_at_once()) }
     })();
-    // A vault that was reported not to be made must not open.
+    // A vault that was reported as not made must not open.
     result.inspect_err(|_: &VaultError| take_back(store, &put))?;
     Ok(Created { id, slots: slots.iter().map(SlotFile::id).collect() })
 }
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Also where a store replaces what it should not.
+    /// The same where a store replaces objects that it should not.
     #[test]
     fn of_two_who_make_a_vault_at_once_at_most_one_has_made_it() {
         use crate::store::gated::GatedStore;
@@ -229,7 +230,7 @@ mod tests {
             let make = || {
                 let (barrier, replaced, is_first) = (barrier.clone(), inner.clone(), AtomicBool::new(true));
                 let gate = move |key: &ObjectKey, _: usize| {
-                    // Both have seen that nothing is there.
+                    // Both have seen that the store is empty.
                     if is_first.swap(false, Relaxed) {
                         barrier.wait();
                     }
@@ -250,11 +251,11 @@ mod tests {
             let made = usize::from(one.is_ok()) + usize::from(two.is_ok());
             assert!(made < 2, "{one:?} {two:?}");
             let left = Slots::read(inner.as_ref()).unwrap();
-            assert_eq!(left.copies.len(), 4 * made, "who has not made it takes back what it has put");
+            assert_eq!(left.copies.len(), 4 * made, "the one that failed takes back its objects");
         }
     }
 
-    /// They share what cuts and names chunks, and nothing that opens anything.
+    /// They share the keys that cut and name chunks, and no key that opens anything.
     #[test]
     fn a_vault_like_another_cuts_alike() {
         let keyring = |store: &MemStore| {

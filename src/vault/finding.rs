@@ -1,4 +1,4 @@
-//! What a finding is: what it is about, what it costs, and what ends it, in words and as an exit code.
+//! Findings: the subject of each, its cost, and the action that ends it, in words and as an exit code.
 
 use crate::exit::Exit;
 use crate::id::{ClientId, ObjectName, VaultId};
@@ -7,8 +7,8 @@ use crate::tree::Time;
 use crate::vault::ObjectState;
 use crate::vault::slots::{OddSlot, SlotFault};
 
-/// A finding's id: the first eight digits of the hash of what it is about. So the same thing has the same id on every machine,
-/// and what was accepted is exactly that.
+/// Id of a finding: the first eight digits of the hash of its subject. So the same problem has the same id on every
+/// machine, and accepting it accepts exactly that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FindingId(String);
 
@@ -29,21 +29,21 @@ impl std::fmt::Display for FindingId {
     }
 }
 
-/// What a finding is about.
+/// Subject of a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
-    /// An object that is not what was put.
+    /// An object that is not as it was put.
     Object {
-        /// Which one.
+        /// The object.
         key: ObjectKey,
-        /// What it is.
+        /// Its state.
         state: ObjectState,
-        /// What is wrong with it.
+        /// The damage, in words.
         what: String,
     },
-    /// Records of a client that were seen, or that others have seen, and that the store does not have.
+    /// Records of a client that this machine or others have seen, and that the store does not have.
     Records {
-        /// Whose.
+        /// The client.
         client: ClientId,
         /// Their numbers; the first ones, if there are many.
         numbers: Vec<u64>,
@@ -56,10 +56,10 @@ pub enum About {
     Files {
         /// The snapshot.
         snapshot: ObjectName,
-        /// How many.
+        /// Number of lost files.
         count: u64,
     },
-    /// The last snapshot of a source found a root empty, or on another device, that was not before.
+    /// In the last snapshot of a source a root was empty, or on another device, and had not been so before.
     Source {
         /// The source.
         source: String,
@@ -68,50 +68,50 @@ pub enum About {
         /// The snapshot that found it.
         snapshot: ObjectName,
     },
-    /// A key slot of this vault lies in the store that no record calls valid, or one that is valid lacks copies.
+    /// A key slot of this vault that no record calls valid, or a valid one that lacks copies.
     Slot(OddSlot),
-    /// Another vault lies in the same place. Nothing of it is looked at.
+    /// Another vault lies in the same place. It is not examined.
     OtherVault(VaultId),
-    /// A change of a snapshot does not count, as another machine changed the same one at the same time.
+    /// A change of a snapshot has no effect, since another machine changed the same snapshot at the same time.
     Change {
         /// The snapshot as it is.
         snapshot: ObjectName,
-        /// The machine whose change does not count.
+        /// The machine whose change has no effect.
         host: String,
     },
-    /// The dates of two machines contradict each other: the first one's last record says a time long before that of a record
-    /// of the other one, which its writer had seen. Which clock is wrong is not known, and no date is moved.
+    /// The dates of two machines contradict each other: the last record of the first has a date long before that of a
+    /// record of the second, which its writer had seen. Which clock is wrong is unknown, and no date is moved.
     Clocks {
-        /// The client whose date is the earlier one.
+        /// The client with the earlier date.
         early: ClientId,
-        /// The name of its machine.
+        /// Name of its machine.
         early_host: String,
         /// The client whose record was seen.
         late: ClientId,
-        /// The name of its machine.
+        /// Name of its machine.
         late_host: String,
-        /// By how many seconds the dates differ.
+        /// Difference of the dates in seconds.
         apart: i64,
     },
 }
 
-/// Something that is known to be wrong.
+/// A known problem of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownFinding {
-    /// How it is named, as in `vault accept`.
+    /// Its id, as used by `vault accept`.
     pub id: FindingId,
-    /// What it is about.
+    /// Its subject.
     pub about: About,
-    /// When this machine noticed it first, or the log says that it was found.
+    /// When this machine first noticed it, or the date in the log.
     pub since: Time,
-    /// Snapshots that it costs something, as far as that is known.
+    /// Number of snapshots that it costs something, as far as that is known.
     pub snapshots: u64,
-    /// Files that it costs in them.
+    /// Number of files that it costs in them.
     pub files: u64,
 }
 
 impl KnownFinding {
-    /// How a command ends that knows of it.
+    /// Exit code of a command that knows of it.
     pub const fn exit(&self) -> Exit {
         match &self.about {
             About::Object { state, .. } if state.is_loss() => Exit::Damage,
@@ -128,7 +128,7 @@ impl KnownFinding {
         }
     }
 
-    /// Whether a person can accept it: nothing else that ends it is left.
+    /// Whether a person can accept it: nothing else can end it.
     pub const fn can_be_accepted(&self) -> bool {
         match &self.about {
             About::Object { state, .. } => state.is_loss(),
@@ -138,7 +138,7 @@ impl KnownFinding {
         }
     }
 
-    /// What it is, in one sentence without a full stop.
+    /// The problem in one sentence without a full stop.
     pub fn text(&self) -> String {
         let more = |count: usize| if count > 5 { ", …" } else { "" };
         match &self.about {
@@ -209,7 +209,7 @@ impl KnownFinding {
         }
     }
 
-    /// What ends it.
+    /// The event or command that ends it.
     pub const fn ends(&self) -> &'static str {
         match &self.about {
             About::Object { state: ObjectState::NotArrived, .. } | About::Records { late: true, .. } => {
@@ -238,7 +238,7 @@ impl KnownFinding {
     }
 }
 
-/// How a command ends that knows of these findings.
+/// Exit code of a command that knows of these findings.
 pub fn exit_of(findings: &[KnownFinding]) -> Exit {
     findings.iter().fold(Exit::Done, |exit, finding| exit.worse(finding.exit()))
 }

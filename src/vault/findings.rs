@@ -1,8 +1,8 @@
-//! What is known to be wrong with a vault, in one list (SPEC §8.8). Nothing leaves it by itself: a finding ends when the thing is
-//! seen sound again, when a person accepts it, or when it is gone and no snapshot needs it.
+//! Everything known to be wrong with a vault, in one list (SPEC §8.8). Nothing leaves it by itself: a finding ends when
+//! the object is seen sound again, when a person accepts it, or when the object is gone and no snapshot needs it.
 //!
-//! What concerns the store is written into the log, so that every machine knows. Until that can be done, and for commands
-//! that only read, it is noted in the state folder. When something was noticed first is remembered there as well.
+//! Findings about the store are written into the log, so that every machine knows them. Until that can be done, and for
+//! commands that only read, they are kept in the state folder, which also remembers when each was first noticed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
@@ -26,46 +26,48 @@ pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
 
-/// What the state folder remembers about findings.
+/// Findings as the state folder remembers them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
-    /// When each finding was noticed first, in seconds since 1970.
+    /// When each finding was first noticed, in seconds since 1970.
     #[serde(default)]
     since: BTreeMap<String, i64>,
     /// Damage that is not in the log yet.
     #[serde(default)]
     found: Vec<FoundDamage>,
-    /// Objects that were seen sound, which is not in the log yet.
+    /// Objects that were seen sound since, which is not in the log yet.
     #[serde(default)]
     sound: Vec<ObjectRef>,
-    /// Snapshots that the last check found to lack files, of which no record says so.
+    /// Snapshots that lacked files in the last check, although no record says so.
     #[serde(default)]
     lacking: Vec<Lacking>,
-    /// Snapshots that were seen whole after a loss of theirs was accepted: what they lose then is new.
+    /// Snapshots that were seen whole after a loss of theirs was accepted: later losses of these are new.
     #[serde(default)]
     healed: BTreeSet<ObjectName>,
-    /// What the findings were when they were looked at last: each a sentence, and whether something is lost.
+    /// Findings of the last look: each a sentence, and whether something is lost.
     #[serde(default)]
     last: Vec<(String, bool)>,
 }
 
-/// What a snapshot lacks because chunks of it are in no pack.
+/// Files that a snapshot lacks because some of their chunks are in no pack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lacking {
     /// The snapshot.
     pub snapshot: ObjectName,
-    /// How many files, or folders with all that is in them.
+    /// Number of files, and of folders with everything in them.
     pub count: u64,
-    /// Some of the paths, each with some of its chunks. Once all of these are stored again, it is whole as far as is known.
+    /// Some of the paths, each with some of its chunks. Once all of these are stored again, the snapshot is whole as
+    /// far as is known.
     pub files: Vec<(ByteBuf, Vec<ChunkId>)>,
 }
 
 /// The kind of records among objects that findings name.
 const RECORD: u64 = ObjectRef::record(ObjectName::new([0; ObjectName::LEN])).kind;
 
-/// What was accepted that snapshots have lost. More than that is new, and so is what is lost after a snapshot was seen whole.
+/// Losses of snapshots that a person accepted. Any more is a new loss, and so is any loss after the snapshot was seen
+/// whole.
 pub struct AcceptedLosses {
-    /// What the log says that snapshots have lost.
+    /// Losses of snapshots according to the log.
     recorded: BTreeMap<ObjectName, SnapshotDamage>,
     accepted: BTreeSet<ObjectRef>,
     /// Snapshots that were seen whole since.
@@ -84,7 +86,7 @@ impl AcceptedLosses {
         self.healed.extend(healed);
     }
 
-    /// Whether it was accepted that a snapshot has lost so many files.
+    /// Whether the loss of this many files of a snapshot was accepted.
     pub fn cover(&self, snapshot: &ObjectName, count: u64) -> bool {
         let recorded = self.recorded.get(snapshot).map_or(0, |damage| damage.count);
         count <= recorded && self.is_accepted(snapshot) && !self.healed.contains(snapshot)
@@ -110,8 +112,8 @@ impl Memory {
     }
 }
 
-/// What was known of a vault when it was last looked at on this machine, without opening it: how a command should end, and what
-/// there is to say. `folder` is the state folder of that vault.
+/// The last known findings of a vault, without opening it: the exit code for a command, and the sentences to show.
+/// `folder` is the state folder of that vault.
 pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
     let last = Memory::load(folder).last;
     let exit = last
@@ -120,7 +122,8 @@ pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
     (exit, last.into_iter().map(|(text, _)| text).collect())
 }
 
-/// Notes that a vault is not where this machine knows it, until it is opened again. `folder` is the state folder of that vault.
+/// Notes, until the vault is opened again, that it is not where this machine expects it. `folder` is the state folder
+/// of that vault.
 pub fn note_away(folder: &Path, what: &str) {
     let mut memory = Memory::load(folder);
     let what = (what.to_owned(), false);
@@ -131,13 +134,13 @@ pub fn note_away(folder: &Path, what: &str) {
     }
 }
 
-/// The records that say something about each object, by what they say.
+/// Records about each object, by their kind of statement.
 #[derive(Default)]
 struct Words<'c> {
     found: BTreeMap<ObjectRef, Vec<(&'c Record, &'c FoundDamage)>>,
     sound: BTreeMap<ObjectRef, Vec<&'c Record>>,
     accepted: BTreeMap<ObjectRef, Vec<&'c Record>>,
-    /// Records that name a snapshot as having lost something.
+    /// Records that report losses of a snapshot.
     lost: BTreeMap<ObjectName, Vec<&'c Record>>,
     sight: Sight,
 }
@@ -170,19 +173,19 @@ impl<'c> Words<'c> {
         words
     }
 
-    /// Whether the writer of `later` knew of `earlier` when it wrote, or both are one record.
+    /// Whether the writer of `later` knew of `earlier`, or both are one record.
     fn has_seen(&self, later: &Record, earlier: &Record) -> bool {
         (later.client, later.number) == (earlier.client, earlier.number)
             || self.sight.has_seen(later, &earlier.client, earlier.number)
     }
 
-    /// Objects that were found damaged, and that nobody who knew of it has seen sound or accepted since.
+    /// Objects that were found damaged, and that nobody who knew of it has since seen sound or accepted.
     fn open(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
         self.without_end(&[&self.sound, &self.accepted])
     }
 
-    /// Objects that were found damaged, and that nobody who knew of it has seen sound since, whether their loss was accepted or
-    /// not.
+    /// Objects that were found damaged, and that nobody who knew of it has since seen sound, whether their loss was
+    /// accepted or not.
     fn damaged(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
         self.without_end(&[&self.sound])
     }
@@ -196,7 +199,7 @@ impl<'c> Words<'c> {
             };
             let mut words = found.iter().filter(|(record, _)| is_open(record));
             if let Some((first, damage)) = words.next() {
-                // Who met it while reading does not know what it costs; a check does.
+                // A command that meets damage while reading does not know its cost; a check does.
                 let most = words.fold(*damage, |most, (_, other)| if other.files > most.files { other } else { most });
                 open.insert(*object, (most.clone(), first.time));
             }
@@ -204,11 +207,12 @@ impl<'c> Words<'c> {
         open
     }
 
-    /// Objects whose loss was accepted, and snapshots of which nothing more was lost since. Being seen sound ends it: what is
-    /// damaged after that is new.
+    /// Objects whose loss was accepted, and snapshots that have lost nothing more since. Being seen sound ends an
+    /// acceptance: later damage is new.
     fn accepted(&self) -> BTreeSet<ObjectRef> {
         let holds = |object: &ObjectRef, accepted: &Record| {
-            // That the record of a snapshot is sound says nothing of files that were lost: of these its name was accepted.
+            // That the record of a snapshot is sound does not mean that its lost files are back: the acceptance of
+            // those uses the same name.
             let is_of_object = object.kind != RECORD || self.found.contains_key(object);
             let sound = self.sound.get(object).filter(|_| is_of_object).into_iter().flatten();
             let lost = self.lost.get(&object.name).into_iter().flatten();
@@ -222,7 +226,7 @@ impl<'c> Words<'c> {
 }
 
 impl Vault {
-    /// Everything that is known to be wrong, worst first. `now` is when what is new was noticed.
+    /// All known problems, worst first. `now` is the date given to new ones.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -260,7 +264,7 @@ impl Vault {
         memory.since.retain(|id, _| ids.contains(id));
         memory.last = findings.iter().map(|finding| (finding.text(), finding.exit() == Exit::Damage)).collect();
         if memory != known {
-            // Where no state can be written, nothing is remembered, and what is found now is said all the same.
+            // If no state can be written, nothing is remembered, but the findings are reported all the same.
             let _ = memory.save(self.state());
         }
         Ok(findings)
@@ -296,12 +300,12 @@ impl Vault {
         let noted = memory.found.iter().map(|damage| (damage.clone(), Time::default()));
         for (damage, since) in in_log.chain(noted) {
             let Some(key) = damage.object.key() else { continue };
-            // What is gone can hold nothing up: what snapshots lack because of it is found by itself.
+            // An object that is gone holds nothing up: files that snapshots lack because of it are found separately.
             let is_there = match key {
                 ObjectKey::Named(Kind::Log, name) => log.records.contains_key(&name),
                 ObjectKey::Named(Kind::Pack | Kind::Meta, name) => log.packs.contains_key(&name),
                 ObjectKey::Named(Kind::Index, name) => log.indexes.contains_key(&name),
-                // What is wrong with these is seen whenever the vault is opened.
+                // Problems of these are seen whenever the vault is opened.
                 ObjectKey::Named(Kind::Key, _) | ObjectKey::Vault => false,
             };
             let state = match key {
@@ -345,7 +349,8 @@ impl Vault {
         Ok(())
     }
 
-    /// What snapshots have lost, by the log and by what the last check here has found, as far as it has not been stored again since.
+    /// Losses of snapshots, by the log and by the last check on this machine, without files that have been stored again
+    /// since.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -373,13 +378,14 @@ impl Vault {
         Ok(lost)
     }
 
-    /// What of snapshots is given up.
+    /// Losses of snapshots that were accepted.
     pub fn accepted_losses(&self) -> AcceptedLosses {
         let (accepted, healed) = (self.accepted_objects(), Memory::load(self.state()).healed);
         AcceptedLosses { recorded: self.recorded_damage(), accepted, healed }
     }
 
-    /// Returns the snapshots that were seen whole after a loss of theirs was accepted.
+    /// Adds findings for snapshots with losses. Returns the snapshots that were seen whole after a loss of theirs was
+    /// accepted.
     fn file_findings(
         &self,
         memory: &Memory,
@@ -404,7 +410,7 @@ impl Vault {
         Ok(losses.healed)
     }
 
-    /// Roots that the last snapshot of each source of this host found lost.
+    /// Adds findings for roots that were lost in the last snapshot of each source of this host.
     fn source_findings(&self, findings: &mut Vec<KnownFinding>) {
         let mut last = BTreeMap::new();
         for info in self.snapshots() {
@@ -428,7 +434,7 @@ impl Vault {
     fn slot_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
         let mut odd = self.odd_slots();
         if !odd.is_empty() {
-            // Since they were looked at, copies may have been put or removed, and since the log was, a record that says so.
+            // Since the last look, copies of slots may have been put or removed, and a record may say so.
             self.look_at_slots()?;
             self.look_at_log()?;
             odd = self.odd_slots();
@@ -444,12 +450,12 @@ impl Vault {
         Ok(())
     }
 
-    /// Machines whose last record says a time long before that of a record which its writer had seen. Only the last words of
-    /// clients that are not retired are compared: what was wrong once is put right by the next record.
+    /// Adds findings for machines whose last record is dated long before a record that its writer had seen. Only the
+    /// last records of active clients are compared: the next record corrects an earlier wrong date.
     fn clock_findings(&self, findings: &mut Vec<KnownFinding>) {
         let log = self.log();
         let (order, retired, sight) = (log.chains.order(), log.chains.retired(), Sight::new(&log.chains));
-        // One that never joined is no machine with a name: that its first record is missing is a finding of its own.
+        // A client without a join record has no machine name: that its first record is missing is a finding of its own.
         let host = |client: &ClientId| log.chains.join(client).map(|join| join.host.clone()).unwrap_or_default();
         let is_last = |client: &ClientId| !retired.contains(client) && log.chains.join(client).is_some();
         for client in log.chains.clients.keys().filter(|client| is_last(client)) {
@@ -479,8 +485,8 @@ impl Vault {
         }
     }
 
-    /// Whether the record of this name is here, with all records of its client before it and all that it had seen. Whoever
-    /// wrote down the id of a snapshot can prove with it that a store was not set back (SPEC §8.2).
+    /// Whether the record of this name is here, with all earlier records of its client and all records that it had
+    /// seen. Anyone who wrote down the id of a snapshot can prove with it that a store was not set back (SPEC §8.2).
     pub fn has_all_before(&self, id: &ObjectName) -> bool {
         let log = self.log();
         if let Some(link) = log.chains.links().find(|link| link.name == *id) {
@@ -488,14 +494,15 @@ impl Vault {
             return log.chains.has_all(&link.record.client, link.record.number)
                 && seen.iter().all(|(client, number)| log.chains.has_all(client, *number));
         }
-        // What it had seen was there when it was merged: nothing that anyone has mentioned is missing now.
+        // The records that it had seen were here when it was merged: no record that anyone has mentioned is missing
+        // now.
         let is_here = log.chains.place_of(id).is_some_and(|(client, number)| log.chains.has_all(&client, number));
         let is_missing = |finding: &Finding| matches!(finding, Finding::Missing { .. } | Finding::RolledBack { .. });
         is_here && !log.findings.iter().any(is_missing)
     }
 
-    /// Packs of which it is known that they are not what was put, and that nobody has seen sound since, whether their loss was
-    /// accepted or not. Writers treat them as absent: what they should hold is stored again where it is found.
+    /// Packs that are known to be damaged, and that nobody has seen sound since, whether their loss was accepted or
+    /// not. Writers treat them as absent: chunks that they should hold are stored again where they are found.
     pub fn damaged_packs(&self) -> HashSet<ObjectName> {
         let memory = Memory::load(self.state());
         let log = self.log();
@@ -513,8 +520,8 @@ impl Vault {
         Words::new(&self.log().chains).accepted()
     }
 
-    /// Notes what a check or another reading command found: objects that are damaged, and others that were read wholly and are
-    /// sound. It counts at once; [`Self::publish_findings`] tells the other machines.
+    /// Notes the results of a check or another reading command: objects that are damaged, and others that were read
+    /// completely and are sound. The notes count at once; [`Self::publish_findings`] tells the other machines.
     ///
     /// # Errors
     /// If the state folder cannot be written.
@@ -531,7 +538,7 @@ impl Vault {
             let is_known = open.get(&damage.object).is_some_and(|(known, _)| known.files > 0 || damage.files == 0)
                 || accepted.contains(&damage.object);
             match memory.found.iter_mut().find(|known| known.object == damage.object) {
-                // What it costs is known only once all was looked at.
+                // The cost is known only after everything was examined.
                 Some(known) if damage.files > 0 => *known = damage,
                 Some(_) => {}
                 None if is_known => {}
@@ -549,16 +556,16 @@ impl Vault {
             return Ok(());
         }
         if memory.found.len() > before.found.len() {
-            // What was known to be stored may lie in a pack that counts as absent from now on.
+            // Chunks that were known as stored may lie in a pack that counts as absent from now on.
             self.catalogue().bump_epoch()?;
         }
         memory.save(self.state())
     }
 
-    /// Notes a pack that turned out to be damaged when it was read, with the first of them that one opening meets.
+    /// Notes a pack that turned out to be damaged when it was read, up to [`SEEN_NOTED`] packs for each opening.
     fn note_seen(&self, pack: &ObjectKey, what: &str) -> Result<(), VaultError> {
         let Some(object) = ObjectRef::of(pack) else { return Ok(()) };
-        // Held to the end: what another thread notes meanwhile would be lost.
+        // Held to the end: otherwise a note that another thread makes meanwhile would be lost.
         let mut seen = lock(&self.damage_seen);
         if seen.len() >= SEEN_NOTED || !seen.insert(object) {
             return Ok(());
@@ -570,7 +577,7 @@ impl Vault {
         self.note_findings(vec![damage], &[])
     }
 
-    /// Notes which snapshots lack files, as a look at all of them found; what was noted before counts no longer.
+    /// Notes the snapshots that lack files, after all were examined. These notes replace the earlier ones.
     ///
     /// # Errors
     /// If the state folder cannot be written.
@@ -583,7 +590,7 @@ impl Vault {
         memory.save(self.state())
     }
 
-    /// Writes what this machine noted about objects into the log, if there is anything. Of a mirror it stays a note.
+    /// Writes this machine's notes about objects into the log, if there are any. For a mirror they stay notes.
     ///
     /// # Errors
     /// If the store or the state folder fails; the notes stay then.
@@ -600,7 +607,7 @@ impl Vault {
         now.save(self.state())
     }
 
-    /// Accepts what a finding says is lost: from now on it is not spoken of any more, and holds nothing up.
+    /// Accepts the loss that a finding reports: from now on it is no longer reported, and holds nothing up.
     ///
     /// # Errors
     /// If the store or the state folder fails.
@@ -631,7 +638,7 @@ impl Vault {
 }
 
 impl Vault {
-    /// Writes down what a snapshot has lost, if no record says as much: what is accepted is exactly that.
+    /// Records the losses of a snapshot, if no record lists as many: exactly these are then accepted.
     fn record_loss(&self, snapshot: ObjectName, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
         let mut memory = Memory::load(self.state());
         let is_healed = memory.healed.remove(&snapshot);
@@ -656,15 +663,16 @@ impl Vault {
 impl Witness for Vault {
     fn saw_damage(&self, pack: &ObjectKey, what: &str) {
         self.forget_kept(pack);
-        // Who reads reports the damage itself. Where it cannot be remembered either, nothing more can be done here.
+        // The reader reports the damage itself. If it cannot be remembered either, nothing more can be done here.
         let _ = self.note_seen(pack, what);
     }
 }
 
-/// Of the packs that one opening finds damaged by reading, so many are noted: a check finds the others.
+/// Most packs found damaged by reading that one opening notes: a check finds the others.
 const SEEN_NOTED: usize = 1000;
 
-/// Clocks of machines may differ by so many seconds without a word: a day, as retention counts by days.
+/// Largest difference in seconds between the clocks of machines that is not reported: a day, as retention counts by
+/// days.
 const CLOCKS_APART: i64 = 86_400;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Keeps the index objects of the store (SPEC §5.5): writes one for packs that none describes, makes one of many, and deletes
-//! those that are of no use any more. All of it is a favour to machines that do not know the store yet: if it fails, nothing is
-//! lost but their time, so no failure here is a failure of the command.
+//! Maintains the index objects of the store (SPEC §5.5): writes one for packs that none describes, merges many into
+//! one, and deletes useless ones. All of it only saves time for machines that do not know the store yet. If it fails,
+//! nothing else is lost, so no failure here is a failure of the command.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,14 +16,14 @@ use crate::sync::{share, try_share};
 use crate::vault::lookup::unless_of_whole;
 use crate::vault::{BadObject, ObjectState, Vault, VaultError};
 
-/// A new object gets no further packs when it has so many entries: they are sorted in memory.
+/// A new object gets no further packs once it has this many entries: they are sorted in memory.
 const ENTRIES_AT_ONCE: usize = 1 << 20;
-/// Footers that are read together.
+/// Number of footers that are read together.
 const GROUP: usize = 64;
-/// More merges than this are left to the next run.
+/// Most merges of one run; the rest is left to the next.
 const MERGES: usize = 8;
 
-/// The index objects of the store, as far as they can be read.
+/// The readable index objects of the store.
 struct Shelf<'a> {
     vault: &'a Vault,
     /// The packs that the store lists, with their lengths.
@@ -32,13 +32,13 @@ struct Shelf<'a> {
     condemned: HashSet<ObjectName>,
     delivery: Delivery,
     notes: HashMap<ObjectName, IndexNote>,
-    /// Objects that were put just now.
+    /// Objects that this run has put.
     new: Vec<ObjectName>,
 }
 
 impl Vault {
-    /// Sees to it that the index objects of the store describe all packs, are few, and that none is left that is of no use. Called
-    /// at the end of a run that has put or deleted packs. Whatever fails is only told: nothing depends on index objects.
+    /// Ensures that the index objects of the store describe all packs, are few, and are all of use. Called at the end
+    /// of a run that has put or deleted packs. A failure is only reported: nothing depends on index objects.
     pub fn tend_index(&self, progress: &dyn Progress) {
         if let Err(error) = self.try_to_tend(progress) {
             progress.detail(&format!("the index of the store is left as it is: {error}"));
@@ -60,7 +60,7 @@ impl Vault {
     }
 }
 
-/// What the entries of an object are, in any order.
+/// A checksum of an object's entries, independent of their order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sum {
     count: u64,
@@ -75,8 +75,8 @@ impl Sum {
 }
 
 impl Vault {
-    /// The index objects that cannot be read, or are not what the footers say, and what they are: never damage, since nothing
-    /// depends on them. Thoroughly: each entry is compared with the catalogue, which must know all packs.
+    /// Index objects that cannot be read, or that contradict the footers, with their states. They are never damage,
+    /// since nothing depends on them. `thoroughly` compares each entry with the catalogue, which must know all packs.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -86,7 +86,7 @@ impl Vault {
         let mut judge = |name, error: PackError| -> Result<(), VaultError> {
             match error {
                 PackError::Store(error) if error.is_of_whole() => return Err(error.into()),
-                // It was merged into another one since it was listed.
+                // It was merged into another object since it was listed.
                 PackError::Store(StoreError::Missing { .. }) => return Ok(()),
                 _ => {}
             }
@@ -121,7 +121,7 @@ impl Vault {
         };
         let numbers: HashMap<(ObjectName, u64), u32> =
             infos.iter().map(|(number, info)| ((info.name, info.len), *number)).collect();
-        // Which objects describe a pack, by its number.
+        // Positions of the objects that describe a pack, by its number.
         let mut described: HashMap<u32, Vec<usize>> = HashMap::new();
         let mut found: Vec<Result<Sum, PackError>> = Vec::new();
         for (at, (head, packs)) in sound.iter().enumerate() {
@@ -179,7 +179,7 @@ impl Vault {
 }
 
 impl<'a> Shelf<'a> {
-    /// Reads what the index objects describe: those that this machine does not know yet from the store.
+    /// Collects the contents of all index objects. Those that this machine does not know yet are read from the store.
     fn read(vault: &'a Vault) -> Result<Self, VaultError> {
         let listed = vault.listed_indexes();
         let known: HashMap<ObjectName, IndexNote> =
@@ -196,7 +196,7 @@ impl<'a> Shelf<'a> {
         let read = try_share(unknown.len(), vault.store().limits().reads, |at| {
             unless_of_whole(reader.note(unknown[at].0, unknown[at].1))
         })?;
-        // Damaged, on its way, newer, of another vault: it is not ours to judge here.
+        // An object that is damaged, still arriving, newer, or of another vault is not judged here.
         for note in read.into_iter().flatten() {
             new.push(note.name);
             notes.insert(note.name, note);
@@ -206,7 +206,7 @@ impl<'a> Shelf<'a> {
         let condemned = log.chains.condemned().into_iter().collect();
         drop(log);
         let shelf = Self { vault, listed: packs, condemned, delivery: vault.delivery(), notes, new };
-        // What was read from the store is remembered whatever becomes of the rest.
+        // Notes read from the store are kept, whatever happens to the rest.
         let fresh = shelf.new.iter().filter_map(|name| shelf.notes.get(name));
         if !shelf.new.is_empty() {
             vault.catalogue().keep_index_notes(fresh, |name| shelf.notes.contains_key(name))?;
@@ -214,14 +214,14 @@ impl<'a> Shelf<'a> {
         Ok(Self { new: Vec::new(), ..shelf })
     }
 
-    /// Whether a pack that an object describes is not in the store, or not with that length. Where things arrive late, it may be on
-    /// its way, unless it was condemned.
+    /// Whether a pack that an object describes is not in the store with that length. On a store that delivers late it
+    /// may still be on its way, unless it was condemned.
     fn is_gone(&self, pack: &IndexedPack) -> bool {
         self.listed.get(&pack.name) != Some(&pack.len)
             && (self.delivery == Delivery::Direct || self.condemned.contains(&pack.name))
     }
 
-    /// Objects of which nothing is left that another one, of those that may speak, does not describe as well.
+    /// Objects whose remaining packs are all described by another object among those for which `may_speak` holds.
     fn replaced(&self, may_speak: impl Fn(&IndexNote) -> bool) -> HashSet<ObjectName> {
         let mut replaced = HashSet::new();
         for note in self.notes.values().filter(|note| !note.replaced.is_empty() && may_speak(note)) {
@@ -250,8 +250,8 @@ impl<'a> Shelf<'a> {
         Ok(())
     }
 
-    /// Writes an object for the packs that none describes. The footers of those that were not put just now are read: so it also
-    /// describes what a run put that was cut off, and what a program put that knows nothing of index objects.
+    /// Writes an object for the packs that none describes. Footers of packs that this run did not put are read. So the
+    /// object also covers packs of a run that was interrupted, and of a program that knows no index objects.
     fn describe_new(&mut self, progress: &dyn Progress) -> Result<(), VaultError> {
         let described: HashSet<(ObjectName, u64)> =
             self.notes.values().flat_map(|note| &note.packs).map(|pack| (pack.name, pack.len)).collect();
@@ -303,8 +303,8 @@ impl<'a> Shelf<'a> {
         self.put(builder, packs, Vec::new())
     }
 
-    /// Makes one object of several, if there are too many of about one size, or some describe little that is left. Returns
-    /// whether that was so.
+    /// Merges several objects into one, if too many are of about one size, or some describe few remaining packs.
+    /// Returns whether it did.
     fn merge_some(&mut self) -> Result<bool, VaultError> {
         let replaced = self.replaced(|_| true);
         let is_live = |note: &&IndexNote| !replaced.contains(&note.name) && note.entries <= INDEX_ENTRIES_MAX;
@@ -336,7 +336,7 @@ impl<'a> Shelf<'a> {
         let entries = chosen.iter().map(|note| note.entries).sum();
         let kept: HashSet<_> = packs.iter().map(|pack| start_of(&pack.name)).collect();
         if kept.is_empty() {
-            // Nothing is left to describe: they are deleted as they are.
+            // No pack is left to describe: the objects are deleted as they are.
             return Ok(false);
         }
         let reader = IndexReader::new(self.vault.store(), self.vault.keys());
@@ -352,16 +352,17 @@ impl<'a> Shelf<'a> {
             Ok(()) => self.put(builder, packs, all_replaced)?,
             Err((_, PackError::Store(error))) if error.is_of_whole() => return Err(error.into()),
             Err((_, error @ PackError::Seal(_))) => return Err(error.into()),
-            // It has become unreadable, or another client deleted it since: its packs are described anew by a later run.
+            // It has become unreadable, or another client has deleted it: a later run describes its packs again.
             Err((name, _)) => drop(self.notes.remove(&name)),
         }
         Ok(true)
     }
 
-    /// Deletes the objects that another one replaces, and those that describe nothing that is left. Where nothing may be deleted,
-    /// they stay.
+    /// Deletes the objects that another one replaces, and those that describe no remaining pack. Where nothing may be
+    /// deleted, they stay.
     fn delete_useless(&self) -> Result<(), VaultError> {
-        // Where things arrive late, what replaces them has to be seen by others first: that of a run before probably was.
+        // On a store that delivers late, others have to see the replacement first: one of an earlier run they have
+        // probably seen.
         let mut useless = self.replaced(|note| self.delivery == Delivery::Direct || !self.new.contains(&note.name));
         let describes_nothing = |note: &&IndexNote| note.packs.iter().all(|pack| self.is_gone(pack));
         useless.extend(self.notes.values().filter(describes_nothing).map(|note| note.name));

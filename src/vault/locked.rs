@@ -1,4 +1,5 @@
-//! A vault that nobody has opened yet: reads its VAULT file and its key slots, and finds the slot that a secret opens (SPEC §3, §4).
+//! A vault before it is opened: its VAULT file and its key slots, and the search for the slot that a secret opens (SPEC
+//! §3, §4).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -13,19 +14,19 @@ use crate::sync::{both, try_share};
 use crate::vault::kept::KeptSlots;
 use crate::vault::{BadObject, ObjectState, VaultError};
 
-/// Which vault is meant, and which key slot, as far as anybody said or remembers.
+/// The vault and the key slot to open, as far as the user named them or this machine remembers them.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// The vault whose id begins with these digits, and no other.
+    /// Start of the id of the vault; no other is opened.
     pub vault: Option<String>,
-    /// The vaults that this machine has met in this place, the one that is meant first. Another one is not opened.
+    /// Vaults that this machine has met in this place, the wanted one first. Others are not opened.
     pub known: Vec<VaultId>,
-    /// The slot whose id begins with these digits, and no other.
+    /// Start of the id of the slot; no other is tried.
     pub slot: Option<String>,
 }
 
 impl Wanted {
-    /// Refuses a vault that is not the one that is meant.
+    /// Refuses a vault other than the wanted one.
     ///
     /// # Errors
     /// [`VaultError::NotThatVault`], [`VaultError::OtherVault`].
@@ -34,10 +35,11 @@ impl Wanted {
     }
 }
 
-/// From this much work on (memory in KiB times passes, of all slots that are tried), a person is told why it takes so long.
+/// From this much work on (memory in KiB times passes, of all slots that are tried), the user is told why it takes so
+/// long.
 const WORK_TO_TELL: u64 = 8 << 20;
 
-/// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
+/// The key slots of a store: the readable ones with their objects, and the reasons why others are not readable.
 pub struct Slots {
     /// Each readable copy.
     pub copies: Vec<(ObjectName, SlotFile)>,
@@ -46,7 +48,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Reads all key slots: however many there are, none hides another one.
+    /// Reads all key slots: whatever their number, none hides another.
     ///
     /// # Errors
     /// If the store fails as a whole.
@@ -54,7 +56,7 @@ impl Slots {
         Self::read_beside(store, None)
     }
 
-    /// The same, with the slots that are kept on this machine, as far as the store lists them.
+    /// As [`Self::read`], using the slots that are kept on this machine, as far as the store lists them.
     fn read_beside(store: &dyn Store, kept: Option<&KeptSlots<'_>>) -> Result<Self, StoreError> {
         let mut names = Vec::new();
         store.list(Kind::Key, &mut |listed| {
@@ -100,12 +102,12 @@ impl Slots {
         Ok(slots)
     }
 
-    /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
+    /// The distinct slots: a forged copy that borrows the id of a genuine slot does not hide it.
     pub fn distinct(&self) -> Vec<SlotFile> {
         self.counted().into_iter().map(|(slot, _)| slot).collect()
     }
 
-    /// The slots, each once, and how many copies of it there are.
+    /// The distinct slots, each with the number of its copies.
     pub(super) fn counted(&self) -> Vec<(SlotFile, u64)> {
         let mut counted: Vec<(SlotFile, u64)> = Vec::new();
         let mut places: HashMap<&[u8], usize> = HashMap::new();
@@ -121,23 +123,23 @@ impl Slots {
         counted
     }
 
-    /// The unreadable copies that are a matter of this vault. Whose one is, nothing tells: where others share the store, only those of a
-    /// later version are.
+    /// Unreadable copies that concern this vault. A copy does not tell its vault: if others share the store, only
+    /// copies of a later version concern it.
     pub(super) fn bad_of(&self, shared: bool) -> impl Iterator<Item = &BadObject> {
         self.bad.iter().filter(move |bad| !shared || bad.state == ObjectState::Newer)
     }
 
-    /// The vaults that the slots say they belong to.
+    /// The vaults that the slots name.
     pub fn vaults(&self) -> BTreeSet<VaultId> {
         self.copies.iter().map(|(_, slot)| slot.vault()).collect()
     }
 }
 
-/// What the VAULT file says.
+/// Content of the VAULT file.
 struct FileLook {
-    /// The vault that it names. `None` if it is missing or damaged: its content can be had from any key slot.
+    /// The vault that it names. `None` if it is missing or damaged: its content can be restored from any key slot.
     claimed: Option<VaultId>,
-    /// It says that this is a mirror.
+    /// Whether it says that this is a mirror.
     is_mirror: bool,
     is_there: bool,
     bad: Option<BadObject>,
@@ -165,7 +167,8 @@ fn vault_file(store: &dyn Store) -> Result<FileLook, VaultError> {
     }
 }
 
-/// A vault that nobody has opened yet: what its store tells everyone. It is read once, for however many secrets are tried.
+/// A vault before it is opened: the part of its store that anyone can read. It is read once, no matter how many secrets
+/// are tried.
 pub struct LockedVault {
     file: FileLook,
     slots: Slots,
@@ -180,8 +183,8 @@ impl LockedVault {
         Self::read_beside(store, None)
     }
 
-    /// As [`Self::read`]; keeps the key slots in a folder of this machine, so that they are fetched once. Only those that the store
-    /// lists count. Worth it where a request costs more than a file.
+    /// As [`Self::read`]; keeps the key slots in a folder of this machine, so that they are fetched only once. Only
+    /// those that the store lists count. Worthwhile if a request costs more than reading a file.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -200,18 +203,18 @@ impl LockedVault {
         self.file.is_mirror
     }
 
-    /// Whether the VAULT file is there, and whole.
+    /// Whether the VAULT file exists and is whole.
     pub(super) const fn is_file_sound(&self) -> bool {
         self.file.bad.is_none()
     }
 
-    /// Whether there is nothing of any vault.
+    /// Whether the store has no trace of any vault.
     pub fn is_empty(&self) -> bool {
         !self.file.is_there && self.slots.copies.is_empty() && self.slots.bad.is_empty()
     }
 
-    /// The id of the vault that would be opened, as far as the store says it and this machine remembers it. Nothing is proven
-    /// by it; it only tells where this machine may have a key.
+    /// Id of the vault that would be opened, as far as the store and this machine's memory tell. It is not proven; it
+    /// only shows where this machine may have a key.
     pub fn claimed_id(&self, wanted: &Wanted) -> Option<VaultId> {
         let vaults = self.slots.vaults();
         let chosen = choose(&vaults, self.file.claimed, wanted, &String::new).ok()?;
@@ -219,7 +222,8 @@ impl LockedVault {
     }
 }
 
-/// The vault that is meant where the slots are of `vaults` and the VAULT file says `claimed`. `None` if nothing tells.
+/// Chooses the vault to open, if the slots belong to `vaults` and the VAULT file names `claimed`. `None` if nothing
+/// decides.
 fn choose(
     vaults: &BTreeSet<VaultId>,
     claimed: Option<VaultId>,
@@ -247,25 +251,25 @@ fn choose(
     Ok(claimed.filter(|id| vaults.contains(id)))
 }
 
-/// Where it is remembered which slot opened a vault last.
+/// The file that remembers which slot last opened a vault.
 pub(super) fn opened_path(state: &Path, vault: VaultId) -> PathBuf {
     state.join(vault.to_string()).join("opened")
 }
 
-/// The slot that opened this vault last on this machine.
+/// The slot that last opened this vault on this machine.
 fn opened_last(state: &Path, vault: VaultId) -> Option<SlotId> {
     crate::ownfile::read_text(&opened_path(state, vault)).ok()?.trim().parse().ok()
 }
 
-/// What a secret has opened.
+/// Result of unlocking.
 pub(super) struct Unlocked {
     pub(super) keyring: Keyring,
     pub(super) slot: SlotFile,
-    /// This vault's slots, each once, and how many copies of it there are.
+    /// This vault's slots, each once with the number of its copies.
     pub(super) slots: Vec<(SlotFile, u64)>,
     /// Other vaults that have slots here.
     pub(super) others: BTreeSet<VaultId>,
-    /// The vault that the VAULT file names, if that is another one and has no slots here.
+    /// The vault that the VAULT file names, if it is another one and has no slots here.
     pub(super) named: Option<VaultId>,
 }
 
@@ -305,7 +309,7 @@ pub(super) fn unlock(
             return Err(VaultError::NoSuchSlot { place: place(), slot: start.clone() });
         }
     }
-    // Slots that were planted come last where this machine has a memory, and cost as little as they can.
+    // Planted slots come last if this machine remembers a slot, and otherwise after those that cost less.
     let last: HashSet<SlotId> = vaults.iter().filter_map(|id| opened_last(state, *id)).collect();
     candidates.sort_by_key(|slot| (!last.contains(&slot.id()), slot.work(), slot.id()));
     let count = candidates.iter().filter(|slot| slot.takes_password()).count();
@@ -327,7 +331,7 @@ pub(super) fn unlock(
             let id = keyring.vault;
             let named = claimed.filter(|claimed| !vaults.contains(claimed));
             if named.is_some() {
-                // Unless that vault's objects are here: then the file may be right, and its slots have gone.
+                // Exception: if that vault's objects are here, the file may be right, and its slots are gone.
                 let what = "it names another vault than every key slot".to_owned();
                 bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
             }
@@ -347,13 +351,13 @@ pub(super) fn unlock(
         Err(UnlockError::Slot(SlotError::Newer { what })) => {
             Err(VaultError::Newer { place: place(), what: format!("unknown {what}") })
         }
-        // That says nothing about the slot.
+        // This error says nothing about the slot.
         Err(UnlockError::Slot(error @ SlotError::Memory { .. })) => Err(error.into()),
         Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
     }
 }
 
-/// What an object is that cannot be read, as long as nothing more is known of it.
+/// State of an object that cannot be read, as long as nothing more is known about it.
 pub(super) const fn state(newer: bool) -> ObjectState {
     if newer { ObjectState::Newer } else { ObjectState::Damaged }
 }

@@ -1,11 +1,10 @@
-//! Finds chunks without knowing all packs (SPEC §9.1): what the catalogue does not know yet is found through the index objects
-//! of the store.
+//! Finds chunks without knowing all packs (SPEC §9.1), through the index objects of the store.
 //!
-//! Where a vault is opened only to be read, footers that the catalogue does not have stay unread. A chunk that it does not
-//! know is looked up in the index objects; the footer of the pack that they name is read and entered, and with it all that lies
-//! beside that chunk. Only footers are entered, never what an index object says. If it says nothing, or nothing true, all
-//! footers that are left are read: those of packs that no index object describes first. So nothing is called lost before
-//! every footer was read.
+//! When a vault is opened only for reading, footers that the catalogue does not have stay unread. A chunk that the
+//! catalogue does not know is looked up in the index objects; the footer of the pack that they name is read and
+//! entered, and so are all other chunks of that pack. Only footers are entered, never the content of an index object.
+//! If the index objects name no pack, or a wrong one, all remaining footers are read: those of packs that no index
+//! object describes first. So nothing is called lost before every footer was read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,27 +22,28 @@ use crate::sync::{lock, try_share};
 use crate::vault::locked::state;
 use crate::vault::{BadObject, ReadError, Vault, VaultError};
 
-/// Footers are read in groups of this many packs.
+/// Number of packs whose footers are read together.
 const GROUP: usize = 256;
-/// So many chunks at least are entered in one transaction, if there are as many: a good part of those that are there is written
-/// again with them.
+/// Fewest chunks that one transaction enters, if there are that many: each transaction rewrites a good part of the
+/// existing chunks.
 const CHUNKS_TOGETHER: usize = 1 << 20;
-/// Where fewer footers are unread, they are read at once.
+/// If fewer footers than this are unread, they are all read at once.
 pub(crate) const FEW: usize = 64;
-/// When so many footers were read one by one, and they are more than one of so many, the others are needed, too.
+/// Limits of reading footers one by one: once their number exceeds the first, and exceeds the number of all packs divided
+/// by the second, the remaining footers are all read.
 const ONE_BY_ONE: (usize, usize) = (256, 8);
-/// So many fence tables are read before it is asked which objects they replace.
+/// Number of fence tables that are read before the replaced objects are skipped.
 const HEADS_AT_ONCE: usize = 64;
 
-/// Packs whose footers were not read yet, and what may tell of them.
+/// Packs whose footers were not read yet, and the index objects that may describe them.
 #[derive(Default)]
 pub(crate) struct Unread {
     packs: HashMap<ObjectName, (ObjectKind, u64)>,
-    /// The same, by the first bytes of their names.
+    /// The same packs, by the first bytes of their names.
     by_start: HashMap<Start, Vec<ObjectName>>,
-    /// The index objects, the largest first, once they were looked for.
+    /// The index objects, the largest first, once they were read.
     heads: Option<Vec<IndexHead>>,
-    /// How many footers were read one by one.
+    /// Number of footers that were read one by one.
     brought: usize,
 }
 
@@ -62,7 +62,7 @@ impl Unread {
     }
 }
 
-/// What came of reading an object, unless it failed in a way that says nothing about it: any other would have met it too.
+/// Separates errors of one object from errors of the whole store, which any other object would have met too.
 pub(super) fn unless_of_whole<T>(read: Result<T, PackError>) -> Result<Result<T, PackError>, StoreError> {
     match read {
         Err(PackError::Store(error)) if error.is_of_whole() => Err(error),
@@ -71,13 +71,13 @@ pub(super) fn unless_of_whole<T>(read: Result<T, PackError>) -> Result<Result<T,
 }
 
 impl Vault {
-    /// How many footers were not read yet.
+    /// Number of footers that were not read yet.
     pub fn unread(&self) -> usize {
         lock(&self.unread).packs.len()
     }
 
-    /// Reads all footers that were not read yet, and from now on those of new packs at once. Whatever has to know all chunks
-    /// that are stored begins with this.
+    /// Reads all footers that were not read yet, and from now on those of new packs at once. Work that has to know all
+    /// stored chunks begins with this.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -94,7 +94,8 @@ impl Vault {
         self.note_bad(read?)
     }
 
-    /// Reads the footers of these packs, and enters them in the catalogue. Returns what is wrong with those that cannot be read.
+    /// Reads the footers of these packs, and enters them in the catalogue. Returns the packs that cannot be read, with
+    /// the reasons.
     pub(crate) fn read_footers(
         &self,
         new: &[(ObjectName, ObjectKind, u64)],
@@ -145,7 +146,7 @@ impl Vault {
         Ok(bad)
     }
 
-    /// Notes objects that turned out to be unreadable since the store was looked at.
+    /// Notes objects that turned out to be unreadable since the last look at the store.
     pub(crate) fn note_bad(&self, mut bad: Vec<BadObject>) -> Result<(), VaultError> {
         let (chains, mut elsewhere) = {
             let log = self.log();
@@ -162,19 +163,19 @@ impl Vault {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    /// The index objects that the store listed last.
+    /// The index objects of the last listing.
     pub(crate) fn index_keys(&self) -> impl Iterator<Item = ObjectKey> {
         self.listed_indexes().into_iter().map(|(name, _)| ObjectKey::Named(Kind::Index, name))
     }
 
-    /// The index objects that the store listed last, with their lengths, the longest first.
+    /// The index objects of the last listing with their lengths, the longest first.
     pub(crate) fn listed_indexes(&self) -> Vec<(ObjectName, u64)> {
         let mut listed: Vec<_> = self.log().indexes.iter().map(|(name, len)| (*name, *len)).collect();
         listed.sort_unstable_by_key(|(name, len)| (std::cmp::Reverse(*len), *name));
         listed
     }
 
-    /// The fence tables of the index objects that no other one replaces; what cannot be read is passed over.
+    /// Fence tables of the index objects that no other one replaces; unreadable ones are skipped.
     fn heads(&self) -> Result<Vec<IndexHead>, StoreError> {
         let reader = IndexReader::new(self.store(), self.keys());
         let mut replaced: HashSet<ObjectName> = HashSet::new();
@@ -193,8 +194,8 @@ impl Vault {
         Ok(heads)
     }
 
-    /// Reads the footers of packs that may have this chunk, if there are any that were not read yet. `known` is up to where the
-    /// caller knows what was learned; it is told when there is more. Returns whether there is.
+    /// Reads the footers of unread packs that may have this chunk. `known` is the generation that the caller has seen,
+    /// and is updated. Returns whether there is something new to look at.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -217,7 +218,7 @@ impl Vault {
         Ok(true)
     }
 
-    /// The packs whose footers are read next in search of a chunk.
+    /// The packs whose footers to read next in search of a chunk.
     fn candidates(&self, unread: &mut Unread, id: &ChunkId) -> Result<Vec<(ObjectName, ObjectKind, u64)>, ReadError> {
         let all = unread.packs.len() + unread.brought;
         if unread.brought > ONE_BY_ONE.0 && unread.brought > all / ONE_BY_ONE.1 {
@@ -230,9 +231,9 @@ impl Vault {
         };
         let (mut found, mut sound) = (Vec::new(), Vec::new());
         for head in heads {
-            // The first that names a pack will do: if it is not true, the others are asked the next time.
+            // The first object that names a pack is enough: if it is wrong, the next search asks the others.
             let starts = if found.is_empty() { reader.look_up(&head, id) } else { Ok(Vec::new()) };
-            // One that is damaged in this place says nothing about others either.
+            // An object that is damaged here is not asked about others either.
             let Ok(starts) = unless_of_whole(starts).map_err(PackError::from)? else { continue };
             let named = starts.iter().filter_map(|start| unread.by_start.get(start)).flatten();
             found.extend(named.filter(|name| unread.packs.contains_key(*name)).copied());
@@ -260,20 +261,20 @@ impl Vault {
     }
 }
 
-/// Where chunks lie: by the catalogue, and by what is learned meanwhile. For many threads.
+/// Places of chunks: those in the catalogue, and those learned meanwhile. For many threads.
 pub struct Lookup<'a> {
     vault: &'a Vault,
-    /// What was learned when the view was taken, and the view.
+    /// The generation when the view was taken, and the view.
     current: Mutex<(u64, Arc<Reader>)>,
 }
 
 impl<'a> Lookup<'a> {
-    /// Why a chunk cannot be read that no place was found for.
+    /// The error for a chunk that has no place.
     pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
         self.vault.lost(id)
     }
 
-    /// What the catalogue knows at this moment.
+    /// Starts with the catalogue of this moment.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -282,9 +283,9 @@ impl<'a> Lookup<'a> {
         Ok(Self { vault, current: Mutex::new((known, Arc::new(vault.catalogue().reader()?))) })
     }
 
-    /// As [`Self::new`], with this view of the catalogue as long as nothing has to be learned.
+    /// As [`Self::new`], with this view of the catalogue until something has to be learned.
     pub fn with(vault: &'a Vault, reader: Arc<Reader>) -> Self {
-        // What was learned since it was taken is not known: the first miss takes a newer one.
+        // How much was learned since it was taken is unknown: the first miss takes a newer one.
         Self { vault, current: Mutex::new((u64::MAX, reader)) }
     }
 
@@ -293,7 +294,7 @@ impl<'a> Lookup<'a> {
         lock(&self.current).1.clone()
     }
 
-    /// A newer view than `seen`, in which this chunk may have places that it has not there. `None` if nothing is left to learn.
+    /// A newer view than `seen`, in which this chunk may have further places. `None` if nothing is left to learn.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -326,7 +327,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The place of a chunk that comes after this one, or the first. Those that become known only then come last.
+    /// The next place of a chunk after this one, or its first. Places that become known only later come last.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -345,11 +346,11 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// Tries the places of a chunk, one after the other, until `get` has it from one; also those that only then become known.
-    /// Returns `None` if there are none.
+    /// Tries the places of a chunk, one after the other, until `get` succeeds with one, including places that become
+    /// known only then. Returns `None` if there are no places.
     ///
     /// # Errors
-    /// If none of them has it: the error of the first.
+    /// If `get` fails for all of them: the error of the first.
     pub fn try_places<T>(
         &self,
         id: &ChunkId,

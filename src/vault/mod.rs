@@ -1,8 +1,8 @@
-//! An opened vault: a store, the keys to it, and the catalogue of what is in it.
+//! An opened vault: a store, the keys to it, and the catalogue of its contents.
 //!
-//! [`create`] makes a new one · [`open`] unlocks it and brings the catalogue up to date · [`client`] who writes, and how
-//! its records are published · [`session`] work under way · [`read`] brings chunks and trees · [`snapshots`] their
-//! order and their dates.
+//! [`create`] makes a new one · [`open`] unlocks it and brings the catalogue up to date · [`client`] the client that
+//! writes, and how its records are published · [`session`] work under way · [`read`] reads chunks and trees ·
+//! [`snapshots`] their order and their dates.
 
 pub mod create;
 pub mod locked;
@@ -46,41 +46,41 @@ use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
 use crate::store::{Delivery, ObjectKey, Store, StoreError};
 
-/// Why a vault could not be made, opened or written to.
+/// Error of making, opening or writing to a vault.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// There is no vault in this place.
     #[error("there is no vault in {place}")]
     NoVault {
-        /// Where.
+        /// The place.
         place: String,
     },
-    /// There is a vault in this place already.
+    /// There is already a vault in this place.
     #[error("there is a vault in {place} already")]
     Exists {
-        /// Where.
+        /// The place.
         place: String,
     },
     /// Another vault is being made in this place at the same moment.
     #[error("another vault is being made in {place} at this moment, so this one was not made")]
     MadeAtOnce {
-        /// Where.
+        /// The place.
         place: String,
     },
     /// No key slot opens with this password or key.
     #[error("the password is wrong for the vault in {place}")]
     WrongSecret {
-        /// Where.
+        /// The place.
         place: String,
-        /// It looks like a recovery key with a typing mistake.
+        /// Whether it looks like a recovery key with a typing mistake.
         mistyped: bool,
-        /// Other vaults that share the folder, and that it was not tried on.
+        /// Other vaults that share the folder, and on which it was not tried.
         others: Vec<VaultId>,
     },
-    /// Another vault lies here than the one that this machine knows in this place.
+    /// The vault here is not the one that this machine knows in this place.
     #[error("in {place} lies another vault than this machine knows there: {}, not {known}", listed(found))]
     OtherVault {
-        /// Where.
+        /// The place.
         place: String,
         /// The vault that this machine has met here.
         known: VaultId,
@@ -90,7 +90,7 @@ pub enum VaultError {
     /// The vault that was asked for is not here.
     #[error("the vault {wanted} is not in {place}: there is {}", listed(found))]
     NotThatVault {
-        /// Where.
+        /// The place.
         place: String,
         /// The id that was asked for, or its start.
         wanted: String,
@@ -100,9 +100,9 @@ pub enum VaultError {
     /// Several vaults have an id that begins like this.
     #[error("{start} is the start of several vaults' ids in {place}: {}", listed(found))]
     Ambiguous {
-        /// Where.
+        /// The place.
         place: String,
-        /// What was given.
+        /// The given start.
         start: String,
         /// The vaults that are here.
         found: Vec<VaultId>,
@@ -110,45 +110,45 @@ pub enum VaultError {
     /// The key slot that was asked for is not here.
     #[error("the vault in {place} has no key slot {slot}")]
     NoSuchSlot {
-        /// Where.
+        /// The place.
         place: String,
         /// The id that was asked for, or its start.
         slot: String,
     },
-    /// Key slots are there, but none of them is whole.
+    /// There are key slots, but none of them is whole.
     #[error("no key slot of the vault in {place} is readable: {what}")]
     NoSlot {
-        /// Where.
+        /// The place.
         place: String,
-        /// What is wrong with the slots.
+        /// The damage of the slots.
         what: String,
     },
     /// The vault as a whole was written by a later version.
     #[error("the vault in {place} was written by a newer vault: {what}")]
     Newer {
-        /// Where.
+        /// The place.
         place: String,
-        /// What is unknown.
+        /// The unknown part.
         what: String,
     },
     /// The vault was made before the format was settled.
     #[error("the vault in {place} was made by a pre-release of vault, whose format was not settled yet")]
     PreRelease {
-        /// Where.
+        /// The place.
         place: String,
     },
-    /// The vault has features that whoever writes to it must know, and this version does not know them.
+    /// The vault has features that every writer must know, and this version does not know them.
     #[error("the vault in {place} can be read but not written: it uses features of a newer vault ({features:016x})")]
     NewerToWrite {
-        /// Where.
+        /// The place.
         place: String,
         /// The unknown features.
         features: u64,
     },
-    /// It is a mirror, which nobody writes to but who mirrors.
+    /// It is a mirror, which only `vault mirror` writes to.
     #[error("{place} is a mirror of a vault, which is only read")]
     Mirror {
-        /// Where.
+        /// The place.
         place: String,
     },
     /// The store failed.
@@ -172,14 +172,14 @@ pub enum VaultError {
     /// The folder for this machine's state cannot be used.
     #[error("cannot {action} {path}")]
     State {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
-        /// Which file or folder.
+        /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A part of the work ended, and none says why.
+    /// A part of the work ended without giving a reason.
     #[error("a part of the work ended without saying why")]
     Unexplained,
     /// The user stopped it.
@@ -187,13 +187,13 @@ pub enum VaultError {
     Interrupted,
 }
 
-/// Ids of vaults, to be read.
+/// Ids of vaults as text.
 fn listed(vaults: &[VaultId]) -> String {
     let ids: Vec<String> = vaults.iter().map(ToString::to_string).collect();
     if ids.is_empty() { "none".to_owned() } else { ids.join(" and ") }
 }
 
-/// What looking for a chunk failed with, which is never damage.
+/// Converts an error of looking up a chunk, which is never damage.
 fn read_error(error: ReadError) -> VaultError {
     match error {
         ReadError::Pack(error) => error.into(),
@@ -202,23 +202,23 @@ fn read_error(error: ReadError) -> VaultError {
     }
 }
 
-/// What a snapshot has lost.
+/// Losses of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotDamage {
-    /// How many of its files and folders are lost.
+    /// Number of its files and folders that are lost.
     pub count: u64,
     /// Their paths, and the chunks that they lack: the first ones, if there are many.
     pub files: Vec<(Vec<u8>, Vec<ChunkId>)>,
 }
 
-/// An object that could not be read when the vault was opened. It keeps nothing else from being used.
+/// An object that could not be read when the vault was opened. Everything else stays usable.
 #[derive(Debug, Clone)]
 pub struct BadObject {
-    /// Which one.
+    /// The object.
     pub key: ObjectKey,
-    /// What it is.
+    /// Its state.
     pub state: ObjectState,
-    /// What is wrong with it.
+    /// The damage, in words.
     pub what: String,
 }
 
@@ -237,46 +237,46 @@ pub struct Vault {
     is_file_sound: bool,
     /// Whether it is a mirror, which is only read.
     is_mirror: bool,
-    /// Its slots, as they were when they were looked at last: each once with the number of its copies, forged ones too.
+    /// Its slots at the last look: each once with the number of its copies, forged ones too.
     slots: Mutex<Vec<(SlotFile, u64)>>,
     /// Other vaults that have key slots in the same store.
     others: BTreeSet<VaultId>,
     /// Another vault that the VAULT file names, without key slots here.
     named: Option<VaultId>,
-    /// Packs that were found damaged by reading since it was opened.
+    /// Packs that were found damaged by reading since the vault was opened.
     damage_seen: Mutex<BTreeSet<ObjectRef>>,
     log: Mutex<LogState>,
-    /// It is only read: not all footers need to be known.
+    /// Whether the vault is only read, so that not all footers need to be known.
     lazy: AtomicBool,
     /// The packs whose footers the catalogue does not have.
     unread: Mutex<lookup::Unread>,
-    /// Rises when the footer of a pack becomes known that was listed before.
+    /// Rises when the footer of a pack that was listed before becomes known.
     generation: AtomicU64,
-    /// What is kept on this machine of its meta packs, if anything is to be.
+    /// Contents of meta packs that are kept on this machine, if any are to be kept.
     kept: OnceLock<kept::KeptStore>,
-    /// Trees are read from the store itself.
+    /// Whether trees are read from the store itself.
     is_store_judged: AtomicBool,
-    /// The opened segments that its readers share, as long as there are any.
+    /// Opened segments that the readers share, as long as there are any.
     segments: Mutex<Weak<segments::SegmentCache>>,
-    /// Which rules hold: all, but in simulations.
+    /// The rules that hold: all, except in simulations.
     pub(crate) rules: SweepRules,
     pub(crate) limits: client::RecordLimits,
-    /// The state folder as it counts for telling places apart.
+    /// The state folder as used for telling places apart.
     pub(crate) place: String,
 }
 
-/// What is known of the log and of the packs' list; replaced whenever the store is listed again.
+/// State of the log and of the list of packs; replaced whenever the store is listed again.
 #[derive(Default)]
 pub(crate) struct LogState {
     pub(crate) chains: Arc<Chains>,
-    /// The objects of `log/` that were read, with the lengths that they had.
+    /// Objects of `log/` that were read, with their lengths at that time.
     pub(crate) read: HashMap<ObjectName, u64>,
     pub(crate) findings: Vec<Finding>,
-    /// The records that the store listed last, and those put since, with the lengths of their objects.
+    /// Records of the last listing, and those put since, with the lengths of their objects.
     pub(crate) records: HashMap<ObjectName, u64>,
-    /// The packs that the store listed last, with their lengths.
+    /// Packs of the last listing, with their lengths.
     pub(crate) packs: HashMap<ObjectName, (ObjectKind, u64)>,
-    /// The index objects that the store listed last, and those put since, with their lengths.
+    /// Index objects of the last listing, and those put since, with their lengths.
     pub(crate) indexes: HashMap<ObjectName, u64>,
     pub(crate) bad: Vec<BadObject>,
     pub(crate) foreign: Vec<String>,
@@ -290,7 +290,7 @@ impl Vault {
         self.keys.vault()
     }
 
-    /// Where its objects lie.
+    /// The store with its objects.
     pub fn store(&self) -> &dyn Store {
         self.store.as_ref()
     }
@@ -300,7 +300,7 @@ impl Vault {
         &self.keys
     }
 
-    /// What its key slots hold.
+    /// The content of its key slots.
     pub const fn keyring(&self) -> &Keyring {
         &self.keyring
     }
@@ -315,7 +315,7 @@ impl Vault {
         &self.state
     }
 
-    /// Who works with it here.
+    /// The machine and user that work with it here.
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -325,35 +325,36 @@ impl Vault {
         self.opened_by
     }
 
-    /// Other vaults in the same store: nothing of theirs is read, judged or moved. They have key slots there, or the VAULT file
-    /// names them and there are objects that this vault's key does not open.
+    /// Other vaults in the same store: none of their objects are read, judged or moved. They have key slots there, or
+    /// the VAULT file names them and there are objects that this vault's key does not open.
     pub fn others(&self) -> BTreeSet<VaultId> {
         let mut others = self.others.clone();
         others.extend(self.named.filter(|_| !self.log().elsewhere.is_empty()));
         others
     }
 
-    /// Whether something tells of another vault in the same store, so that what cannot be opened may be its.
+    /// Whether there are signs of another vault in the same store, so that objects that cannot be opened may belong to
+    /// it.
     fn may_share(&self) -> bool {
         !self.others.is_empty() || self.named.is_some()
     }
 
-    /// How many objects may be those of other vaults in the same store.
+    /// Number of objects that may belong to other vaults in the same store.
     pub fn objects_of_others(&self) -> u64 {
         self.log().elsewhere.len() as u64
     }
 
-    /// What the records say about key slots.
+    /// The key slots according to the records.
     pub fn slot_set(&self) -> SlotSet {
         SlotSet::new(&self.log().chains)
     }
 
-    /// The features of all records about them together: what was gained is never lost.
+    /// The features of all records together: a feature that was gained is never lost.
     pub fn format(&self) -> Format {
         self.log().chains.format()
     }
 
-    /// Whether what one client writes reaches the others at once, as far as any record says.
+    /// Whether the records of one client reach the others at once, as far as any record says.
     pub fn delivery(&self) -> Delivery {
         self.delivery_by(&self.log().chains)
     }
@@ -364,12 +365,12 @@ impl Vault {
         if joined_synced || chains.format().synced { Delivery::Synced } else { self.keyring.delivery }
     }
 
-    /// Whether this is a mirror of the vault: its objects in another place, which nobody writes to but who mirrors.
+    /// Whether this is a mirror of the vault: its objects in another place, which only `vault mirror` writes to.
     pub const fn is_mirror(&self) -> bool {
         self.is_mirror
     }
 
-    /// Whether the vault may be written to here, by this version.
+    /// Checks that this version may write to the vault here.
     ///
     /// # Errors
     /// [`VaultError::Mirror`] or [`VaultError::NewerToWrite`] if it may not.
@@ -380,7 +381,7 @@ impl Vault {
         self.knows_how_to_write()
     }
 
-    /// Whether this version knows all that it must to write to the vault.
+    /// Checks that this version knows all features that it needs to write to the vault.
     ///
     /// # Errors
     /// [`VaultError::NewerToWrite`] if it does not.
@@ -391,7 +392,7 @@ impl Vault {
         }
     }
 
-    /// What everyone has acknowledged, by the rules that hold.
+    /// The acknowledgements of all clients, by the rules that hold.
     pub(crate) fn acknowledgements(&self, log: &LogState) -> Acknowledgements {
         Acknowledgements::with_rules(&log.chains, self.rules)
     }
@@ -400,7 +401,7 @@ impl Vault {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes packs that this client has just deleted out of what the last look at the store has shown.
+    /// Removes packs that this client has just deleted from the last listing.
     pub(crate) fn forget_packs(&self, gone: &[ObjectName]) {
         let mut log = self.log();
         for name in gone {
@@ -413,17 +414,17 @@ impl Vault {
         Arc::clone(&self.log().chains)
     }
 
-    /// What is wrong with the log.
+    /// Problems in the log.
     pub fn findings(&self) -> Vec<Finding> {
         self.log().findings.clone()
     }
 
-    /// The packs that the store listed last.
+    /// The packs of the last listing.
     pub fn pack_names(&self) -> Vec<ObjectName> {
         self.log().packs.keys().copied().collect()
     }
 
-    /// Packs that are condemned: writers treat them as absent.
+    /// Condemned packs, which writers treat as absent.
     pub fn condemned(&self) -> std::collections::HashSet<ObjectName> {
         let log = self.log();
         let mut condemned = std::collections::HashSet::new();
@@ -436,9 +437,9 @@ impl Vault {
         condemned
     }
 
-    /// Packs that count as absent for what this client writes: those that are condemned or known to be damaged; and where the
-    /// store delivers late, those that no record claims (whoever put them may not be known to others), and as long as not every
-    /// client knows of this one, all that it has not put itself.
+    /// Packs that count as absent for this client's writing: those that are condemned or known to be damaged. On a
+    /// store that delivers late these include packs that no record claims (others may not know the client that put
+    /// them), and, until every client knows this one, all packs that it has not put itself.
     pub fn unusable(&self) -> std::collections::HashSet<ObjectName> {
         let mut unusable = self.condemned();
         unusable.extend(self.damaged_packs());
@@ -465,13 +466,13 @@ impl Vault {
         self.log().bad.clone()
     }
 
-    /// Things in the store that vault did not put there.
+    /// Names in the store that vault did not put there.
     pub fn foreign(&self) -> Vec<String> {
         self.log().foreign.clone()
     }
 
-    /// What the log says that snapshots have lost: for each the latest word of any client. It is not looked whether it was
-    /// stored again since.
+    /// Losses of snapshots according to the log: for each snapshot, the latest record of any client. Files that were
+    /// stored again since are still listed.
     pub fn recorded_damage(&self) -> BTreeMap<ObjectName, SnapshotDamage> {
         let log = self.log();
         let order = log.chains.order();
@@ -494,7 +495,7 @@ impl Vault {
         found
     }
 
-    /// What snapshots have lost, as far as it has not been stored again since. Those that are whole are left out.
+    /// Losses of snapshots, without files that have been stored again since. Snapshots that are whole are left out.
     ///
     /// # Errors
     /// If the catalogue fails.

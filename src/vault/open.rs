@@ -19,25 +19,25 @@ use crate::vault::lookup::{FEW, Unread};
 use crate::vault::records::LogLook;
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
-/// How a vault is opened.
+/// Options for opening a vault.
 pub struct OpenOptions {
     /// The folder in which this user keeps the state of all vaults.
     pub state: PathBuf,
-    /// Who works with it.
+    /// The machine and user that work with it.
     pub identity: Identity,
 }
 
-/// A list of so many objects comes in one answer.
+/// Number of objects that a list returns in one answer.
 const LISTED_AT_ONCE: usize = 1000;
 
-/// So often the store is looked at, where each look lists something else and something seems to be missing.
+/// Most looks at the store, if each lists something else and records seem to be missing.
 const LOOKS_MAX: u32 = 8;
 
 /// Unlocks a vault and brings its catalogue up to date.
 ///
 /// # Errors
-/// If there is no vault, the secret is wrong, the store or the catalogue fails as a whole. Single damaged objects are only
-/// noted.
+/// If there is no vault, the secret is wrong, or the store or the catalogue fails as a whole. Single damaged objects
+/// are only noted.
 pub fn open(
     store: Arc<dyn Store>,
     secret: &Secret,
@@ -47,10 +47,10 @@ pub fn open(
     open_wanted(store, secret, options, &Wanted::default(), progress)
 }
 
-/// As [`open`], where it is known which vault is meant.
+/// As [`open`], if the wanted vault is known.
 ///
 /// # Errors
-/// As [`open`]; and if another vault lies in this place than the one that is meant.
+/// As [`open`]; and if this place has another vault than the wanted one.
 pub fn open_wanted(
     store: Arc<dyn Store>,
     secret: &Secret,
@@ -62,7 +62,7 @@ pub fn open_wanted(
     open_locked(store, &locked, secret, options, wanted, progress)
 }
 
-/// As [`open_wanted`], where it was read already what the store tells everyone.
+/// As [`open_wanted`], if the public part of the store was read already.
 ///
 /// # Errors
 /// As [`open_wanted`].
@@ -77,8 +77,9 @@ pub fn open_locked(
     open_as(store, locked, secret, options, wanted, false, progress)
 }
 
-/// As [`open_locked`], for whoever only reads snapshots: footers that the catalogue does not have are read when they are needed,
-/// and found through the index objects of the store. What has to know everything ([`Vault::know_all`]) makes up for it.
+/// As [`open_locked`], for callers that only read snapshots: footers that the catalogue does not have are found through
+/// the index objects of the store, and read when they are needed. Work that has to know everything calls
+/// [`Vault::know_all`] first.
 ///
 /// # Errors
 /// As [`open_wanted`].
@@ -106,14 +107,14 @@ fn open_as(
     let Unlocked { keyring, slot, slots, others, named } =
         unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
-    // What was seen in a mirror says nothing about the vault itself, nor about another mirror.
+    // The state of a mirror says nothing about the vault itself, nor about another mirror.
     let mut name = keyring.vault.to_string();
     if locked.is_mirror() {
         name = format!("{name}.{}", &blake3::hash(store.place().as_bytes()).to_hex()[..16]);
     }
     let state = options.state.join(name);
     crate::vault::client::make_private_folder(&state)?;
-    // That the next opening is quick is worth a try, and no error.
+    // This only makes the next opening quick, so a failure is no error.
     let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);
     let key = keys.derive_local("catalogue");
     let path = state.join("catalogue.redb");
@@ -146,11 +147,11 @@ fn open_as(
     if fresh {
         progress.detail("the catalogue is new: it is built from the store");
     }
-    // redb may panic over damage inside its file; that only means that the catalogue must be built anew.
+    // redb may panic over damage inside its file; that only means that the catalogue must be rebuilt.
     let synced = catch(|| vault.refresh(progress))
         .unwrap_or_else(|| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
     if let Err(VaultError::Catalogue(error)) = synced {
-        // What looked like a catalogue was not one inside: once more, from nothing.
+        // The file was a damaged catalogue: start again with an empty one.
         progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
         drop(vault.catalogue);
         vault.unread = Mutex::default();
@@ -166,15 +167,15 @@ fn open_as(
     Ok(vault)
 }
 
-/// What this machine knew before it looked at the store. Other processes use the same state folder: what they put and entered since
-/// the look began says nothing about the store, although the look does not show it.
+/// This machine's knowledge before a look at the store. Other processes use the same state folder: objects that they
+/// put and entered since the look began exist, although the look does not show them.
 pub(super) struct Known {
     pub(super) catalogue: Reader,
     /// The highest number of each client that was ever seen.
     seen: BTreeMap<ClientId, u64>,
 }
 
-/// Raises each number to what is said of its client.
+/// Raises each client's number to the given one.
 fn raise(seen: &mut BTreeMap<ClientId, u64>, numbers: impl Iterator<Item = (ClientId, u64)>) {
     for (client, number) in numbers {
         let highest = seen.entry(client).or_default();
@@ -182,11 +183,11 @@ fn raise(seen: &mut BTreeMap<ClientId, u64>, numbers: impl Iterator<Item = (Clie
     }
 }
 
-/// What the store lists.
+/// A listing of the store.
 #[derive(Default)]
 pub(super) struct Listing {
     packs: HashMap<ObjectName, (ObjectKind, u64)>,
-    /// With their lengths.
+    /// Records, with the lengths of their objects.
     pub(super) records: HashMap<ObjectName, u64>,
     /// Index objects, with their lengths.
     indexes: HashMap<ObjectName, u64>,
@@ -194,7 +195,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Leaves out what is another vault's.
+    /// Removes objects of another vault.
     fn take_out(&mut self, elsewhere: &HashSet<ObjectKey>) {
         for key in elsewhere {
             match key {
@@ -209,7 +210,7 @@ impl Listing {
 
 fn list(store: &dyn Store) -> Result<Listing, StoreError> {
     let mut listing = Listing::default();
-    // Records first: a pack that a listed record speaks of was put before it, so it is listed too.
+    // Records first: packs that a listed record mentions were put before it, so they are listed too.
     store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack, Kind::Index], &mut |kind, listed| match (kind, listed) {
         (_, Listed::Foreign(path)) => listing.foreign.push(path),
         (Kind::Log, Listed::Object { name, len }) => drop(listing.records.insert(name, len)),
@@ -222,8 +223,8 @@ fn list(store: &dyn Store) -> Result<Listing, StoreError> {
 }
 
 impl Vault {
-    /// Looks at the store again: reads new records and the footers of new packs, and takes what is gone out of the
-    /// catalogue.
+    /// Looks at the store again: reads new records and the footers of new packs, and removes packs that are gone from
+    /// the catalogue.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole. A single object that cannot be read is only noted.
@@ -242,8 +243,9 @@ impl Vault {
             raise(&mut seen, look.chains.seen().into_iter());
             self.remember_seen(&seen);
             let findings = look.chains.findings(&seen);
-            // A listing is not taken at one moment: one that began before a merge was put, and ended when what lies in it was taken
-            // out, shows neither. Nothing is called missing before two looks have listed the same.
+            // A listing does not happen at one moment: one that began before a merge was put, and ended after the
+            // merged objects were deleted, shows neither. Nothing is called missing before two looks have listed the
+            // same.
             let is_new = |finding: &Finding| {
                 matches!(finding, Finding::Missing { .. } | Finding::RolledBack { .. })
                     && !self.log().findings.contains(finding)
@@ -269,7 +271,7 @@ impl Vault {
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
         let Listing { packs, indexes, foreign, .. } = listing;
-        // The VAULT file and the key slots are looked at when the vault is opened: what is wrong with them stays known.
+        // The VAULT file and the key slots are examined only when the vault is opened: their problems stay known.
         let is_of_opening = |bad: &&BadObject| matches!(bad.key, ObjectKey::Vault | ObjectKey::Named(Kind::Key, _));
         bad.extend(self.log().bad.iter().filter(is_of_opening).cloned());
         *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
@@ -277,8 +279,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether a long listing, of which this machine did not know all, may have missed a merge and what it holds: there are records
-    /// that it does not show.
+    /// Whether a long listing with records that were new to this machine may have missed a merge and the objects merged
+    /// in it: a second listing shows records that the first does not.
     fn may_have_missed(&self, listed: &HashMap<ObjectName, u64>, look: &LogLook) -> Result<bool, StoreError> {
         if !look.has_new || listed.len() <= LISTED_AT_ONCE {
             return Ok(false);
@@ -286,7 +288,7 @@ impl Vault {
         Ok(self.list_records()?.keys().any(|name| !listed.contains_key(name)))
     }
 
-    /// What this machine knows before it looks at the store.
+    /// This machine's knowledge before it looks at the store.
     fn known(&self) -> Result<Known, VaultError> {
         let mut seen = self.seen();
         let own = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
@@ -294,13 +296,13 @@ impl Vault {
         Ok(Known { catalogue: self.catalogue.reader()?, seen })
     }
 
-    /// The highest number of each client that was ever seen on this machine, by whatever command.
+    /// The highest number of each client that any command on this machine ever saw.
     fn seen(&self) -> BTreeMap<ClientId, u64> {
         let bytes = crate::ownfile::read(&self.state.join("seen")).unwrap_or_default();
         crate::msgpack::decode(&bytes).unwrap_or_default()
     }
 
-    /// Remembers these for the next time.
+    /// Saves these numbers for the next look.
     fn remember_seen(&self, numbers: &BTreeMap<ClientId, u64>) {
         let before = self.seen();
         let mut seen = before.clone();
@@ -308,13 +310,13 @@ impl Vault {
         if seen != before
             && let Ok(bytes) = crate::msgpack::encode(&seen)
         {
-            // Where no state can be written, this machine has no memory, and says what it sees.
+            // If no state can be written, this machine has no memory, and reports only the present.
             let _ = replace_file(&self.state.join("seen"), &bytes, false);
         }
     }
 
-    /// Says of each object that cannot be read what it is, and takes out what may be another vault's, where several share
-    /// the folder.
+    /// Determines the state of each object that cannot be read, and removes those that may belong to another vault, if
+    /// several share the folder.
     pub(super) fn set_aside(
         &self,
         bad: &mut Vec<BadObject>,
@@ -347,7 +349,7 @@ impl Vault {
         Ok(())
     }
 
-    /// The objects that this vault's records or this machine's memory name: they are this vault's.
+    /// Objects that this vault's records or this machine's memory name, so that they belong to this vault.
     fn named(&self, chains: &Chains) -> Result<HashSet<ObjectName>, VaultError> {
         let reader = self.catalogue.reader()?;
         let mut named: HashSet<ObjectName> = reader.record_names()?.into_iter().collect();
@@ -360,8 +362,9 @@ impl Vault {
         Ok(named)
     }
 
-    /// Whether nothing that this vault or this machine remembers names an object whose header does not open with this vault's key.
-    /// Where things arrive late this is so of another vault's objects before its key slots are here.
+    /// Whether an object's header does not open with this vault's key, and nothing that this vault or this machine
+    /// remembers names it. On a store that delivers late this holds for another vault's objects before its key slots
+    /// arrive.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -370,8 +373,8 @@ impl Vault {
         self.may_be_of_another(key, &self.named(&chains)?)
     }
 
-    /// Whether an object that cannot be opened may be one of another vault that has key slots here: its header does not open
-    /// with this vault's key, and nothing that this vault or this machine remembers names it.
+    /// Whether an object that cannot be opened may belong to another vault that has key slots here: its header does not
+    /// open with this vault's key, and nothing that this vault or this machine remembers names it.
     fn may_be_of_another(&self, key: &ObjectKey, ours: &HashSet<ObjectName>) -> Result<bool, VaultError> {
         let ObjectKey::Named(kind, name) = key else { return Ok(false) };
         let object_kind = match kind {
@@ -398,8 +401,8 @@ impl Vault {
         }
     }
 
-    /// Whether an object that cannot be opened may be one of another vault that has key slots here. Such an object is never
-    /// called damaged, and never moved.
+    /// Whether an object that cannot be opened may belong to another vault that has key slots here. Such an object is
+    /// never called damaged, and never moved.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -423,8 +426,8 @@ impl Vault {
         Ok(records)
     }
 
-    /// Looks at the store again as [`Self::refresh`] does, but only at the log if that is as it was. Where all see the same at
-    /// once, what was listed before still holds then: a pack goes only after a record has condemned it.
+    /// Looks at the store again as [`Self::refresh`] does, but only lists the log if that is unchanged. On a store that
+    /// delivers at once, the earlier listing then still holds: a pack is deleted only after a record has condemned it.
     ///
     /// # Errors
     /// As [`Self::refresh`].
@@ -435,7 +438,7 @@ impl Vault {
         self.refresh(progress)
     }
 
-    /// Reads everything about packs and records from the store again, whatever the catalogue says.
+    /// Reads everything about packs and records from the store again, ignoring the catalogue.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.

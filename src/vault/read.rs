@@ -1,4 +1,4 @@
-//! Brings chunks and trees out of the store, through the catalogue.
+//! Reads chunks and trees from the store, through the catalogue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamError, StreamRea
 use crate::vault::segments::SegmentCache;
 use crate::vault::{Lookup, Vault, VaultError};
 
-/// Why something that is stored could not be read.
+/// Error of reading something that is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// No pack has this chunk.
     #[error("a piece of it is lost: chunk {0} is in no pack")]
     Lost(ChunkId),
-    /// No pack that this version can read has this chunk, and there are others.
+    /// No pack that this version can read has this chunk, but there are packs that it cannot read.
     #[error(
         "a piece of it cannot be read by this version of vault, and a newer one has written packs here (chunk {0})"
     )]
@@ -30,10 +30,10 @@ pub enum ReadError {
     /// A pack could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// What the chunks hold is no valid stream.
+    /// The chunks contain no valid stream.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// What the chunks hold is no valid listing.
+    /// The chunks contain no valid listing.
     #[error(transparent)]
     Entry(#[from] EntryError),
     /// The catalogue failed.
@@ -45,7 +45,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether it tells of damage in the store.
+    /// Whether the error means damage in the store.
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Lost(_) | Self::Stream(_) => true,
@@ -55,7 +55,7 @@ impl ReadError {
         }
     }
 
-    /// Whether it tells of something that a later version wrote.
+    /// Whether the error concerns something that a later version wrote.
     pub const fn is_newer(&self) -> bool {
         match self {
             Self::Entry(error) => error.is_newer(),
@@ -65,13 +65,13 @@ impl ReadError {
         }
     }
 
-    /// Whether it concerns only what depends on what was read, so that all else can go on.
+    /// Whether the error concerns only the data that was read, so that everything else can continue.
     pub const fn is_contained(&self) -> bool {
         self.is_damage() || self.is_newer()
     }
 }
 
-/// What keeps the store from being looked at, where something is read.
+/// Converts an error of looking at the store during a read.
 impl From<VaultError> for ReadError {
     fn from(error: VaultError) -> Self {
         match error {
@@ -82,7 +82,7 @@ impl From<VaultError> for ReadError {
     }
 }
 
-/// Opened segments that are kept for readers of trees, in raw bytes.
+/// Raw bytes of opened segments that are kept for readers of trees.
 const SEGMENTS_KEPT: usize = 24 << 20;
 
 /// Reads trees and other streams, one thread at a time.
@@ -91,29 +91,29 @@ pub struct TreeReader<'a> {
     lookup: Arc<Lookup<'a>>,
     infos: HashMap<u32, Arc<PackInfo>>,
     segments: Arc<SegmentCache>,
-    /// The segment that was used last, and the number of the last chunk in it.
+    /// The segment that was used last, and the number of the chunk that was read from it.
     last: Option<(Arc<Segment>, usize)>,
 }
 
 impl Vault {
-    /// A reader of packs in the store. What it finds damaged is known from then on (see [`Self::note_findings`]).
+    /// A reader of the packs in the store. It notes packs that it finds damaged (see [`Self::note_findings`]).
     pub(crate) fn pack_reader(&self) -> PackReader<'_> {
         PackReader::new(self.store(), self.keys()).watched(self)
     }
 
-    /// The same for who wants to know what trees say, and not how the store has kept them: what is kept of them on this machine
-    /// will do.
+    /// As [`Self::pack_reader`], for callers that need the content of trees, and not the state of the store: it may
+    /// read the parts of meta packs that are kept on this machine.
     pub(crate) fn tree_packs(&self) -> PackReader<'_> {
         let store = if self.is_store_judged.load(Relaxed) { self.store() } else { self.store_with_trees() };
         PackReader::new(store, self.keys()).watched(self)
     }
 
-    /// From now on everything is read from the store itself: what it has is to be judged.
+    /// Makes everything from now on be read from the store itself, because the store is to be checked.
     pub(crate) fn judge_store(&self) {
         self.is_store_judged.store(true, Relaxed);
     }
 
-    /// A reader of what the catalogue knows at this moment.
+    /// A reader that starts with the catalogue of this moment.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -127,8 +127,8 @@ impl Vault {
         })
     }
 
-    /// The opened segments that all readers of this vault share. They are kept as long as any reader is there, and take up
-    /// at least so many raw bytes.
+    /// The opened segments that all readers of this vault share. The cache lives as long as any reader, and keeps at
+    /// least this many raw bytes.
     pub(crate) fn segments(&self, kept: usize) -> Arc<SegmentCache> {
         let mut shared = lock(&self.segments);
         let segments = shared.upgrade().unwrap_or_default();
@@ -139,7 +139,7 @@ impl Vault {
 }
 
 impl<'a> TreeReader<'a> {
-    /// What finds the chunks.
+    /// The lookup that finds the chunks.
     pub const fn lookup(&self) -> &Arc<Lookup<'a>> {
         &self.lookup
     }
@@ -171,7 +171,7 @@ impl<'a> TreeReader<'a> {
         Ok((segment, index))
     }
 
-    /// A chunk, which is the last one that was used from now on.
+    /// Returns the bytes of a chunk, and remembers it as the last one used.
     fn take(&mut self, segment: Arc<Segment>, index: usize) -> Vec<u8> {
         let bytes = segment.bytes(index).to_vec();
         self.last = Some((segment, index));
@@ -223,21 +223,21 @@ impl ChunkSource for TreeReader<'_> {
     }
 }
 
-/// Decodes the entries of a listing from its bytes, wherever they come from.
+/// Decodes the entries of a listing from its bytes, wherever these come from.
 #[derive(Debug, Default)]
 pub struct EntryDecoder {
     buffer: Vec<u8>,
     used: usize,
-    /// How many of these bytes are the last entry.
+    /// Number of used bytes that belong to the last entry.
     last_len: usize,
-    /// How many bytes were decoded.
+    /// Number of bytes that were decoded.
     taken: u64,
     begun: bool,
     last: Vec<u8>,
 }
 
 impl EntryDecoder {
-    /// Decodes the rest of a listing behind the entry of this name.
+    /// A decoder for the rest of a listing, after the entry of this name.
     pub fn behind(last: Vec<u8>) -> Self {
         Self { begun: true, last, ..Self::default() }
     }
@@ -249,7 +249,7 @@ impl EntryDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// How many bytes the entries took that were decoded.
+    /// Number of bytes of the listing that were decoded.
     pub const fn taken(&self) -> u64 {
         self.taken
     }
@@ -264,7 +264,7 @@ impl EntryDecoder {
         &self.last
     }
 
-    /// The next entry, or `None` if more bytes are needed. `ended` says that there are none.
+    /// The next entry, or `None` if more bytes are needed. `ended` means that there are no more.
     ///
     /// # Errors
     /// If the bytes are not a valid listing: a newer version, a forbidden name, names out of order, an end amid an entry.
@@ -314,7 +314,7 @@ impl Listing {
         Self { stream: StreamReader::new(listing), entries: EntryDecoder::default(), ended: listing.len == 0 }
     }
 
-    /// The bytes of the entry that came last, as they are stored.
+    /// The bytes of the last entry, as they are stored.
     pub fn last_bytes(&self) -> &[u8] {
         self.entries.last_bytes()
     }
@@ -322,7 +322,7 @@ impl Listing {
     /// The next entry, or `None` at the end.
     ///
     /// # Errors
-    /// If a chunk cannot be brought, or as [`EntryDecoder::next`].
+    /// If a chunk cannot be read, or as [`EntryDecoder::next`].
     pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<Entry>, S::Error>
     where
         S::Error: From<EntryError>,

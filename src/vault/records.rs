@@ -1,7 +1,7 @@
-//! Looking at the log: which records there are, from the store and from what this machine remembers (SPEC §8, §9.2).
+//! Reads the log: the records of the store, and those that this machine remembers (SPEC §8, §9.2).
 //!
-//! What was read stays in memory between looks, so that a look costs what has come since. Only if an object has gone, or if a
-//! record holds others, all is put together anew.
+//! Records that were read stay in memory, so that a look at the log costs only the records that are new. Only if an
+//! object is gone, or if a record holds others, all records are put together from scratch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,30 +24,30 @@ use crate::vault::locked::state;
 use crate::vault::open::{Known, Listing};
 use crate::vault::{BadObject, ObjectState, Vault, VaultError};
 
-/// Records that the catalogue knows are decoded together until they have so many bytes.
+/// Number of bytes of the catalogue's records that are decoded together.
 const RECORDS_TOGETHER: usize = 8 << 20;
-/// So many records are read and entered together.
+/// Number of records that are read and entered together.
 const RECORDS_READ_TOGETHER: usize = 1 << 12;
 
-/// A record as the catalogue keeps it: the hash of its object, and what was sealed in it.
+/// A record as the catalogue keeps it: the hash of its object, and the sealed plaintext.
 fn stored_value(digest: Digest, plain: &[u8]) -> Vec<u8> {
     [&digest.as_bytes()[..], plain].concat()
 }
 
-/// The length of the object of a record, by its row in the catalogue.
+/// The length of a record's object, computed from its row in the catalogue.
 const fn object_len(value: &[u8]) -> u64 {
     let plain = value.len().saturating_sub(Digest::LEN);
     (HEADER_LEN + NONCE_LEN + plain + TAG_LEN + TRAILER_LEN) as u64
 }
 
-/// A row of the catalogue as a record carries it.
+/// Converts a row of the catalogue into a record as another record holds it.
 fn found((name, value): (ObjectName, Vec<u8>)) -> Option<FoundRecord> {
     let (digest, plain) = value.split_first_chunk()?;
     Some(FoundRecord { name, digest: Digest::new(*digest), plain: plain.to_vec() })
 }
 
-/// What a record says besides itself: the records that it holds, with the hashes of their objects, and the names of those of which it
-/// holds only what is left.
+/// Names of the records inside a record: those that it holds, with the hashes of their objects, and past records, which
+/// it keeps only as entries.
 fn inner(record: FoundRecord) -> Vec<(ObjectName, Option<Digest>)> {
     let own = record.name;
     let Held { records, past } = unfold(record);
@@ -56,7 +56,7 @@ fn inner(record: FoundRecord) -> Vec<(ObjectName, Option<Digest>)> {
     records.chain(past).collect()
 }
 
-/// Whether others say all that a record holds: `is_there` are the records whose objects are there.
+/// Whether other records say everything that a record holds. `is_there` tells whether the object of a record exists.
 fn says_no_more(
     chains: &Chains,
     inner: &[(ObjectName, Option<Digest>)],
@@ -67,7 +67,7 @@ fn says_no_more(
         .all(|(name, digest)| chains.is_made_up_for(name, digest.as_ref()) || digest.is_some() && is_there(name))
 }
 
-/// A row of the catalogue whose object is not there.
+/// A row of the catalogue whose object is missing from the store.
 struct Away {
     name: ObjectName,
     digest: Option<Digest>,
@@ -81,12 +81,12 @@ impl From<(ObjectName, Vec<u8>)> for Away {
     }
 }
 
-/// The hash of a record's object, by its row in the catalogue.
+/// The hash of a record's object, from its row in the catalogue.
 fn digest_of(value: &[u8]) -> Option<Digest> {
     value.first_chunk().map(|digest| Digest::new(*digest))
 }
 
-/// Whether packs count as absent from now on because of a record.
+/// Whether a record makes packs count as absent from now on.
 fn makes_absent(body: &RecordBody) -> bool {
     match body {
         RecordBody::Condemn(_) => true,
@@ -95,30 +95,30 @@ fn makes_absent(body: &RecordBody) -> bool {
     }
 }
 
-/// What a look at the log has found.
+/// Result of a look at the log.
 #[derive(Default)]
 pub(super) struct LogLook {
     pub(super) chains: Arc<Chains>,
     /// The objects that were read, with the lengths that they must have.
     pub(super) read: HashMap<ObjectName, u64>,
-    /// Something that was listed, or was known, is not there.
+    /// Whether something that was listed, or was known, is missing.
     pub(super) misses: bool,
-    /// Records were read that this machine did not know.
+    /// Whether records were read that this machine did not know.
     pub(super) has_new: bool,
-    /// Records that the catalogue had and the store has no more.
+    /// Records that the catalogue has and the store no longer has.
     gone: Vec<ObjectName>,
-    /// The same where other records hold them.
+    /// Records that the store no longer has, but that other records hold.
     held: Vec<ObjectName>,
 }
 
-/// What is not in the store any more of what this machine remembers of the log.
+/// Parts of the log that this machine remembers and the store no longer has.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// Records.
     pub records: Vec<FoundRecord>,
-    /// The names of those that lay in another one: whoever brings that one back brings back all that it held.
+    /// Names of records that were held by a lost one: bringing that one back also brings back all that it held.
     pub inner: HashSet<ObjectName>,
-    /// What merges held of records that nobody needs any more: of each merge one list for each client.
+    /// Past records that lost merges had: for each merge, one list per client.
     pub past: Vec<Vec<Past>>,
 }
 
@@ -136,7 +136,7 @@ impl RememberedRecords {
 }
 
 impl LogLook {
-    /// Takes rows of the catalogue for what was read; those that do not decode are left out.
+    /// Adds rows of the catalogue to the records that were read; rows that do not decode are left out.
     fn enter(&mut self, rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<Link> {
         let link = |(name, value): &(ObjectName, Vec<u8>)| {
             let (digest, plain) = value.split_first_chunk()?;
@@ -148,11 +148,11 @@ impl LogLook {
         links.into_iter().flatten().collect()
     }
 
-    /// Says which objects of this listing are not what was put, and which records a later version wrote.
+    /// Reports the objects of this listing that are not as they were put, and the records that a later version wrote.
     fn judge(&self, listing: &Listing, bad: &mut Vec<BadObject>) {
         let object = |name: &ObjectName| ObjectKey::Named(Kind::Log, *name);
         for (name, len) in &self.read {
-            // What it said is known, but its object is not what was put.
+            // The record is known, but its object is not as it was put.
             if let Some(there) = listing.records.get(name).filter(|there| *there != len) {
                 let what = format!("it has {there} bytes instead of {len}");
                 bad.push(BadObject { key: object(name), state: state(false), what });
@@ -171,8 +171,8 @@ impl LogLook {
 }
 
 impl Vault {
-    /// Looks at the log alone: reads the records that have come since the last look. Costs one listing if there are none.
-    /// What cannot be read is judged by the next whole look.
+    /// Looks only at the log: reads the records that are new since the last look. Costs one listing if there are none.
+    /// Unreadable objects are judged by the next full look.
     ///
     /// # Errors
     /// As [`Self::refresh`].
@@ -198,7 +198,7 @@ impl Vault {
         Ok(())
     }
 
-    /// What the records of this listing say. Where nothing that was read before has gone, only what is new is read.
+    /// Reads the records of this listing. If none of the known records is gone, only new ones are read.
     pub(super) fn refresh_records(
         &self,
         known: &Known,
@@ -224,7 +224,7 @@ impl Vault {
             names.retain(|name| !look.read.contains_key(name));
             let mut problems = Vec::new();
             links.extend(self.read_records(&names, &mut look, &mut problems, progress)?);
-            // What holds others, or is held, has its place by what is there besides.
+            // A record that holds others, or is held, must be placed together with all others.
             let is_simple = |link: &Link| {
                 let is_held = look.chains.held(&link.name).is_some() || look.chains.is_past(&link.name);
                 !matches!(link.record.body, RecordBody::Found(_)) && !is_held
@@ -232,7 +232,7 @@ impl Vault {
             if links.iter().all(is_simple) {
                 let new: Vec<Link> = links.into_iter().filter(|link| !look.chains.has(&link.name)).collect();
                 if !new.is_empty() {
-                    // There may be very many: they are not copied for this.
+                    // The old chains may be long: they are not copied here.
                     look.chains = Arc::default();
                     let mut log = self.log();
                     let chains = Arc::make_mut(&mut log.chains);
@@ -247,7 +247,7 @@ impl Vault {
         self.read_whole_log(known, listing, bad, progress)
     }
 
-    /// As [`Self::refresh_records`], from nothing but the catalogue and the store.
+    /// As [`Self::refresh_records`], but from the catalogue and the store alone.
     fn read_whole_log(
         &self,
         known: &Known,
@@ -269,7 +269,7 @@ impl Vault {
         names.sort_unstable();
         links.extend(self.read_records(&names, &mut look, bad, progress)?);
         look.chains = Arc::new(Chains::new(links));
-        // What another record holds is not lost, if all is there that it held itself.
+        // A record that another one holds is not lost, if everything that it held is here as well.
         let is_held = |away: &Away| {
             away.digest.is_none()
                 || look.chains.is_made_up_for(&away.name, away.digest.as_ref())
@@ -283,7 +283,7 @@ impl Vault {
         Ok(look)
     }
 
-    /// Keeps apart what has gone from the store, and drops what others hold.
+    /// Moves records that are gone from the store to the lost ones, and drops those that other records hold.
     pub(super) fn note_gone(&self, look: &LogLook) -> Result<(), VaultError> {
         if look.gone.is_empty() && look.held.is_empty() {
             return Ok(());
@@ -335,7 +335,8 @@ impl Vault {
                         links.push(Link { name, digest, record });
                     }
                     Err(error) => {
-                        // One that was taken out of the log since it was listed lies in a merge that a new listing shows.
+                        // A record that was taken out of the log since it was listed is in a merge that a new listing
+                        // shows.
                         look.misses |= matches!(error, RecordError::Store(StoreError::Missing { .. }));
                         let newer = matches!(error, RecordError::Newer { .. });
                         bad.push(BadObject {
@@ -350,7 +351,7 @@ impl Vault {
                 let txn = self.catalogue().write()?;
                 self.catalogue().insert_records(&txn, &fresh)?;
                 if condemned {
-                    // What was known to be stored may lie in packs that count as absent from now on.
+                    // Chunks that were known as stored may lie in packs that count as absent from now on.
                     bump_epoch(&txn)?;
                 }
                 txn.commit().map_err(CatalogueError::from)?;
@@ -359,8 +360,8 @@ impl Vault {
         Ok(links)
     }
 
-    /// Records that this machine remembers and that the store does not have any more: name and hash of the object, and
-    /// the plaintext. What one of them held lies beside it, since what is held in a held record does not count.
+    /// Records that this machine remembers and the store no longer has: name and hash of the object, and the plaintext.
+    /// Records that a lost one held are listed beside it, since records nested in a held one do not count.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -376,9 +377,9 @@ impl Vault {
         Ok(lost)
     }
 
-    /// Records that this machine remembers, that the store does not have any more, and that nothing makes up for: no other
-    /// record holds them, and nobody gave them up. Those of a client that wrote another record of that number since (its store
-    /// was set back) are not among them.
+    /// Records that this machine remembers, that the store no longer has, and that nothing replaces: no other record
+    /// holds them, and nobody gave them up. If a client has written another record of that number since (because its
+    /// store was set back), its lost record is not among them.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -391,7 +392,7 @@ impl Vault {
                 |record: Record| log.chains.is_accounted(&record.client, record.number) || !names.insert(found.name);
             Record::decode(&found.plain).is_ok_and(|record| !is_accounted(record))
         });
-        // All of it or nothing: what one record says of others is needed as long as these are.
+        // All of it or nothing: the entries that one merge has are needed as long as any of them is.
         let is_known = |past: &Past| past.records.iter().all(|record| log.chains.is_past(&record.name));
         lost.past.retain(|lists| !lists.iter().all(is_known));
         let is_here =
@@ -402,7 +403,7 @@ impl Vault {
         Ok(lost)
     }
 
-    /// Whether others say all that a record says, and all that it holds.
+    /// Whether other records say everything that a record says and holds.
     pub fn is_made_up_for(&self, record: &FoundRecord) -> bool {
         let log = self.log();
         log.chains.is_made_up_for(&record.name, Some(&record.digest))
@@ -417,7 +418,7 @@ impl Vault {
         self.remembered_records()?.get(name)
     }
 
-    /// The records that this machine remembers now, for whoever wants many of them.
+    /// The records that this machine remembers now, for callers that want many of them.
     ///
     /// # Errors
     /// If the catalogue fails.

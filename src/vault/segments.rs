@@ -16,16 +16,16 @@ pub type SegmentKey = (ObjectName, u32);
 /// The segments that were used last, with every chunk in them verified.
 pub struct SegmentCache {
     kept: Mutex<Kept>,
-    /// Is told whenever a segment was opened, or could not be.
+    /// Notified whenever a segment was opened, or could not be.
     opened: Condvar,
-    /// Decompressors that no thread uses at this moment.
+    /// Idle decompressors.
     idle: Mutex<Vec<Decompressor>>,
 }
 
 struct Kept {
     /// Each weighs its raw bytes.
     segments: Lru<SegmentKey, Arc<Segment>>,
-    /// The segments that some thread is opening, each with the number of the attempt.
+    /// Segments that some thread is opening, each with the number of the attempt.
     opening: HashMap<SegmentKey, u64>,
     /// The number of the next attempt.
     attempt: u64,
@@ -38,7 +38,7 @@ impl Default for SegmentCache {
     }
 }
 
-/// Ends the opening of a segment, also where it panics: others may wait for it.
+/// Ends the opening of a segment, even after a panic: others may wait for it.
 struct Opening<'c>(&'c SegmentCache, SegmentKey);
 
 impl Drop for Opening<'_> {
@@ -49,23 +49,23 @@ impl Drop for Opening<'_> {
 }
 
 impl SegmentCache {
-    /// Keeps segments of at least so many raw bytes together from now on, and always the one that was used last.
+    /// Makes the cache keep at least this many raw bytes from now on, and always the segment that was used last.
     pub fn keep(&self, bytes: usize) {
         let mut kept = lock(&self.kept);
         let max = kept.segments.max().max(bytes);
         kept.segments.set_max(max);
     }
 
-    /// Raw bytes of the segments that are kept.
+    /// Raw bytes of the segments in the cache.
     pub fn bytes(&self) -> usize {
         lock(&self.kept).segments.weight()
     }
 
-    /// A segment; `open` opens it unless it is here. If another thread is just opening it, this one waits for that. If
-    /// that fails, all who have waited try by themselves, at once: none waits for one failure after the other.
+    /// Returns a segment, which `open` opens unless it is cached. If another thread is opening it, this one waits. If
+    /// that attempt fails, all waiting threads try by themselves, at once: none waits for one failure after the other.
     ///
     /// # Errors
-    /// Those of `open`. Nothing is remembered of them: the next one tries again.
+    /// Those of `open`. They are not remembered: the next call tries again.
     pub fn get(
         &self,
         key: SegmentKey,
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!([1, 2, 1, 3, 1, 2].map(get), [1, 1, 0, 1, 0, 1]);
         assert_eq!(cache.bytes(), 200);
         cache.get(key(9), |_| Ok(segment(1000))).unwrap();
-        assert_eq!(cache.bytes(), 1000, "one stays, however long it is");
+        assert_eq!(cache.bytes(), 1000, "one segment stays, whatever its length");
         cache.keep(10);
         assert_eq!([1, 1, 2, 1].map(get), [1, 0, 1, 0], "the bound only rises");
     }
@@ -170,7 +170,7 @@ mod tests {
             scope.spawn(move || {
                 cache.get(key(1), |_| {
                     begun.wait();
-                    // Until all others wait.
+                    // Wait until all others wait.
                     std::thread::sleep(std::time::Duration::from_millis(200));
                     Err(CatalogueError::Database("x".to_owned()).into())
                 })
@@ -184,7 +184,7 @@ mod tests {
                         tries.fetch_add(1, Relaxed);
                         *lock(&together.0) += 1;
                         together.1.notify_all();
-                        // Each goes on only when all are under way.
+                        // Each continues only when all are under way.
                         let patience = std::time::Duration::from_secs(10);
                         let all = together.1.wait_timeout_while(lock(&together.0), patience, |count| *count < 6);
                         assert!(!all.unwrap().1.timed_out(), "one waits for the other");

@@ -1,7 +1,7 @@
-//! Work under way (SPEC §8.5): what it had seen when it began, and what it has put.
+//! Work under way (SPEC §8.5): the records that it had seen when it began, and the packs that it has put.
 //!
-//! A session is a file that is held locked as long as the work lives, and beside it a list of the packs that it puts. So the other
-//! processes of its client know of it, and a record can claim what was put by work that was cut off.
+//! A session is a file that stays locked as long as the work lives, with a list beside it of the packs that the work
+//! puts. So the other processes of its client know of it, and a record can claim the packs of interrupted work.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -20,23 +20,23 @@ use crate::tree::Time;
 use crate::vault::client::{make_private_folder, state_error};
 use crate::vault::{Vault, VaultError};
 
-/// Work that uses what is in the store, such as a snapshot under way. As long as it lives, no record of this client
-/// acknowledges more than what this work had seen when it began; so nothing that it relies on is swept. It remembers the client
-/// that it began with: what is true of one client is not true of another (SPEC §8.5).
+/// Work that relies on data in the store, such as a snapshot under way. As long as it lives, no record of this client
+/// acknowledges more than this work had seen when it began; so nothing that it relies on is swept. It remembers the
+/// client that it began with: the acknowledgements of one client say nothing about another (SPEC §8.5).
 #[derive(Debug)]
 pub struct Session {
     bound: Mutex<Bound>,
-    /// The packs that this work puts, so that a record claims them even if the work is cut off.
+    /// Packs that this work puts, so that a record claims them even if the work is interrupted.
     packs: Mutex<Packs>,
 }
 
-/// What makes a session known to the other processes of its client.
+/// The part of a session that makes it known to the other processes of its client.
 #[derive(Debug)]
 struct Bound {
-    /// None where nobody has joined: such work only reads.
+    /// `None` if no client has joined: such work only reads.
     client: Option<ClientId>,
     path: PathBuf,
-    /// Held locked as long as the session lives. Empty until it is known what the work has seen.
+    /// Locked as long as the session lives. Empty until the records that the work has seen are known.
     file: File,
 }
 
@@ -45,19 +45,19 @@ struct Bound {
 struct Packs {
     names: Vec<ObjectName>,
     file: Option<File>,
-    /// The length of each pack that this work has put, claimed or not: a store that keeps it shorter has not kept it.
+    /// Length of each pack that this work has put, claimed or not: a store that lists it as shorter has not kept it.
     lens: HashMap<ObjectName, u64>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // A file that stays behind is not locked any more, and is removed by the next record's writer. So is the list of
-        // packs, once a record has claimed them.
+        // A leftover file is no longer locked, and the writer of the next record removes it. The same holds for the
+        // list of packs, once a record has claimed them.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// How often work is begun anew because the state folder was changed under it.
+/// Number of times that work begins again because the state folder was changed under it.
 const ATTEMPTS: usize = 3;
 
 /// Names of packs begin with this in the folder of sessions.
@@ -77,8 +77,8 @@ impl Session {
         lock(&self.bound).client
     }
 
-    /// Whether the other processes of the client know of it. If the state folder was deleted meanwhile, or one of before was put in its place,
-    /// they do not: then what this work relies on is waited for by nobody.
+    /// Whether the other processes of the client know of the session. They do not if the state folder was deleted meanwhile, or replaced by an
+    /// older one: then nobody waits for what this work relies on.
     pub(crate) fn is_known(&self) -> bool {
         ownfile::open(&self.path()).is_ok_and(|file| file.try_lock_shared().is_err())
     }
@@ -104,19 +104,19 @@ impl Session {
         note(&mut packs).map_err(state_error("write", &path))
     }
 
-    /// Whether a pack that the store lists with this length may be the one that this work has put under its name. It says nothing
-    /// about what others have put.
+    /// Whether a pack that the store lists with this length may be the one that this work has put under its name. True
+    /// for packs of others.
     pub(crate) fn may_be_as_put(&self, name: &ObjectName, len: u64) -> bool {
         lock(&self.packs).lens.get(name).is_none_or(|put| *put == len)
     }
 
-    /// How many packs no record claims yet.
+    /// Number of packs that no record claims yet.
     pub(crate) fn unclaimed(&self) -> usize {
         lock(&self.packs).names.len()
     }
 
-    /// Takes packs off the list that a record claims now. If the list cannot be written, they are claimed once more, which does no
-    /// harm.
+    /// Removes packs from the list that a record claims now. If the list cannot be written, they are claimed again
+    /// later, which does no harm.
     pub(super) fn claimed(&self, claims: &HashSet<ObjectName>) {
         let path = Self::packs_path(&self.path());
         let mut packs = lock(&self.packs);
@@ -135,26 +135,26 @@ pub(super) fn write_names(path: &Path, names: &[ObjectName]) -> std::io::Result<
     std::fs::write(path, names.iter().flat_map(|name| *name.as_bytes()).collect::<Vec<u8>>())
 }
 
-/// What the sessions of this client have put.
+/// Packs that the sessions of this client have put.
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
     /// Packs of this session, and of those that have ended: the next records claim them.
     pub(crate) claimable: Vec<ObjectName>,
     /// Packs of other sessions that are under way.
     pub(crate) under_way: HashSet<ObjectName>,
-    /// Lists of sessions that have ended, with what is in them.
+    /// Lists of sessions that have ended, with their packs.
     pub(super) ended: Vec<(PathBuf, Vec<ObjectName>)>,
 }
 
 impl Noted {
-    /// Whether it was put by a session of this client, as far as this is not known from a record.
+    /// Whether a session of this client put the pack, as far as no record claims it.
     pub(crate) fn contains(&self, pack: &ObjectName) -> bool {
         self.under_way.contains(pack) || self.claimable.contains(pack)
     }
 }
 
 impl Vault {
-    /// Begins work that relies on what this vault's log now says.
+    /// Begins work that relies on the present state of the log.
     ///
     /// # Errors
     /// If the state folder cannot be written.
@@ -162,7 +162,7 @@ impl Vault {
         self.begin_with(|| Ok(()))
     }
 
-    /// The same after a look at the store, as in [`Self::begin_writing`].
+    /// As [`Self::begin_session`], after a look at the store, as in [`Self::begin_writing`].
     pub(super) fn begin_with(&self, look: impl FnOnce() -> Result<(), VaultError>) -> Result<Session, VaultError> {
         let mut bound = self.open_session()?;
         look()?;
@@ -179,7 +179,7 @@ impl Vault {
         random(&mut name)?;
         let path = folder.join(ObjectName::new(name).to_string());
         let begin = || -> std::io::Result<File> {
-            // Under its name only when it is locked, or it would be taken for one that was left behind.
+            // The file gets its name only when it is locked, or it would be taken for a leftover.
             let new = path.with_extension("new");
             let file = File::options().create_new(true).read(true).write(true).open(&new)?;
             file.lock()?;
@@ -190,7 +190,7 @@ impl Vault {
         Ok(Bound { client: None, path, file })
     }
 
-    /// Says that this work relies on what the log now says.
+    /// Records that this work relies on the present state of the log.
     fn settle(&self, bound: &Bound) -> Result<(), VaultError> {
         let seen = self.log().chains.seen();
         let mut body = Vec::new();
@@ -200,13 +200,13 @@ impl Vault {
     }
 
     /// Begins work that will publish a record: looks at the store, joins if this client has not, and looks again. So
-    /// everyone who deletes anything from now on knows of this client.
+    /// every client that deletes anything from now on knows this client.
     ///
     /// # Errors
     /// If the store or the state folder fails.
     pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
         let mut session = self.begin_to_write(time, progress)?;
-        // The state folder may have been changed under it. Whatever is done with it is looked at again.
+        // The state folder may have been changed under the session. Every use of the session checks again.
         for _ in 0..ATTEMPTS {
             if session.is_known() || !self.rules.bound {
                 break;
@@ -235,7 +235,7 @@ impl Vault {
         Ok(session)
     }
 
-    /// Binds work that begins anew to the client that writes from here now, if that is another one than before.
+    /// Binds work that starts again to the client that now writes from here, if that is a different one.
     ///
     /// # Errors
     /// As [`Self::begin_writing`].
@@ -248,19 +248,19 @@ impl Vault {
         self.rebind(session, client, progress)
     }
 
-    /// Whether the client that work began with can go on, as far as the log was read.
+    /// Whether the client that the work began with can continue, as far as the log was read.
     pub(crate) fn is_bound(&self, session: &Session) -> bool {
         session.client().is_some() && session.client() == self.client() && session.is_known()
     }
 
-    /// Binds work to another client than it began with: as if it began now, and found everything stored that it has stored.
+    /// Binds work to another client than it began with: as if it began now, and found the chunks that it has stored.
     pub(super) fn rebind(
         &self,
         session: &Session,
         client: ClientId,
         progress: &dyn Progress,
     ) -> Result<(), VaultError> {
-        // Known as one that has seen nothing, before the look.
+        // A session that has seen nothing, before the look.
         let mut bound = self.open_session()?;
         bound.client = Some(client);
         {
@@ -278,7 +278,7 @@ impl Vault {
         Ok(())
     }
 
-    /// What the sessions of this client have put and no record may have claimed yet.
+    /// Packs that the sessions of this client have put and that no record may have claimed yet.
     pub(crate) fn noted(&self, own: Option<&Session>) -> Noted {
         let mut noted = Noted::default();
         if let Some(own) = own {
@@ -313,7 +313,7 @@ impl Vault {
             .any(|path| ownfile::open(&path).is_ok_and(|file| file.try_lock_shared().is_err()))
     }
 
-    /// What a record may acknowledge: no more than what every session under way, other than `own`, had seen.
+    /// Records that a new record may acknowledge: no more than every session under way, other than `own`, had seen.
     pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
         let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
         let own = own.map(Session::path);
@@ -325,13 +325,13 @@ impl Vault {
             }
             let Ok(mut file) = ownfile::open(&path) else { continue };
             if file.try_lock_shared().is_ok() {
-                // Nobody holds it: its process is gone.
+                // Nobody holds the lock: its process is gone.
                 let _ = std::fs::remove_file(&path);
                 continue;
             }
             let mut bytes = Vec::new();
             let theirs: BTreeMap<ClientId, u64> = match file.read_to_end(&mut bytes) {
-                // One that is just being written has seen nothing yet.
+                // A file that is just being written means that nothing was seen yet.
                 Ok(_) => {
                     rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect()
                 }

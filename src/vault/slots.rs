@@ -1,4 +1,5 @@
-//! Key slots of this vault that lie in the store and that no record calls valid (SPEC §8.4, kind 11): what is odd about each.
+//! Odd key slots: slots of this vault in the store that no record calls valid, and valid ones that lack copies (SPEC
+//! §8.4, kind 11).
 
 use std::collections::BTreeSet;
 
@@ -11,33 +12,33 @@ use crate::sync::lock;
 use crate::vault::locked::Slots;
 use crate::vault::{Vault, VaultError};
 
-/// What is odd about a key slot.
+/// The fault of a key slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotFault {
     /// It was removed, and its file is here again: it opens the vault.
     Returned,
     /// It opens the vault, and no record says that it is valid.
     Unlisted,
-    /// It bears this vault's id, and was made without its key: it opens nothing.
+    /// It has this vault's id, but was made without its key: it opens nothing.
     Forged,
-    /// It is valid, and one of the two copies that there should be is gone.
+    /// It is valid, but one of the two copies that there should be is gone.
     OnlyCopy,
-    /// It is valid, and there is no copy of it: whoever relies on it cannot open the vault.
+    /// It is valid, but there is no copy of it: anyone who relies on it cannot open the vault.
     Missing,
-    /// It is valid, and its copies may just not have arrived yet.
+    /// It is valid, but its copies may just not have arrived yet.
     Late,
 }
 
-/// A key slot with something odd about it.
+/// A key slot with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OddSlot {
-    /// Its id and the hash of its bytes. `device` says nothing of a forged one.
+    /// Its id and the hash of its bytes. `device` has no meaning for a forged one.
     pub slot: ValidSlot,
-    /// What is odd.
+    /// The fault.
     pub fault: SlotFault,
 }
 
-/// The hash by which a record names the bytes of a slot.
+/// The hash by which a record identifies the bytes of a slot.
 pub(crate) fn digest(slot: &SlotFile) -> Digest {
     Digest::new(*blake3::hash(slot.as_bytes()).as_bytes())
 }
@@ -55,8 +56,8 @@ impl Vault {
         clients.into_iter().collect()
     }
 
-    /// Whether the file of a slot that was removed should be gone: all active clients know of the removal, and whoever removed it
-    /// knows that they do, as that client deletes the file.
+    /// Whether the file of a removed slot should be gone: all active clients know of the removal, and the client that
+    /// removed it knows that they do, as that client deletes the file.
     pub(crate) fn is_removal_settled(&self, set: &SlotSet, id: SlotId) -> bool {
         if self.delivery() == Delivery::Direct {
             return true;
@@ -68,7 +69,8 @@ impl Vault {
         let (acks, sight) = (Acknowledgements::new(&chains), Sight::new(&chains));
         let active: BTreeSet<ClientId> = acks.active().collect();
         set.removals(&id).all(|(remover, number)| {
-            // One that is retired deletes nothing any more. One that has not written since deletes it with its next work.
+            // A retired client deletes nothing any more. One that has not written since deletes the file with its next
+            // work.
             if !active.contains(&remover) {
                 return true;
             }
@@ -81,7 +83,7 @@ impl Vault {
         })
     }
 
-    /// Looks at the files of slots again: some may have been put, deleted or moved.
+    /// Reads the files of slots again: some may have been put, deleted or moved.
     ///
     /// # Errors
     /// If the store fails as a whole.
@@ -93,8 +95,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Slots of this vault that are here and should not be, and valid ones that lack a copy, as it was found when they were looked at
-    /// last. One that was removed and is still there only until its file is deleted is none of them, unless it opened the vault now.
+    /// Slots of this vault that are here and should not be, and valid ones that lack a copy, as of the last look. A
+    /// removed slot whose file is about to be deleted does not count, unless it opened the vault now.
     pub fn odd_slots(&self) -> Vec<OddSlot> {
         let set = self.slot_set();
         let mut odd = Vec::new();
@@ -109,7 +111,7 @@ impl Vault {
                     SlotFault::Returned
                 }
                 (true, Standing::Other) => SlotFault::Unlisted,
-                // Before there is any record, those are valid that were put when the vault was made.
+                // Before there is any record, the slots that were put when the vault was made are valid.
                 (true, Standing::Pending) if set.exists() => SlotFault::Unlisted,
                 (true, Standing::Removed) => continue,
                 (true, Standing::Pending | Standing::Valid) => {

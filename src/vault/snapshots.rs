@@ -1,4 +1,4 @@
-//! The snapshots of a vault: their dates, their order, their pins, and what took the place of others (SPEC §8.3).
+//! The snapshots of a vault: their dates, their order, their pins, and which of them replace others (SPEC §8.3).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -8,66 +8,67 @@ use crate::path::components;
 use crate::tree::{Snapshot, Time};
 use crate::vault::{Vault, VaultError};
 
-/// A snapshot as the log has it.
+/// A snapshot according to the log.
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
     /// Its id: the name of its record.
     pub id: ObjectName,
-    /// Who took it, whoever may have put it in the place of another one since: the record may be another client's.
+    /// The client that took it. Its record may be that of another client, which replaced the original snapshot.
     pub client: ClientId,
-    /// The number of its record, in the chain of whoever put that.
+    /// Number of its record, in the chain of the client that put the record.
     pub number: u64,
     /// Whether it is pinned.
     pub pinned: bool,
     /// Its effective date, by which snapshots are ordered, named and kept.
     pub date: Time,
-    /// The clock was wrong when it was taken, so its date is an estimate: retention keeps it in addition to others.
+    /// Whether the clock was wrong when it was taken, so that its date is an estimate: retention keeps it in addition
+    /// to others.
     pub is_outlier: bool,
-    /// The date of an outlier before it that may be the right one, its own being wrong.
+    /// The date of an earlier outlier that may be right, with its own being wrong.
     pub rival: Option<Time>,
-    /// The ids that it had before: those of all snapshots whose place it took, in rising order.
+    /// Its former ids: those of all snapshots that it replaces, in rising order.
     pub replaced: Vec<ObjectName>,
-    /// What the record says.
+    /// Body of the record.
     pub body: Snapshot,
 }
 
 impl SnapshotInfo {
-    /// A snapshot of which nothing is known but its record.
+    /// A snapshot of which only the record is known.
     pub fn new(id: ObjectName, client: ClientId, number: u64, body: Snapshot) -> Self {
         let date = body.time;
         Self { id, client, number, pinned: false, date, is_outlier: false, rival: None, replaced: Vec::new(), body }
     }
 
-    /// Whether it is the snapshot of this id, or the one that took its place.
+    /// Whether it is the snapshot of this id, or the one that replaces it.
     pub fn stands_for(&self, id: &ObjectName) -> bool {
         self.id == *id || self.replaced.contains(id)
     }
 
-    /// Whether a path inside the snapshot lies in one of the roots that it was taken of. One that was not mounted holds nothing.
+    /// Whether a path inside the snapshot lies in one of its roots. A root that was not mounted contains nothing.
     pub fn covers(&self, path: &[u8]) -> bool {
         let (roots, first) = (&self.body.roots, components(path).next());
         first.is_none_or(|first| roots.is_empty() || roots.iter().any(|root| !root.lost && root.name == first))
     }
 
-    /// Whether one of the paths that it was taken of was probably not mounted.
+    /// Whether one of its roots was probably not mounted.
     pub fn has_lost_root(&self) -> bool {
         self.body.roots.iter().any(|root| root.lost)
     }
 }
 
-/// A change of a snapshot that does not count.
+/// A change of a snapshot that has no effect.
 pub(crate) struct VoidChange {
     /// The snapshot as it is.
     pub(crate) snapshot: ObjectName,
-    /// The record that says what it should be.
+    /// The record with the change.
     pub(crate) change: ObjectName,
-    /// The machine that put that.
+    /// The machine that made the change.
     pub(crate) host: String,
     /// Nobody may have waited for that machine: what the change needs may be gone.
     pub(crate) is_doubted: bool,
 }
 
-/// When a snapshot was taken, and where it stands among others of the same date.
+/// Date of a snapshot, and its position among others of the same date.
 #[derive(Clone, Copy)]
 struct Place {
     date: Time,
@@ -78,13 +79,13 @@ struct Place {
 }
 
 impl Vault {
-    /// The snapshots that are not forgotten and that no other one replaces, the oldest first: by their effective dates, and
-    /// of one date by cause.
+    /// The snapshots that are not forgotten and that no other one replaces, the oldest first: by their effective dates,
+    /// and those of one date by cause.
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
         list(&self.log().chains)
     }
 
-    /// The snapshots that there would be if these records were there as well, the oldest first.
+    /// The snapshots as they would be if these records were in the log as well, the oldest first.
     pub(crate) fn snapshots_with<'f>(&self, found: impl Iterator<Item = &'f FoundRecord>) -> Vec<SnapshotInfo> {
         let mut chains = Chains::clone(&self.chains());
         for FoundRecord { name, digest, plain } in found {
@@ -95,8 +96,8 @@ impl Vault {
         list(&chains)
     }
 
-    /// The snapshots that there would be if the store had all records that this machine remembers, the oldest first; `None` if it has
-    /// them.
+    /// The snapshots as they would be if the store had all records that this machine remembers, the oldest first;
+    /// `None` if it has all of them.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -105,12 +106,12 @@ impl Vault {
         Ok((!missing.is_empty()).then(|| self.snapshots_with(missing.iter())))
     }
 
-    /// The snapshot with this id, or the one that took its place, if it is not forgotten.
+    /// The snapshot with this id, or the one that replaces it, if it is not forgotten.
     pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
         self.snapshots().into_iter().find(|snapshot| snapshot.stands_for(id))
     }
 
-    /// Those of these snapshots of which a later version has said more than this one knows.
+    /// The snapshots among these about which a later version has said more than this one knows.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -144,9 +145,9 @@ impl Vault {
         Ok(found)
     }
 
-    /// Snapshots that somebody meant to put in the place of one of these, or of one that was put there, and so on; of these the last
-    /// ones, in whose place nobody meant to put another one. Of those that name the same one only one counts, and the others say
-    /// something that would be lost. Forgotten ones are left out; whether any of all these was forgotten is said, too.
+    /// Snapshots that were meant to replace one of these, directly or by way of others: the last of each such chain. Of
+    /// several that replace the same snapshot only one counts, and the content of the others would be lost. Forgotten
+    /// ones are left out; the second result tells whether any of all these was forgotten.
     pub(crate) fn meant_for(&self, names: &[ObjectName]) -> (Vec<SnapshotInfo>, bool) {
         let chains = self.chains();
         let (mut forgotten, mut above): (HashSet<ObjectName>, HashMap<ObjectName, Vec<&Link>>) = Default::default();
@@ -179,8 +180,8 @@ impl Vault {
         (found, is_forgotten)
     }
 
-    /// A snapshot as it was under an id that it had before: `None` if it never had that one, or if that was forgotten. Its place is that of
-    /// `info`, which it is now.
+    /// A snapshot as it was under a former id: `None` if it never had that id, or if that one was forgotten. Its date
+    /// and position are those of `info`, the present snapshot.
     pub fn snapshot_before(&self, info: &SnapshotInfo, id: &ObjectName) -> Option<SnapshotInfo> {
         let chains = self.chains();
         let names = |link: &Link| matches!(&link.record.body, RecordBody::Forget(names) if names.contains(id));
@@ -193,8 +194,9 @@ impl Vault {
         Some(SnapshotInfo { id: *id, number, replaced: Vec::new(), body, ..info.clone() })
     }
 
-    /// Changes of snapshots that do not count, since others changed the same ones at the same time, and that nobody has looked at since:
-    /// whoever changes the snapshot again, having seen both, has settled it.
+    /// Changes of snapshots that have no effect, since others changed the same snapshots at the same time, and that
+    /// nobody has examined since. A later change of the same snapshot, by someone who had seen both, settles the
+    /// matter.
     pub(crate) fn void_changes(&self) -> Vec<VoidChange> {
         let chains = self.chains();
         let (order, sight) = (chains.order(), Sight::new(&chains));
@@ -236,8 +238,8 @@ impl Vault {
         taken.iter().filter_map(change).collect()
     }
 
-    /// Changes of snapshots for whose writers nobody may have waited, and at which nobody has looked since, in the order of cause: each with
-    /// the snapshot as it is. They may have been reported, and all that they need may be there.
+    /// Changes in doubt that nobody has settled yet (SPEC §8.3), in the order of cause: each with the snapshot that stands in its place now. They
+    /// may have been reported, and all that they need may be there.
     pub(crate) fn doubted(&self) -> Vec<(SnapshotInfo, ObjectName)> {
         let chains = self.chains();
         if chains.put_unawaited().is_empty() {
@@ -286,10 +288,10 @@ impl Vault {
     }
 }
 
-/// What [`Vault::snapshots`] finds in these records.
+/// The snapshots of these records, as [`Vault::snapshots`] returns them.
 pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
     let order = chains.order();
-    // The last word about each pin, with what it is last by.
+    // The last statement about each pin, with its date and position.
     let mut pins: HashMap<ObjectName, ((Time, usize), bool)> = HashMap::new();
     for link in chains.links() {
         if let (Some(dated), RecordBody::Pin { snapshots, pinned }) = (order.get(&link.name), &link.record.body) {
@@ -310,7 +312,7 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         let Some(place) = places.get(&link.name) else { continue };
         let others = replaced.by(&link.name);
         let names = || others.iter().chain([&link.name]);
-        // A pin of what came of it for somebody else is meant for it, too.
+        // Pins of changes that came too late are meant for it, too.
         let beaten = names().filter_map(|name| replaced.beaten.get(name)).flatten();
         let pin = names().chain(beaten).filter_map(|name| pins.get(name)).max();
         found.push((
@@ -329,8 +331,9 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
     found.into_iter().map(|(_, info)| info).collect()
 }
 
-/// Snapshots that take the place of nothing, since nobody may have waited for them. One that was forgotten was listed then, and what it
-/// took the place of does not come back. One that another one names which counts was looked at by whoever put that.
+/// Snapshots that replace nothing, since nobody may have waited for them. A forgotten one is not among them: it was listed when it was
+/// forgotten, and the snapshots that it replaced do not come back. Nor is one that a counting snapshot names: the writer of that had looked at
+/// it.
 fn unawaited(
     chains: &Chains,
     taken: &[(&Link, &Snapshot, Dated)],
@@ -367,9 +370,9 @@ fn taken<'c>(chains: &'c Chains, order: &Order) -> (Vec<(&'c Link, &'c Snapshot,
 
 /// The dates of snapshots, which come in the order of cause.
 ///
-/// A date that was given says what the content is of, so it is believed, unless it lies after the snapshot was taken. A
-/// clock's date is that of the beginning: it is believed unless it lies after that of its record, or before that of an
-/// earlier snapshot of the same source from the same place.
+/// A given date is that of the content, so it is believed, unless it lies after the snapshot was taken. A clock's date
+/// is that of the beginning: it is believed unless it lies after that of its record, or before that of an earlier
+/// snapshot of the same source from the same place.
 fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     let mut last: HashMap<(usize, &str, &str), Time> = HashMap::new();
     let mut places = HashMap::new();
@@ -377,7 +380,7 @@ fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
         let (position, client) = (dated.position, link.record.client);
         let time = own_time(body, dated);
         if body.is_dated() {
-            // Whether the clock was right matters only where the given date is held against it.
+            // Whether the clock was right matters only if the given date is compared with it.
             let is_held = body.time > dated.time;
             let time = body.time.min(dated.time);
             let (was_uncertain, rival) =
@@ -395,14 +398,14 @@ fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     places
 }
 
-/// The places of snapshots, which come in the order of cause: one that names others takes the place of the last of them that is known, and
-/// has none of its own, unless it was redated.
+/// The places of snapshots, which come in the order of cause. A snapshot that replaces others takes the place of the
+/// last of those that is known, and has none of its own, unless it was redated.
 fn settled(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     let own = places(taken);
     let mut settled: HashMap<ObjectName, Place> = HashMap::new();
     for (link, body, _) in taken {
         let Some(own) = own.get(&link.name).copied() else { continue };
-        // Those that come before it have theirs already, and no others count.
+        // Earlier ones already have their places, and no others count.
         let last = body.replaces.iter().filter_map(|other| settled.get(other));
         let last = last.max_by_key(|place| (place.date, place.position)).copied();
         let place = match last {
@@ -415,18 +418,18 @@ fn settled(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     settled
 }
 
-/// When a snapshot was begun, as far as its own record says.
+/// When a snapshot was begun, according to its own record.
 fn own_time(body: &Snapshot, dated: &Dated) -> Time {
     if dated.is_outlier { dated.time } else { body.time.min(dated.time) }
 }
 
-/// The snapshots whose dates follow each other: place, source and host.
+/// Key of snapshots whose dates follow each other: place, source and host.
 fn row<'s>(body: &'s Snapshot, dated: &Dated) -> (usize, &'s str, &'s str) {
     (dated.place, &body.source, &body.host)
 }
 
-/// The snapshots that are forgotten by records of which all have heard, and that say nothing any more (SPEC §8.10): none that takes the place of others, or whose place another one
-/// took, and none by which the date of a later one is found.
+/// Forgotten snapshots that are past (SPEC §8.10): every client knows that they are forgotten, they neither replace
+/// others nor are replaced, and no later snapshot gets its date from them.
 pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet<ObjectName> {
     let order = chains.order();
     let (mut forgotten, mut replaced): (HashSet<ObjectName>, HashSet<ObjectName>) = Default::default();
@@ -446,12 +449,12 @@ pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet
     let places = places(&taken);
     let positions: HashMap<ObjectName, usize> =
         taken.iter().map(|(link, _, dated)| (link.name, dated.position)).collect();
-    // What names another one has the date of that.
+    // A snapshot that replaces another has the date of that one.
     let is_earlier = |other: &ObjectName, dated: &Dated| positions.get(other).is_some_and(|at| *at < dated.position);
     let has_none =
         |body: &Snapshot, dated| body.is_dated() || body.replaces.iter().any(|other| is_earlier(other, dated));
-    // The time of the next one of the same row that stays: whatever its date is, the dates of those before it add nothing to those that
-    // follow if this is not before them.
+    // The time of the next needed snapshot of the same row. If a snapshot's date is not after that time, it does not
+    // affect the dates of later ones.
     let mut next: HashMap<(usize, &str, &str), Time> = HashMap::new();
     let mut done = HashSet::new();
     for (link, body, dated) in taken.iter().rev() {
@@ -467,22 +470,22 @@ pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet
     done
 }
 
-/// Which snapshots took the place of which.
+/// Which snapshots replace which.
 struct Replaced {
-    /// For each that is replaced: by which. Of several, that of the lowest name.
+    /// For each replaced snapshot, its replacement. If there are several, the one with the lowest name.
     by: HashMap<ObjectName, ObjectName>,
-    /// For each that replaces others: which.
+    /// For each replacement, the snapshots that it replaces.
     others: BTreeMap<ObjectName, Vec<ObjectName>>,
-    /// Those that others were quicker than in all that they replace, and those for whose writers nobody waited: what these rely on may be
-    /// gone, so they take the place of nothing. Whoever put one of them puts it again.
+    /// Replacements that lost to others in all snapshots that they name, and those of writers for whom nobody waited:
+    /// packs that these rely on may be gone, so they replace nothing. The client that put one of those puts it again.
     void: HashSet<ObjectName>,
-    /// For each that was quicker: than which of those.
+    /// For each winning replacement, those that lost to it.
     beaten: HashMap<ObjectName, Vec<ObjectName>>,
 }
 
 impl Replaced {
     fn new(taken: &[(&Link, &Snapshot, Dated)], unawaited: &HashSet<ObjectName>) -> Self {
-        // Only what comes before it, by cause, can be replaced: so nothing ever replaces itself, in a circle.
+        // Only a snapshot that comes earlier by cause can be replaced: so none ever replaces itself, in a circle.
         let positions: HashMap<ObjectName, usize> =
             taken.iter().map(|(link, _, dated)| (link.name, dated.position)).collect();
         let earlier = |dated: &Dated, other: &ObjectName| positions.get(other).is_none_or(|at| *at < dated.position);
@@ -515,7 +518,7 @@ impl Replaced {
         self.by.contains_key(name) || self.void.contains(name)
     }
 
-    /// All that a snapshot replaces, also by way of others.
+    /// All snapshots that a snapshot replaces, directly or by way of others.
     fn by(&self, name: &ObjectName) -> BTreeSet<ObjectName> {
         let mut found = BTreeSet::new();
         let mut look = vec![*name];
@@ -573,7 +576,7 @@ mod tests {
         }
     }
 
-    /// Equal snapshots have equal bytes only if all who write put the keys in one order, that of SPEC §8.3.
+    /// Equal snapshots have equal bytes only if all writers put the keys in one order, that of SPEC §8.3.
     #[test]
     fn the_spec_has_the_keys_in_the_order_in_which_they_are_written() {
         let stream = Stream { len: 1, depth: 0, ids: vec![ChunkId::new([0; ChunkId::LEN])] };
@@ -592,7 +595,7 @@ mod tests {
             .filter_map(|row| row.split('|').nth(1))
             .flat_map(|names| names.split('`').skip(1).step_by(2))
             .collect();
-        // Keys of what lies in these have one letter.
+        // Keys of nested maps have one letter.
         let mut written = msgpack::keys(&bytes).unwrap();
         written.retain(|key| key.len() > 1);
         assert_eq!(written, keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>());
@@ -683,7 +686,7 @@ mod tests {
         let at = |day| (day, snapshot(day, false, &[]));
         check(vec![at(100), at(9000), at(101), at(102)], &["1@100", "2@101!", "3@101", "4@102"]);
         check(vec![at(100), at(101), at(3), at(102)], &["1@100", "2@101", "3@101!", "4@102"]);
-        // The clock was set right while the snapshot was taken.
+        // The clock was corrected while the snapshot was taken.
         check(vec![at(100), (101, snapshot(9000, false, &[])), at(102)], &["1@100", "2@101", "3@102"]);
         check(vec![at(100), (101, snapshot(0, false, &[])), at(102)], &["1@100", "2@100!", "3@102"]);
     }
@@ -697,10 +700,10 @@ mod tests {
         let forget = |name_: u8| RecordBody::Forget(vec![name(name_)]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, forget(1))], &["2@1"]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, forget(2))], &[]);
-        // Of two the lower name counts; one that replaces what replaced takes that place, too.
+        // Of two, the one with the lower name counts; one that replaces a replacement takes that place, too.
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[1]))], &["2@1"]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[2])), at(4)], &["3@1", "4@4"]);
-        // One that came too late has the same place, and so has what replaces it.
+        // A replacement that came too late has the same place, and so has one that replaces it.
         check(
             vec![
                 at(5),
@@ -711,11 +714,12 @@ mod tests {
             ],
             &["3@5", "5@5", "2@7"],
         );
-        // A pin of what came too late is meant for what counts, and for what replaces that.
+        // A pin of a replacement that came too late is meant for the one that counts, and for its replacements.
         let too_late = vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[1])), (4, pin(3))];
         check(too_late.clone(), &["2@1p"]);
         check([too_late, vec![(5, snapshot(5, false, &[2]))]].concat(), &["5@1p"]);
-        // What it replaces is not here: it stands for itself. Two that replace each other cannot be true.
+        // The replaced snapshot is not here: the replacement stands for itself. Two that replace each other cannot be
+        // true.
         check(vec![at(1), (2, snapshot(2, false, &[77]))], &["1@1", "2@2"]);
         check(vec![(1, snapshot(1, false, &[2])), (2, snapshot(2, false, &[1]))], &["2@1"]);
     }
@@ -729,7 +733,7 @@ mod tests {
         let pin = |name_: u8| RecordBody::Pin { snapshots: vec![name(name_)], pinned: true };
         check(vec![at(5), (6, pin(1)), at(7), (8, redated(2, &[1]))], &["4@2p", "3@7"]);
         check(vec![at(5), at(7), (8, redated(2, &[2])), (9, snapshot(7, true, &[3]))], &["4@2", "1@5"]);
-        // Never after its record, and what follows it is dated as if it were not there.
+        // Never after its record, and later snapshots are dated as if it were not there.
         check(vec![at(5), (8, redated(900, &[1])), at(9)], &["2@8", "3@9"]);
     }
 
@@ -779,7 +783,7 @@ mod tests {
             let (plain, inner) = (record.encode().unwrap(), crate::msgpack::encode(snapshot).unwrap());
             let len = u32::from_le_bytes(plain[..4].try_into().unwrap()) as usize;
             let at = plain.windows(inner.len()).position(|part| part == inner).unwrap();
-            // The head of the bytes that hold the body: one byte for their length, or two.
+            // The header of the bytes that hold the body: one byte for their length, or two.
             let head = at - if plain[at - 2] == 0xc4 { 2 } else { 3 };
             let (end, inner) = (at + inner.len(), change(inner));
             let size = (inner.len() as u16).to_be_bytes();

@@ -1,4 +1,5 @@
-//! What an object of the store is, as far as this machine can tell: sound, on its way, damaged, unknown, or not this vault's.
+//! States of objects of the store, as far as this machine can tell: sound, not arrived, damaged, unknown, or not this
+//! vault's.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,10 +10,10 @@ use crate::store::{Delivery, Kind, ObjectKey, StoreError, Subject};
 use crate::vault::client::ClientState;
 use crate::vault::{BadObject, ReadError, SnapshotInfo, Vault, VaultError};
 
-/// What an object is. Only one of these is damage; each has words of its own everywhere.
+/// State of an object. Only one of these is damage; each has words of its own everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectState {
-    /// It is what was put.
+    /// It is as it was put.
     Sound,
     /// Another machine put it, and the sync has not brought all of it yet.
     NotArrived,
@@ -24,29 +25,30 @@ pub enum ObjectState {
     Foreign,
     /// It was there, and is gone.
     Missing,
-    /// It is not what was put, but only made things quicker: all that it said stands elsewhere, too.
+    /// It is not as it was put, but only made things quicker: its content exists elsewhere, too.
     Redundant,
-    /// It is not what was put.
+    /// It is not as it was put.
     Damaged,
 }
 
 impl ObjectState {
-    /// Whether something is lost by it.
+    /// Whether data is lost by it.
     pub const fn is_loss(self) -> bool {
         matches!(self, Self::Missing | Self::Damaged)
     }
 
-    /// Whether a person should know of it although nothing is lost.
+    /// Whether the user should know of it although nothing is lost.
     pub const fn is_remark(self) -> bool {
         matches!(self, Self::NotArrived | Self::Newer | Self::Redundant)
     }
 
-    /// What is said of an object in this state that could not be read for a reason: of one that is on its way the reason says nothing.
+    /// The text for an object in this state that could not be read for `reason`. For one that has not arrived the
+    /// reason says nothing.
     pub fn told(self, reason: String) -> String {
         if self == Self::NotArrived { "it is not here as it was put".to_owned() } else { reason }
     }
 
-    /// One word for it, as shown and in JSON.
+    /// A word for it, as shown and in JSON.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Sound => "sound",
@@ -61,14 +63,14 @@ impl ObjectState {
     }
 }
 
-/// An object of a vault in a synced folder must be whole within this many bytes to be looked at for its trailer.
+/// Longest object of a vault in a synced folder that is read to check its trailer.
 const LOOKED_AT_MAX: u64 = 256 << 20;
 
 impl Vault {
-    /// What an object is that cannot be read as what was put.
+    /// The state of an object that cannot be read as it was put.
     ///
     /// # Errors
-    /// If the store as a whole is not there.
+    /// If the store as a whole is unavailable.
     pub fn state_of(&self, key: &ObjectKey) -> Result<ObjectState, VaultError> {
         if self.is_of_another(key)? {
             return Ok(ObjectState::OfAnotherVault);
@@ -79,8 +81,9 @@ impl Vault {
         self.state_by(key, delivery, own, is_strange)
     }
 
-    /// The same, where it is known how the store delivers, whether the object is this client's own, and whether nothing names it and
-    /// it does not open: then the key slots of its vault may not have arrived, or whatever names it.
+    /// As [`Self::state_of`], given the store's delivery, whether the object is this client's own, and whether nothing
+    /// names it and it does not open. In that case the key slots of its vault, or the record that names it, may not
+    /// have arrived.
     pub(crate) fn state_by(
         &self,
         key: &ObjectKey,
@@ -99,7 +102,7 @@ impl Vault {
         Ok(if (!is_strange || is_key) && self.is_whole(key)? { useless } else { ObjectState::NotArrived })
     }
 
-    /// Whether the store has packs that a later version wrote: what this one finds nowhere may lie in them.
+    /// Whether the store has packs that a later version wrote: chunks that this version finds nowhere may be in them.
     pub fn has_newer_packs(&self) -> bool {
         let is_newer_pack = |bad: &BadObject| {
             bad.state == ObjectState::Newer && matches!(bad.key, ObjectKey::Named(Kind::Pack | Kind::Meta, _))
@@ -107,20 +110,21 @@ impl Vault {
         self.log().bad.iter().any(is_newer_pack)
     }
 
-    /// Whether the log holds something that a later version wrote: it may be a snapshot of which nothing is known here.
+    /// Whether the log has objects that a later version wrote: they may be snapshots of which nothing is known here.
     pub fn has_newer_records(&self) -> bool {
         let is_newer_record =
             |bad: &BadObject| bad.state == ObjectState::Newer && matches!(bad.key, ObjectKey::Named(Kind::Log, _));
         self.log().bad.iter().any(is_newer_record)
     }
 
-    /// Why a chunk cannot be read that is in none of the packs whose footers were read.
+    /// The error for a chunk that is in none of the packs whose footers were read.
     pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
         if self.has_newer_packs() { ReadError::Hidden(*id) } else { ReadError::Lost(*id) }
     }
 
-    /// Parts what lacks something into that which may be sound all the same, and the rest. Says of the former what it is: newer if there
-    /// are packs that it may lie in and this version cannot read; otherwise not arrived.
+    /// Splits snapshots that lack something into those that may still be sound, and the rest. The state is that of the
+    /// former: newer if there are packs that this version cannot read and that may have the chunks; otherwise not
+    /// arrived.
     pub fn part_unsure<T>(&self, hurt: Vec<T>, id: impl Fn(&T) -> ObjectName) -> (ObjectState, Vec<T>, Vec<T>) {
         if self.has_newer_packs() {
             return (ObjectState::Newer, hurt, Vec::new());
@@ -129,9 +133,9 @@ impl Vault {
         (ObjectState::NotArrived, late, lost)
     }
 
-    /// Parts what lacks something into that of snapshots which may just not have arrived yet, and the rest: in a store that
-    /// delivers late, what another client has put may be on its way. That is so of a snapshot that this one took, too, if another one has
-    /// put something in its place, or whatever came before it there.
+    /// Splits snapshots that lack something into those whose data may just not have arrived yet, and the rest: on a
+    /// store that delivers late, data of another client may be on its way. This includes snapshots of this client that
+    /// another one has replaced, or that replace another client's.
     pub fn part_late<T>(&self, hurt: Vec<T>, id: impl Fn(&T) -> ObjectName) -> (Vec<T>, Vec<T>) {
         if self.delivery() == Delivery::Direct {
             return (Vec::new(), hurt);
@@ -148,8 +152,8 @@ impl Vault {
         hurt.into_iter().partition(|hurt| !own.contains(&id(hurt)))
     }
 
-    /// What something that a tree needs is, if it could not be read for this reason. `may_be_late`: others have a part in that tree (see
-    /// [`Self::part_late`]), so that what is not here may be on its way.
+    /// State of an object that a tree needs and that could not be read because of `error`. `may_be_late`: others have a
+    /// part in that tree (see [`Self::part_late`]), so that missing objects may be on their way.
     pub(crate) fn state_of_unread(&self, error: &ReadError, may_be_late: bool) -> ObjectState {
         let object = match error {
             error if error.is_newer() => return ObjectState::Newer,
@@ -163,11 +167,11 @@ impl Vault {
             ) => object,
             _ => return ObjectState::Damaged,
         };
-        // One that cannot be looked at may as well be on its way.
+        // An object whose state cannot be determined may as well be on its way.
         self.state_of(object).unwrap_or(ObjectState::NotArrived)
     }
 
-    /// Packs that only other clients claim which are not retired, with the name of the machine of one of them: they may have them
+    /// Packs that only other, active clients claim, with the machine name of one of them: they may have the packs
     /// whole, and are the ones to repair them.
     pub fn packs_of_others(&self) -> HashMap<ObjectName, String> {
         let me = ClientState::load(self.state()).map(|state| state.client);
@@ -190,13 +194,13 @@ impl Vault {
         others
     }
 
-    /// Whether this client put the object, so that it lay here whole before any sync saw it.
+    /// Whether this client put the object, so that it was here whole before any sync saw it.
     pub(crate) fn is_own(&self, key: &ObjectKey, chains: &Chains) -> bool {
         let ObjectKey::Named(kind, name) = key else { return false };
         match kind {
-            // Whoever put it, it is a cache.
+            // These are caches, whoever put them.
             Kind::Key | Kind::Index => false,
-            // A record of its own is remembered when it is put, so one that has to be read is another's.
+            // A client's own record is remembered when it is put, so one that has to be read is another's.
             Kind::Log => chains.place_of(name).is_some_and(|(client, _)| self.is_this_client(client)),
             Kind::Pack | Kind::Meta => self.is_claimed_here(name, chains),
         }
@@ -211,7 +215,7 @@ impl Vault {
         ClientState::load(self.state()).is_some_and(claimed) || self.noted(None).contains(pack)
     }
 
-    /// Whether an object ends with the hash of all before: then all of it is there as it was put.
+    /// Whether an object ends with the hash of all bytes before: then all of it is here as it was put.
     fn is_whole(&self, key: &ObjectKey) -> Result<bool, VaultError> {
         let bytes = match self.store().get(key, LOOKED_AT_MAX) {
             Ok(bytes) => bytes,

@@ -1,9 +1,10 @@
-//! A vault that is read for weeks: a catalogue and a session for minutes, renewed as time goes on.
+//! A vault that stays open for weeks: a catalogue view and a session that last for minutes, and are renewed again and
+//! again.
 //!
-//! A [`Moment`] holds a view of the catalogue, which keeps old pages of its file alive, and a session, which keeps packs from being
-//! swept (SPEC §8.6). Neither may last for weeks. A [`View`] hands out the newest moment, and takes another one when it is
-//! told to, or when a chunk is not where the moment says: packs are copied and deleted while a reader is idle, but a chunk that a
-//! snapshot needs is always somewhere.
+//! A [`Moment`] has a view of the catalogue, which keeps old pages of its file alive, and a session, which keeps packs
+//! from being swept (SPEC §8.6). Neither may last for weeks. A [`View`] hands out the newest moment, and takes another
+//! one when it is told to, or when a chunk is not where the moment says: packs are copied and deleted while a reader is
+//! idle, but a chunk that a snapshot needs always exists somewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -19,12 +20,12 @@ use crate::vault::segments::SegmentCache;
 use crate::vault::session::Session;
 use crate::vault::{Lookup, ReadError, SnapshotInfo, Vault, VaultError};
 
-/// How many chunks that are lost are remembered, so that they are not looked for again.
+/// Number of lost chunks that are remembered, so that they are not searched for again.
 const FAILED_KEPT: usize = 1 << 16;
-/// How many packs' places of segments are remembered.
+/// Number of packs whose segment places are remembered.
 const INFOS_KEPT: usize = 1 << 14;
 
-/// Gets something from a place of a chunk, which a reader of a moment has found.
+/// Reads something from a place of a chunk, which the reader of a moment has found.
 type Get<'a, T> = dyn Fn(&Moment, &Reader, ChunkPlace) -> Result<T, ReadError> + 'a;
 
 /// The newest moment of a vault, for many threads.
@@ -37,15 +38,15 @@ pub struct View {
     renewing: Mutex<()>,
 }
 
-/// A vault as it was when the store was looked at last.
+/// A vault as of one look at the store.
 pub struct Moment {
-    /// A newer one once footers were read that the catalogue did not have.
+    /// Replaced by a newer one once footers were read that the catalogue did not have.
     reader: RwLock<Arc<Reader>>,
     infos: Mutex<HashMap<u32, Arc<PackInfo>>>,
-    /// Keeps what is needed from being swept. None where no state can be written, or nobody reads.
+    /// Keeps needed packs from being swept. `None` if no state can be written, or if nobody reads.
     session: Mutex<Option<Session>>,
     snapshots: Arc<Vec<SnapshotInfo>>,
-    /// The records that the log had.
+    /// The records of the log at that moment.
     records: Arc<HashSet<ObjectName>>,
     /// Chunks that could not be read although the store had just been looked at.
     failed: Mutex<HashSet<ChunkId>>,
@@ -66,11 +67,11 @@ impl Piece {
 }
 
 impl Moment {
-    /// Looks at the store, and takes the moment.
+    /// Looks at the store, and takes a moment.
     fn take(vault: &Vault, progress: &dyn Progress) -> Result<Self, VaultError> {
         let session = match vault.begin_reading(progress) {
             Ok(session) => Some(session),
-            // Where no state can be written, there is nobody to tell.
+            // If no state can be written, no other process can be told.
             Err(VaultError::State { .. }) => {
                 vault.refresh_if_changed(progress)?;
                 None
@@ -88,17 +89,17 @@ impl Moment {
         })
     }
 
-    /// The snapshots that there were, the oldest first.
+    /// The snapshots at that moment, the oldest first.
     pub fn snapshots(&self) -> &[SnapshotInfo] {
         &self.snapshots
     }
 
-    /// Whether this snapshot was there.
+    /// Whether the moment has this snapshot.
     pub fn has(&self, snapshot: &ObjectName) -> bool {
         self.snapshots.iter().any(|info| info.id == *snapshot)
     }
 
-    /// The records that there were: while they are the same, so are the snapshots.
+    /// The records at that moment: while they are the same, so are the snapshots.
     pub const fn records(&self) -> &Arc<HashSet<ObjectName>> {
         &self.records
     }
@@ -107,7 +108,7 @@ impl Moment {
         self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A pack, by the reader that found something in it; `None` if it is not listed.
+    /// A pack, from the reader that found something in it; `None` if it is not listed.
     fn info(&self, reader: &Reader, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
         if let Some(info) = lock(&self.infos).get(&number) {
             return Ok(Some(info.clone()));
@@ -123,9 +124,9 @@ impl Moment {
 }
 
 impl Vault {
-    /// Begins work that only reads, by what the store says now: looks at it first, if it is not as it was seen last. Nothing that is
-    /// there then goes as long as the session lives, if this client has joined. Without it, packs may go that were copied
-    /// elsewhere.
+    /// Begins work that only reads the present state of the store: looks at it first, if it has changed since the last
+    /// look. If this client has joined, nothing that exists now is deleted as long as the session lives. If it has not,
+    /// packs may be deleted after their chunks were copied elsewhere.
     ///
     /// # Errors
     /// If the store or the catalogue fails; [`VaultError::State`] if the state folder cannot be written.
@@ -135,7 +136,7 @@ impl Vault {
 }
 
 impl View {
-    /// Looks at the store, and begins to read. Opened segments of at least `cache` raw bytes are kept.
+    /// Looks at the store, and begins to read. At least `cache` raw bytes of opened segments are kept.
     ///
     /// # Errors
     /// If the store or the catalogue fails.
@@ -161,10 +162,10 @@ impl View {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the store, and goes on from what it says now.
+    /// Looks at the store, and continues with its present state.
     ///
     /// # Errors
-    /// If the store or the catalogue fails; all stays as it was then.
+    /// If the store or the catalogue fails; everything then stays as it was.
     pub fn renew(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let _renewing = lock(&self.renewing);
         self.take(progress)
@@ -184,13 +185,14 @@ impl View {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);
     }
 
-    /// Relies on nothing until it is renewed: nobody reads. What is read all the same is looked for again if it has moved. Whoever
-    /// rests for long calls this again and again: old pages of the catalogue's file are kept only since the last time.
+    /// Gives up the session until the next renewal, because nobody reads. Reads still work: chunks that have moved are
+    /// searched for. Call this again and again during a long rest: old pages of the catalogue's file are kept only
+    /// since the last call.
     pub fn rest(&self) {
         let _renewing = lock(&self.renewing);
         let before = self.moment();
         lock(&before.session).take();
-        // If the catalogue fails, whoever reads next is told.
+        // If the catalogue fails, the next read reports it.
         let Ok(reader) = self.vault.catalogue().reader() else { return };
         self.put(Moment {
             reader: RwLock::new(Arc::new(reader)),
@@ -202,28 +204,28 @@ impl View {
         });
     }
 
-    /// What the catalogue says does not fit the store: whoever opens it next builds it anew.
+    /// Marks the catalogue as contradicting the store: it is rebuilt when it is next opened.
     pub fn distrust(&self) {
         self.moment().reader().distrust();
     }
 
-    /// Whether a session keeps what is read from being swept.
+    /// Whether a session keeps data from being swept while it is read.
     pub fn is_at_work(&self) -> bool {
         lock(&self.moment().session).is_some()
     }
 
-    /// A newer moment than this.
+    /// A newer moment than the given one.
     fn newer(&self, moment: &Arc<Moment>) -> Result<Arc<Moment>, VaultError> {
         let _renewing = lock(&self.renewing);
-        // Another thread may have been here first.
+        // Another thread may have been first.
         if Arc::ptr_eq(&self.moment(), moment) {
             self.take(&Silent::default())?;
         }
         Ok(self.moment())
     }
 
-    /// Tries the places of a chunk, one after the other, until `get` has it from one. With `bring` also those in packs whose
-    /// footers were not read yet.
+    /// Tries the places of a chunk, one after the other, until `get` succeeds with one. With `bring`, also places in
+    /// packs whose footers were not read yet.
     fn try_places<T>(&self, moment: &Moment, id: &ChunkId, bring: bool, get: &Get<'_, T>) -> Result<T, ReadError> {
         let (mut reader, mut tried, mut first) = (moment.reader(), Vec::new(), None);
         let lookup = Lookup::with(&self.vault, reader.clone());
@@ -246,7 +248,7 @@ impl View {
         }
     }
 
-    /// Looks for a chunk; once more in a newer moment if it is not where it should be. Only then is it lost.
+    /// Searches for a chunk, and again in a newer moment if it is not where it should be. Only then is it lost.
     fn look_for<T>(&self, id: &ChunkId, get: &Get<'_, T>) -> Result<T, ReadError> {
         let moment = self.moment();
         let mut found = self.try_places(&moment, id, false, get);
@@ -260,7 +262,7 @@ impl View {
         if lock(&moment.failed).contains(id) {
             return Err(error);
         }
-        // A store that cannot be asked does not say that anything is lost.
+        // A store that cannot be asked does not mean that anything is lost.
         let newer = self.newer(&moment).map_err(ReadError::from)?;
         self.try_places(&newer, id, true, get).inspect_err(|error| {
             let mut failed = lock(&newer.failed);
@@ -279,7 +281,7 @@ impl View {
     }
 
     fn open(&self, moment: &Moment, reader: &Reader, id: &ChunkId, place: ChunkPlace) -> Result<Piece, ReadError> {
-        // Whatever is wrong with a place, it has not got the chunk.
+        // Whatever is wrong with a place, the chunk is not there.
         let lost = || ReadError::Lost(*id);
         let info = moment.info(reader, place.pack)?.ok_or_else(lost)?;
         let segment_place = info.place(place.segment).ok_or_else(lost)?;
@@ -291,8 +293,8 @@ impl View {
         Ok(Piece { segment, index })
     }
 
-    /// Where a chunk lies: its pack, the segment in it, and the chunk's length in bytes. Reads nothing from the store, unless the
-    /// catalogue does not know the chunk.
+    /// The place of a chunk: its pack, the segment in it, and the chunk's length in bytes. Reads nothing from the
+    /// store, unless the catalogue does not know the chunk.
     ///
     /// # Errors
     /// If no place has it, or the catalogue fails.

@@ -1,9 +1,9 @@
-//! The protocol of collecting as a small model, checked exhaustively: every order in which two clients that write and one
-//! that prunes can act, with every order in which what they put can arrive at each other. In no state that can be reached
-//! does a snapshot that is retained lack its chunk. With any one of the rules left out there is such a state, and it is found.
+//! The protocol of collecting as a small model, checked exhaustively: every order in which two writing clients and a
+//! pruning one can act, with every order in which their objects can arrive at each other. In no reachable state does a
+//! retained snapshot lack its chunk. If any one of the rules is left out, there is such a state, and it is found.
 //!
-//! There is one chunk, which is all that matters: a pack either holds it or is of no interest. `rule` is the rule itself,
-//! written a second time from SPEC §8.6; in some of the states it is compared with what the library says.
+//! There is only one chunk, which is enough: a pack either has it or is irrelevant. `rule` is the rule itself, written
+//! a second time from SPEC §8.6; in some of the states it is compared with the library's.
 //!
 //! The quick bounds by default; `VAULT_CAMPAIGN=n` takes the larger ones too, from number `VAULT_SEED` on.
 
@@ -27,59 +27,59 @@ use rule::{
 
 use crate::support::campaign;
 
-/// How much may happen.
+/// Bounds of the model.
 #[derive(Debug, Clone)]
 struct Bounds {
-    /// Whether things arrive late and in any order, or everyone sees everything at once.
+    /// Whether objects arrive late and in any order, or everyone sees everything at once.
     synced: bool,
-    /// Which clients are there from the beginning; the others join.
+    /// The clients that exist from the beginning; the others join.
     there: [bool; CLIENTS],
-    /// How many records each may write, those from the beginning included.
+    /// Most records of each client, including those from the beginning.
     records: Seen,
-    /// How many packs each may put.
+    /// Most packs that each client puts.
     packs: Packs,
-    /// Which take snapshots.
+    /// The clients that take snapshots.
     takes: [bool; CLIENTS],
-    /// Which prune.
+    /// The clients that prune.
     prunes: [bool; CLIENTS],
-    /// Which write records that only acknowledge, by a process of their own.
+    /// The clients that write records that only acknowledge, in a process of their own.
     acknowledges: [bool; CLIENTS],
     /// Whether snapshots are forgotten.
     forgets: bool,
-    /// Whether packs are given up of which something is needed, so that it has to be moved.
+    /// Whether packs with needed chunks are condemned, so that the chunks must be moved.
     moves: bool,
-    /// Whether work ends in the middle of anything.
+    /// Whether work may end at any step.
     crashes: bool,
-    /// Whether the first client takes the place of the second one, whose work is under way, and which goes on as the first.
+    /// Whether the first client takes the place of the second one, whose work is under way and continues as the first.
     replaces: bool,
-    /// Whether a snapshot that has put nothing leaves out the listing before its record, where all is seen at once (SPEC §8.5, step 3):
-    /// the look behind the record has to show whether anyone ceased to wait for its client.
+    /// Whether a snapshot that has put nothing skips the listing before its record, on a store that delivers at once
+    /// (SPEC §8.5, step 3): the look behind the record must show whether anyone ceased to wait for its client.
     skips: bool,
     /// Whether what is taken are changes: a snapshot is there from the beginning, and others are put in its place.
     changes: bool,
     /// Which retire themselves at the end.
     leaves: [bool; CLIENTS],
-    /// Which merge the log, and delete what merges hold.
+    /// The clients that merge the log, and delete merged records.
     merges: [bool; CLIENTS],
     weakness: Weakness,
 }
 
-/// What a process is at.
+/// Present step of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
     /// A snapshot: it has looked at the store, and no other work of the client knows of it.
     Unknown,
-    /// A snapshot: it is not known yet whether the packs that it counted on are still there.
+    /// A snapshot: it is unknown whether the packs that it relies on still exist.
     Take,
-    /// A snapshot: they were, when that was looked up.
+    /// A snapshot: they existed when that was checked.
     Publish,
-    /// A snapshot: its record is put, and the log has to be looked at behind it. The record's number.
+    /// A snapshot: its record is put, and the log must be read behind it. The record's number.
     Behind(u8),
-    /// A prune: what is needed of the packs that are given up has to be put.
+    /// A prune: the needed chunks of the condemned packs must be put.
     Move,
-    /// A prune: a record has to condemn them.
+    /// A prune: a record must condemn them.
     Condemn,
-    /// A prune: it has to be found out which of them may be deleted.
+    /// A prune: it must be decided which of them may be deleted.
     Sweep,
     /// A prune: these are deleted.
     Delete(Packs),
@@ -88,14 +88,14 @@ enum Stage {
 /// Work that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Session {
-    /// What had been seen when it began.
+    /// The records that had been seen when it began.
     seen: Seen,
     stage: Stage,
-    /// The packs that it counts on.
+    /// The packs that it relies on.
     counted: Packs,
     /// The pack that it has put.
     put: Packs,
-    /// A prune: the snapshots that were looked at, and the packs that are given up.
+    /// A prune: the snapshots that were examined, and the packs that are given up.
     marked: Snapshots,
     given_up: Packs,
 }
@@ -104,12 +104,12 @@ struct Session {
 struct State {
     records: Records,
     views: [View; CLIENTS],
-    /// Packs that were ever put, and ever deleted.
+    /// All packs ever put, and all ever deleted.
     put: Packs,
     deleted: Packs,
     /// Records whose objects were deleted.
     taken: [u8; CLIENTS],
-    /// For each client the packs that it put and no record claims yet.
+    /// For each client the packs that it put and that no record claims yet.
     noted: [Packs; CLIENTS],
     taking: [Option<Session>; CLIENTS],
     pruning: [Option<Session>; CLIENTS],
@@ -120,7 +120,7 @@ struct State {
     clock: u8,
 }
 
-/// One step of one client. The number says which of the things that are on their way to it have arrived, when it looks.
+/// One step of one client. The number selects the items on their way to it that have arrived when it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Look,
@@ -148,7 +148,7 @@ enum Step {
     Tick,
 }
 
-/// Something that can be on its way to a client.
+/// An item that can be on its way to a client.
 #[derive(Clone, Copy)]
 enum Item {
     Record(usize, usize),
@@ -166,7 +166,7 @@ impl State {
         Knowledge { records: &self.records, view: &self.views[client], weakness }
     }
 
-    /// Everything that there is, as one sees it to whom all has come.
+    /// Everything that exists, as a client sees it when all has arrived.
     fn everything(&self) -> View {
         let count = |client: usize| self.records[client].iter().flatten().count();
         View {
@@ -193,7 +193,7 @@ impl State {
         items
     }
 
-    /// Lets some of what is on its way arrive.
+    /// Lets some of the items on their way arrive.
     fn arrive(&mut self, client: usize, which: u16) {
         for (at, item) in self.on_the_way_to(client).into_iter().enumerate().filter(|(at, _)| which >> at & 1 == 1) {
             assert!(at < 16);
@@ -204,7 +204,7 @@ impl State {
                     view.records[other] &= !(1 << index);
                     view.taken[other] |= 1 << index;
                 }
-                // One that was deleted does not come back.
+                // A deleted record does not come back.
                 Item::Pack(pack) => view.packs |= pack & !view.gone,
                 Item::Deletion(pack) => {
                     view.packs &= !pack;
@@ -214,8 +214,8 @@ impl State {
         }
     }
 
-    /// Whether all that the other machines know to be taken out of the log can be read from what has come to them, if one machine is
-    /// lost with all that has come to nobody yet.
+    /// Whether all records that the other machines know to be taken out of the log can be read from the objects that
+    /// have arrived at them, if one machine is lost with everything that has arrived at nobody yet.
     fn survives(&self, lost: usize) -> bool {
         let others = || (0..CLIENTS).filter(|client| *client != lost).map(|client| &self.views[client]);
         let all = |of: fn(&View) -> &[u8; CLIENTS]| {
@@ -227,7 +227,7 @@ impl State {
         (0..CLIENTS).all(|client| taken[client] & !readable[client] == 0)
     }
 
-    /// What the client has seen, and all its work but `own` had seen when it began.
+    /// The records that the client has seen, and that all its work but `own` had seen when it began.
     fn seen(&self, client: usize, own: Option<&Session>, weakness: Weakness) -> Seen {
         let mut seen = self.knowledge(client, weakness).all_complete();
         let sessions = [&self.taking[client], &self.pruning[client]].into_iter().flatten();
@@ -335,7 +335,7 @@ impl State {
         }))
     }
 
-    /// Whether the library says the same of this state as the model.
+    /// Whether the library's rules give the same result in this state as the model's.
     fn is_what_the_library_says(&self) -> bool {
         let id = |client: usize| ClientId::new([client as u8 + 1; 16]);
         (0..CLIENTS).all(|client| {
@@ -406,7 +406,7 @@ impl Bounds {
         all.find(|pack| state.put & pack == 0)
     }
 
-    /// The packs that count as absent for what the client writes.
+    /// The packs that count as absent for the client's writing.
     fn unusable(&self, state: &State, client: usize) -> Packs {
         let knowledge = state.knowledge(client, self.weakness);
         let condemned = knowledge.condemned();
@@ -417,15 +417,15 @@ impl Bounds {
         condemned | !(claimed | state.noted[client])
     }
 
-    /// What a prune that begins now would do.
+    /// The plan of a prune that begins now.
     fn mark(&self, state: &State, client: usize, moves: bool) -> Option<Session> {
         let knowledge = state.knowledge(client, self.weakness);
         let (view, seen) = (knowledge.view, knowledge.all_complete());
         let mine = state.seen(client, None, self.weakness);
         let condemned = knowledge.condemned();
         let under_way = state.taking[client].map_or(0, |session| session.put);
-        // Where all is seen at once, whoever put a pack is known before; a real client is only more patient with what nobody
-        // claims.
+        // On a store that delivers at once, the client that put a pack is known before; a real client is only more
+        // patient with unclaimed packs.
         let claimed = if !self.synced || self.weakness == Weakness::NoClaims { !0 } else { knowledge.claimed() };
         let deletable = knowledge.deletable(client, mine, state.clock);
         let free = (condemned & deletable) | (view.packs & !condemned & claimed & !under_way);
@@ -451,7 +451,7 @@ impl Bounds {
         (given_up != 0).then_some(Session { seen, stage, counted, put: 0, marked, given_up })
     }
 
-    /// Which of the packs that are given up may be deleted; `None` if what was planned is not true any more.
+    /// The given-up packs that may be deleted; `None` if the plan no longer holds.
     fn sweep(&self, state: &State, client: usize, session: &Session, mine: Seen) -> Option<Packs> {
         let knowledge = state.knowledge(client, self.weakness);
         let is_outdated = knowledge.needed() & !session.marked != 0
@@ -575,7 +575,7 @@ impl Bounds {
                 return Some(());
             }
             (Step::GoOn, Stage::Take | Stage::Behind(_)) => {
-                // The client that took this one's place goes on with the work, as if it had begun now.
+                // The client that took this one's place continues the work, as if it had begun now.
                 state.arrive(client, u16::MAX);
                 state.arrive(0, u16::MAX);
                 let knowledge = state.knowledge(0, self.weakness);
@@ -638,7 +638,7 @@ impl Model for Bounds {
     fn actions(&self, state: &State, actions: &mut Vec<Self::Action>) {
         for client in 0..CLIENTS {
             let ways = if self.synced { 1_u16 << state.on_the_way_to(client).len() } else { u16::MAX };
-            // Where all is seen at once, whoever looks sees everything.
+            // On a store that delivers at once, every look sees everything.
             let looks = || if self.synced { 0..=ways - 1 } else { u16::MAX..=u16::MAX };
             let is_there = state.records[client][0].is_some();
             let may_write = self.may_write(state, client);
@@ -750,7 +750,7 @@ impl Model for Bounds {
             Step::LookAgain(_) => {
                 self.take(&mut state, client, step)?;
                 if self.synced {
-                    // What others do in between cannot be seen before it has arrived.
+                    // Steps of others in between cannot be seen before their objects have arrived.
                     self.take(&mut state, client, Step::Publish)?;
                 }
             }
@@ -905,7 +905,7 @@ const UNDONE: &str = "what a change needs is gone, and what it was put in the pl
 const FREED: &str = "the first pack is deleted, and a snapshot is retained";
 const RELIED: &str = "a snapshot relies on a condemned pack";
 
-/// Two clients that write and one that prunes, who all know each other.
+/// Two clients that write and one that prunes, all of which know each other.
 fn bounds(synced: bool) -> Bounds {
     Bounds {
         synced,
@@ -927,7 +927,8 @@ fn bounds(synced: bool) -> Bounds {
     }
 }
 
-/// While the second client takes a snapshot, the first one joins in its place: two machines are copies of each other.
+/// While the second client takes a snapshot, the first one joins in its place: the two machines are copies of each
+/// other.
 fn replacing() -> Bounds {
     Bounds {
         there: [false, true, true],
@@ -951,7 +952,7 @@ fn small() -> Bounds {
     Bounds { takes: [false, true, false], ..bounds(true) }
 }
 
-/// The one that takes snapshots has yet to join.
+/// The client that takes snapshots has yet to join.
 fn joining() -> Bounds {
     Bounds { there: [true, false, true], records: [2, 2, 2], ..small() }
 }
@@ -967,7 +968,7 @@ fn merging(synced: bool) -> Bounds {
     }
 }
 
-/// One takes snapshots, and the other one forgets them, and merges the log until no more is left of them than their numbers.
+/// One takes snapshots, and the other forgets them, and merges the log until only their past entries are left.
 fn forgetting(synced: bool) -> Bounds {
     Bounds {
         there: [false, true, true],
@@ -981,7 +982,7 @@ fn forgetting(synced: bool) -> Bounds {
     }
 }
 
-/// The only one that is there retires itself; of two that join then, one takes a snapshot, and the other one prunes.
+/// The only client retires itself; of two that join then, one takes a snapshot, and the other prunes.
 fn leaving() -> Bounds {
     Bounds {
         there: [false, false, true],
@@ -995,7 +996,7 @@ fn leaving() -> Bounds {
     }
 }
 
-/// Goes through all states. Returns how many there are.
+/// Visits all states. Returns their number.
 fn check(bounds: Bounds) -> usize {
     let (shown, all_there) = (format!("{bounds:?}"), bounds.there == [true; CLIENTS]);
     let (is_left, changes) = (bounds.there == bounds.leaves, bounds.changes);
@@ -1010,7 +1011,7 @@ fn check(bounds: Bounds) -> usize {
     checker.assert_no_discovery(FORGOTTEN);
     // Otherwise it would prove nothing.
     if is_left {
-        // Nobody is there whom those who come then could have in common.
+        // Clients that join later have nobody in common.
     } else if merges && all_forget {
         checker.assert_any_discovery(if synced { TAKEN } else { PAST });
     } else if !changes {

@@ -1,8 +1,8 @@
-//! What each client of the model knows, and what follows from it: the rule of SPEC §8.6, written a second time.
+//! The knowledge of each client of the model, and its consequences: the rule of SPEC §8.6, written a second time.
 
-/// Clients: two that write, and one that collects.
+/// Number of clients: two that write, and one that prunes.
 pub const CLIENTS: usize = 3;
-/// Records of one client, the one included by which it is there from the beginning.
+/// Most records of one client, including its join.
 pub const RECORDS: usize = 5;
 /// The pack that is there from the beginning. All packs hold the same chunk, unless snapshots are changed: then this one holds what the first
 /// snapshot needs, and others what comes of it.
@@ -15,39 +15,39 @@ pub type Snapshots = u16;
 /// For each client the number of a record.
 pub type Seen = [u8; CLIENTS];
 
-/// Which rule is left out.
+/// The rule that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Weakness {
     /// None.
     None,
-    /// What is condemned is deleted when enough time has passed, instead of by what was acknowledged.
+    /// Condemned packs are deleted when enough time has passed, instead of by acknowledgements.
     TimeWindow,
-    /// An acknowledgement counts even if records before it are not here.
+    /// An acknowledgement counts even if earlier records are missing.
     Gaps,
-    /// Any record that came after the condemning one was written is taken for an acknowledgement, whatever its writer had
+    /// Any record that came after the condemning one was written counts as an acknowledgement, whatever its writer had
     /// seen.
     NoSeen,
-    /// A record acknowledges what its writer has seen, whatever other work of the same client began earlier.
+    /// A record acknowledges everything that its writer has seen, even if other work of the same client began earlier.
     NoSessions,
-    /// Work is known to the other work of the same client only some time after it has looked at the store.
+    /// Other work of the same client learns of a work only some time after it has looked at the store.
     LateSessions,
-    /// Who condemns is taken to have no other work under way.
+    /// The condemning client is assumed to have no other work under way.
     NoAnswer,
     /// A client that has just joined relies on everything at once.
     NoJoining,
-    /// What no record claims is condemned like everything else.
+    /// Unclaimed packs are condemned like all others.
     NoClaims,
-    /// What was planned is done, even if snapshots have come since.
+    /// The plan is executed, even if snapshots have arrived since.
     NoSecondLook,
     /// A snapshot is reported without a look behind its record, which would show that its client was retired.
     NoLookBehind,
-    /// Work goes on for the client that takes the place of its own as if nothing had happened.
+    /// Work continues for the client that takes the place of its own, as if nothing had happened.
     Unbound,
-    /// What a merge holds is deleted as soon as the merge is put.
+    /// Merged records are deleted as soon as the merge is put.
     EarlyTakeOut,
-    /// A record that forgets snapshots is taken for one that nobody needs, whether they are or not.
+    /// A record that forgets snapshots counts as past, even if the snapshots do not.
     ForgetAlone,
-    /// A client that retires itself is waited for no longer, even if no other one stays.
+    /// A client that retires itself is no longer waited for, even if no other one stays.
     NoneStays,
     /// A changed snapshot takes the place of what it names, even if nobody waited for whoever put it.
     Unawaited,
@@ -55,7 +55,7 @@ pub enum Weakness {
     Doubtless,
 }
 
-/// What a record says.
+/// Body of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Body {
     Join,
@@ -71,7 +71,7 @@ pub enum Body {
     Forget(Snapshots),
     /// The client retires itself.
     Retire,
-    /// It holds these records of each client, and says of some of them that nobody needs them any more.
+    /// It holds these records of each client, some of them only as past entries.
     Merge(Held),
 }
 
@@ -85,12 +85,12 @@ pub enum Chunk {
 /// Records of each client.
 pub type Bits = [u8; CLIENTS];
 
-/// What a merge holds.
+/// The records in a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Held {
-    /// All of it.
+    /// All of them.
     pub all: Bits,
-    /// Those of which no more than their numbers is left.
+    /// Those of which only the past entry is left.
     pub past: Bits,
 }
 
@@ -99,27 +99,27 @@ pub struct Record {
     pub seen: Seen,
     pub body: Body,
     pub claims: Packs,
-    /// When it was written. Only the time window looks at it.
+    /// Time of writing. Used only by the time window.
     pub clock: u8,
 }
 
 /// All records that were ever written, by client and number (the first is number 1).
 pub type Records = [[Option<Record>; RECORDS]; CLIENTS];
 
-/// What has come to one client.
+/// Everything that has arrived at one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct View {
     /// One bit for each record of each client whose object is here.
     pub records: [u8; CLIENTS],
-    /// The records of which it is known that their objects were deleted: they lie in merges.
+    /// The records whose objects are known to be deleted: they are in merges.
     pub taken: [u8; CLIENTS],
-    /// The packs that are there.
+    /// The packs that are here.
     pub packs: Packs,
-    /// The packs of which it is known that they were deleted.
+    /// The packs that are known to be deleted.
     pub gone: Packs,
 }
 
-/// What a client can tell from what has come to it.
+/// Conclusions of a client from everything that has arrived at it.
 #[derive(Clone, Copy)]
 pub struct Knowledge<'a> {
     pub records: &'a Records,
@@ -133,7 +133,7 @@ pub fn snapshot_bit(client: usize, index: usize) -> Snapshots {
 }
 
 impl Knowledge<'_> {
-    /// The objects that hold others, with client and number, and what they hold.
+    /// The objects that hold other records, with client and number, and these records.
     pub fn merges(self) -> impl Iterator<Item = (usize, u8, Held)> {
         (0..CLIENTS).flat_map(move |client| {
             (0..RECORDS).filter(move |index| self.view.records[client] >> index & 1 == 1).filter_map(move |index| {
@@ -145,8 +145,8 @@ impl Knowledge<'_> {
         })
     }
 
-    /// The records that are accounted for: those whose objects are here, and those that an object here holds. What is held in a held
-    /// one does not count.
+    /// The records that are accounted for: those whose objects are here, and those that an object here holds. Records
+    /// inside a held one do not count.
     pub fn readable(self) -> Bits {
         let mut readable = self.view.records;
         for (_, _, held) in self.merges() {
@@ -155,7 +155,7 @@ impl Knowledge<'_> {
         readable
     }
 
-    /// The records that nobody needs any more, whether their objects are here or not.
+    /// The past records, whether their objects are here or not.
     pub fn past(self) -> Bits {
         let mut past = [0; CLIENTS];
         for (_, _, held) in self.merges() {
@@ -164,7 +164,7 @@ impl Knowledge<'_> {
         past
     }
 
-    /// The records that say something, with client and number.
+    /// The records that count, with client and number.
     pub fn links(self) -> impl Iterator<Item = (usize, u8, Record)> {
         let (readable, past) = (self.readable(), self.past());
         (0..CLIENTS).flat_map(move |client| {
@@ -175,7 +175,7 @@ impl Knowledge<'_> {
         })
     }
 
-    /// How many records of a client are here without a gap.
+    /// Number of a client's records that are here without a gap.
     pub fn complete(self, client: usize) -> u8 {
         self.readable()[client].trailing_ones() as u8
     }
@@ -200,7 +200,7 @@ impl Knowledge<'_> {
         counts.map(|(_, _, record)| record.seen[of]).max().unwrap_or(0)
     }
 
-    /// Packs that a record condemns and that are still there.
+    /// Condemned packs that are still here.
     pub fn condemned(self) -> Packs {
         let of = |(_, _, record): (usize, u8, Record)| if let Body::Condemn(packs) = record.body { packs } else { 0 };
         self.links().map(of).fold(0, |all, packs| all | packs) & self.view.packs
@@ -230,7 +230,7 @@ impl Knowledge<'_> {
         self.weakness == Weakness::NoneStays || (0..CLIENTS).any(stays)
     }
 
-    /// Clients that are known to be there, and are not retired.
+    /// Known clients that are not retired.
     fn active(self) -> impl Iterator<Item = usize> + Clone {
         (0..CLIENTS).filter(move |client| self.mentioned(*client) > 0 && !self.is_retired(*client))
     }
@@ -340,7 +340,7 @@ impl Knowledge<'_> {
         })
     }
 
-    /// Whether `client` may rely on what others have stored, where things arrive late.
+    /// Whether `client` may rely on data that others have stored, on a store that delivers late.
     pub fn is_accepted(self, client: usize) -> bool {
         if self.weakness == Weakness::NoJoining {
             return true;
@@ -353,8 +353,8 @@ impl Knowledge<'_> {
             && (is_alone || known().all(|other| self.complete(other) >= self.mentioned(other)))
     }
 
-    /// Whether what record `number` of `condemner` condemns may be deleted by `me`, all of whose work under way has seen at
-    /// least `mine`.
+    /// Whether `me` may delete the packs that record `number` of `condemner` condemns. All work of `me` that is under
+    /// way has seen at least `mine`.
     pub fn may_delete(self, condemner: usize, number: u8, me: usize, mine: Seen, clock: u8) -> bool {
         let Some(condemning) = self.records[condemner][usize::from(number) - 1] else { return false };
         if self.weakness == Weakness::TimeWindow {
@@ -383,8 +383,8 @@ impl Knowledge<'_> {
         self.weakness == Weakness::NoAnswer || self.links().any(answers)
     }
 
-    /// What a merge that is put now, by one whose work under way has seen `mine`, holds: all that lies in no merge yet, and what those
-    /// of it that are merges hold.
+    /// The records of a merge that `me` puts now, whose work under way has seen `mine`: all records that are in no
+    /// merge yet, and the records inside those that are merges.
     pub fn to_merge(self, me: usize, mine: Seen) -> Held {
         let mut free = self.view.records;
         for (_, _, held) in self.merges() {
@@ -398,7 +398,7 @@ impl Knowledge<'_> {
         Held { all, past: std::array::from_fn(|client| all[client] & (past[client] | done[client])) }
     }
 
-    /// The records that nobody needs any more, as one may say whose work under way has seen `mine`, and who acknowledges that.
+    /// The past records according to `me`, whose work under way has seen `mine`, which it acknowledges.
     fn done(self, me: usize, mine: Seen) -> Bits {
         let mut done = self.past();
         if (0..CLIENTS).any(|client| self.complete(client) < self.mentioned(client)) {
@@ -436,7 +436,7 @@ impl Knowledge<'_> {
         done
     }
 
-    /// Whether a snapshot is listed that is forgotten by a record which is here, or of which is here what is left.
+    /// Whether a snapshot is listed although a record here, or a past entry of one, forgets it.
     pub fn remembers_forgotten(self) -> bool {
         let (readable, snapshots) = (self.readable(), self.snapshots());
         (0..CLIENTS).any(|client| {
@@ -446,12 +446,13 @@ impl Knowledge<'_> {
         })
     }
 
-    /// Whether `me` is the only client that is known to be there.
+    /// Whether `me` is the only known client.
     pub fn is_alone(self, me: usize) -> bool {
         self.active().all(|client| client == me)
     }
 
-    /// The objects that `me` may delete: of each, one merge that all have acknowledged, and that stays, holds it and all that it holds.
+    /// The objects that `me` may delete: for each there is one merge that all have acknowledged, that stays, and that
+    /// holds it and all records in it.
     pub fn superfluous(self, me: usize, mine: Seen) -> [u8; CLIENTS] {
         let may_rely =
             |client, number| self.weakness == Weakness::EarlyTakeOut || self.may_delete(client, number, me, mine, 0);
@@ -466,7 +467,7 @@ impl Knowledge<'_> {
                         _ => [0; CLIENTS],
                     };
                     all[client] |= 1 << index;
-                    // It holds all that the object says, and says the same of each.
+                    // It holds all records of the object, and says the same about each.
                     let says = |held: &Held, client: usize| {
                         all[client] & (!held.all[client] | past[client] ^ held.past[client]) == 0
                     };

@@ -10,13 +10,13 @@ use vault::store::dir::DirStore;
 
 use super::{PASSWORD, create_vault, scratch, small_chunks};
 
-/// A folder with a vault whose password costs little to try, and a source.
+/// A folder with a vault whose password is cheap to try, and a source.
 pub struct Desk {
-    /// Holds all of it.
+    /// Contains all of it.
     pub folder: TempDir,
 }
 
-/// What a command said.
+/// Output of a command.
 pub struct Said {
     /// Its exit code.
     pub code: i32,
@@ -37,7 +37,7 @@ impl Desk {
         Self { folder }
     }
 
-    /// What is kept.
+    /// The folder that is snapshotted.
     pub fn source(&self) -> PathBuf {
         self.folder.path().join("source")
     }
@@ -77,7 +77,7 @@ impl Desk {
         command
     }
 
-    /// Runs a command, whatever comes of it.
+    /// Runs a command, whatever the result.
     pub fn run(&self, args: &[&str]) -> Said {
         said(&self.command(args).output().unwrap())
     }
@@ -98,7 +98,7 @@ impl Desk {
         found
     }
 
-    /// Runs a command that succeeds, and returns what it printed.
+    /// Runs a command that must succeed, and returns its standard output.
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> String {
         let said = self.run(args);
@@ -106,7 +106,7 @@ impl Desk {
         said.out
     }
 
-    /// The same, as JSON of one value for each line.
+    /// The same, as JSON with one value per line.
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> Vec<serde_json::Value> {
         let args = [args, &["--json"]].concat();
@@ -128,7 +128,7 @@ impl Desk {
     }
 }
 
-/// What a finished command said.
+/// The output of a finished command.
 pub fn said(output: &Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),

@@ -1,5 +1,5 @@
-//! A block device that remembers the order of writes and flushes: a loop device above a file of a file system (FUSE) that this
-//! process serves. From what it remembers come the contents that the device may have after a power cut at any moment.
+//! A block device that records the order of writes and flushes: a loop device above a file of a file system (FUSE) that
+//! this process serves. The recording gives the possible contents of the device after a power cut at any moment.
 //!
 //! Needs root, `/dev/fuse` and loop devices.
 
@@ -14,25 +14,25 @@ use std::thread::JoinHandle;
 
 use super::source::Rng;
 
-/// Bytes that are kept together in memory.
+/// Size of the blocks that are kept in memory.
 const BLOCK: usize = 4096;
-/// Bytes that a disk writes wholly or not at all.
+/// Number of bytes that a disk writes completely or not at all.
 const SECTOR: usize = 512;
-/// The largest write that is taken at once.
+/// The largest accepted write.
 const WRITE_MAX: u32 = 128 << 10;
 
-/// What happened to the device, or to whoever uses it.
+/// An event of the device, or of its user.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Bytes were written at an offset. Until the next flush they may be lost, wholly or in part.
+    /// Bytes were written at an offset. Until the next flush they may be lost, completely or in part.
     Write(u64, Vec<u8>),
-    /// All that was written before is durable.
+    /// All earlier writes are durable.
     Flush,
-    /// The user of the device came to this point.
+    /// The user of the device reached this point.
     Mark(usize),
 }
 
-/// The blocks of a disk that hold anything but zeros.
+/// The blocks of a disk that are not all zeros.
 #[derive(Debug, Clone, Default)]
 struct Blocks {
     size: u64,
@@ -53,7 +53,8 @@ impl Blocks {
         self.blocks.iter().for_each(|(number, block)| file.write_all_at(block, number * BLOCK as u64).unwrap());
     }
 
-    /// The parts of each block that a range touches: number of the block, where in the block, where in the range, and how much.
+    /// The parts of each block that a range touches: number of the block, offset in the block, offset in the range, and
+    /// length.
     fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -90,17 +91,17 @@ struct State {
     log: Vec<Event>,
 }
 
-/// What a device held first, and what happened to it.
+/// The first content of a device, and its events.
 #[derive(Debug)]
 pub struct Recording {
     base: Blocks,
-    /// What happened, in its order.
+    /// The events, in their order.
     pub log: Vec<Event>,
 }
 
 impl Recording {
-    /// Writes what the device may hold if the power is cut after so many events: all that was flushed, and of what was not flushed
-    /// some sectors, chosen by dice, or nothing without dice.
+    /// Writes a possible content of the device if the power is cut after `cut` events: all flushed writes, and of the
+    /// others some sectors, chosen by dice, or nothing without dice.
     pub fn save(&self, cut: usize, mut dice: Option<Rng>, path: &Path) {
         let log = &self.log[..cut];
         let flushed = log.iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
@@ -121,18 +122,18 @@ impl Recording {
         blocks.save(path);
     }
 
-    /// How many events happen until the user came to a point.
+    /// Number of events until the user reached a point.
     pub fn mark(&self, point: usize) -> usize {
         self.log.iter().position(|event| matches!(event, Event::Mark(mark) if *mark == point)).unwrap() + 1
     }
 
-    /// How many flushes there were.
+    /// Number of flushes.
     pub fn flushes(&self) -> usize {
         self.log.iter().filter(|event| matches!(event, Event::Flush)).count()
     }
 }
 
-/// A file system on a device that remembers.
+/// A file system on a recording device.
 #[derive(Debug)]
 pub struct Disk {
     state: Arc<Mutex<State>>,
@@ -145,7 +146,7 @@ pub struct Disk {
 /// Runs a program of the system.
 ///
 /// # Errors
-/// If it fails, or is not there: with what it said.
+/// If it fails, or is missing: its output.
 pub fn system(program: &str, args: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
@@ -155,7 +156,7 @@ pub fn system(program: &str, args: &[&str]) -> Result<String, String> {
     Err(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// Mounts an image that lies in a file.
+/// Mounts an image file.
 ///
 /// # Errors
 /// If the system cannot.
@@ -165,10 +166,10 @@ pub fn mount(image: &Path, at: &Path, options: &str) -> Result<String, String> {
 }
 
 impl Disk {
-    /// Mounts the file system of an image at a folder, with a device in between that remembers. The image stays as it is.
+    /// Mounts the file system of an image at a folder, with a recording device in between. The image stays unchanged.
     ///
     /// # Errors
-    /// If the system cannot: what it says.
+    /// If the system cannot: its message.
     pub fn mount(image: &Path, at: &Path, options: &str) -> Result<Self, String> {
         let served = at.with_extension("served");
         fs::create_dir_all(&served).unwrap();
@@ -192,12 +193,12 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The user of the device has come to a point.
+    /// Records that the user of the device reached a point.
     pub fn mark(&self, point: usize) {
         lock(&self.state).log.push(Event::Mark(point));
     }
 
-    /// Unmounts it. What that writes is not a part of what is returned.
+    /// Unmounts it. The writes of the unmounting are not a part of the result.
     pub fn stop(self) -> Recording {
         let log = std::mem::take(&mut lock(&self.state).log);
         Recording { base: self.base.clone(), log }
@@ -222,12 +223,12 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Numbers in a message of the kernel, in the byte order of the machines that this runs on.
+/// A number in a message of the kernel, in the byte order of the machines on which this runs.
 fn number(message: &[u8], at: usize, len: usize) -> u64 {
     message.get(at..at + len).map_or(0, |bytes| bytes.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)))
 }
 
-/// What the kernel is told of a file: the root (1), or the one that is the disk (2).
+/// The attributes of a file for the kernel: the root (1), or the file that is the disk (2).
 fn attributes(node: u64, size: u64) -> Vec<u8> {
     let mut out = Vec::new();
     for number in [node, size, size / 512, 0, 0, 0] {
@@ -259,7 +260,7 @@ fn serve(fuse: &File, state: &Mutex<State>) {
             message.extend(error.to_le_bytes());
             message.extend(unique.to_le_bytes());
             message.extend(bytes);
-            // Whoever asked may have gone.
+            // The asking process may be gone.
             let _ = (&*fuse).write_all(&message);
         }
     }

@@ -1,4 +1,4 @@
-//! A plain client of HTTP, which sends what it is told to.
+//! A plain HTTP client, which sends requests unchanged.
 
 use std::io::{Read, Write};
 

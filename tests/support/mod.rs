@@ -1,5 +1,5 @@
-//! What the tests of the whole share: vaults in memory, source trees made from a seed, and a model of a tree that is read
-//! from the disk and from a vault by two pieces of code that know nothing of each other.
+//! Shared parts of the tests of the whole: vaults in memory, source trees made from a seed, and a model of a tree that
+//! is read from the disk and from a vault by two independent pieces of code.
 
 pub mod binary;
 #[cfg(all(unix, feature = "ui"))]
@@ -51,27 +51,27 @@ use model::Model;
 
 /// Opens the second key slot of test vaults, without any key derivation.
 pub const RAW: [u8; 16] = *b"a device secret!";
-/// Opens the first one, with the cheapest derivation that is allowed.
+/// Opens the first one, with the cheapest allowed derivation.
 pub const PASSWORD: &str = "correct horse";
 
-/// Two threads, whatever the machine: so that tests take the same ways everywhere.
+/// Two threads on every machine, so that tests take the same paths everywhere.
 pub const THREADS: usize = 2;
 
-/// Does this for each case, as many at a time as there are processors. A thread of a pool that waits would begin another case
-/// within the one it is at, as deep as its stack lasts; these threads wait.
+/// Runs `work` for each case, as many at a time as there are processors. A waiting thread of a pool would begin another
+/// case within its present one, as deep as its stack lasts; these threads simply wait.
 pub fn each<T: Sync>(cases: &[T], work: impl Fn(usize, &T) + Sync) {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     vault::sync::share(cases.len(), threads, |number| work(number, &cases[number]));
 }
 
-/// How much more is to be done than by default: `VAULT_CAMPAIGN=n`. 0 if it is not set.
+/// The size of the campaign: `VAULT_CAMPAIGN=n`. 0 if it is not set.
 pub fn campaign() -> u64 {
     std::env::var("VAULT_CAMPAIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// A folder for what a test writes, in memory where the system offers that.
+/// A folder for the files of a test, in memory if the system offers that.
 pub fn scratch() -> TempDir {
-    // Absolute, so that it has a drive on Windows, where there may be such a folder only under Wine.
+    // Absolute, so that it has a drive on Windows, where such a folder may exist under Wine.
     let memory = std::path::absolute("/dev/shm").unwrap();
     let builder = || {
         let mut builder = tempfile::Builder::new();
@@ -86,13 +86,13 @@ pub fn scratch() -> TempDir {
     builder().tempdir().unwrap()
 }
 
-/// The clock.
+/// The time of the clock.
 pub fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Time { secs: since.as_secs().cast_signed(), nanos: since.subsec_nanos() }
 }
 
-/// Who works with test vaults.
+/// The identity in test vaults.
 pub fn identity(machine: &str) -> Identity {
     Identity {
         host: "host".to_owned(),
@@ -107,7 +107,7 @@ pub fn small_chunks() -> ChunkParams {
     ChunkParams::new(256, 1024, 4096).unwrap()
 }
 
-/// The least work that a password may cost.
+/// The lowest cost of a password.
 pub fn cheap() -> KdfParams {
     KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 }
 }
@@ -137,7 +137,7 @@ pub fn open_as(store: &Arc<dyn Store>, state: &Path, secret: &Secret, machine: &
     open(store.clone(), secret, options, &Silent::default())
 }
 
-/// What a snapshot of one folder takes by default.
+/// Default options of a snapshot of one folder.
 pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> SnapshotOptions<'a> {
     SnapshotOptions {
         source: "source".to_owned(),
@@ -165,13 +165,13 @@ pub fn take(vault: &Vault, folder: &Path) -> Result<SnapshotReport, SnapshotErro
     snapshot(vault, options(folder, &now), &Silent::default())
 }
 
-/// A vault in memory, the folder that it keeps, and what each of its snapshots must read back as.
+/// A vault in memory, its source folder, and the expected content of each of its snapshots.
 pub struct World {
     /// The store.
     pub store: MemStore,
-    /// Everything that the world has on disk.
+    /// All files of the world on the disk.
     pub folder: TempDir,
-    /// What each snapshot must read back as.
+    /// The expected content of each snapshot.
     pub expected: BTreeMap<ObjectName, Model>,
 }
 
@@ -185,12 +185,12 @@ impl World {
         Self { store, folder, expected: BTreeMap::new() }
     }
 
-    /// What is snapshotted.
+    /// The folder that is snapshotted.
     pub fn source(&self) -> PathBuf {
         self.folder.path().join("source")
     }
 
-    /// Where the state of this machine lies.
+    /// The folder of this machine's state.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
@@ -205,7 +205,7 @@ impl World {
         open_vault(&self.shared(), &self.state()).unwrap()
     }
 
-    /// Takes a snapshot with this machine's state, and remembers what it must read back as.
+    /// Takes a snapshot with this machine's state, and remembers its expected content.
     pub fn take(&mut self) -> ObjectName {
         let report = take(&self.open(), &self.source()).unwrap();
         assert_eq!((report.skipped.len(), report.snapshot.skipped), (0, 0), "{:?}", report.skipped);
@@ -228,7 +228,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Reads every snapshot of a vault; each must be one of those expected, and equal; all of those expected must be there.
+/// Reads every snapshot of a vault; each must be one of the expected ones, and equal; all expected ones must exist.
 #[track_caller]
 pub fn check_all(vault: &Vault, expected: &BTreeMap<ObjectName, Model>) {
     let snapshots = vault.snapshots();
@@ -244,7 +244,7 @@ pub fn check_all(vault: &Vault, expected: &BTreeMap<ObjectName, Model>) {
     }
 }
 
-/// How many chunks lie in more than one place.
+/// Number of chunks that are stored in more than one place.
 pub fn copies(vault: &Vault) -> u64 {
     let reader = vault.catalogue().reader().unwrap();
     let mut copied = 0;

@@ -17,13 +17,13 @@ use super::os::{Facts, facts};
 /// One file of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
     /// Permissions and the bits above them.
     pub mode: u32,
     /// Numbers of user and group.
     pub owner: (u32, u32),
-    /// When it was changed.
+    /// Time of its last change.
     pub mtime: Time,
     /// Length of a regular file.
     pub size: u64,
@@ -42,18 +42,18 @@ pub struct Node {
 /// A tree.
 pub type Model = BTreeMap<Vec<u8>, Node>;
 
-/// What could be read of a snapshot.
+/// The readable part of a snapshot.
 #[derive(Debug, Default)]
 pub struct ReadBack {
-    /// What was read.
+    /// The files that were read.
     pub nodes: Model,
-    /// What could not be read: the path, and why.
+    /// The unreadable paths, with the reasons.
     pub errors: Vec<(Vec<u8>, ReadError)>,
-    /// The chunks that this took.
+    /// The chunks that were read.
     pub chunks: BTreeSet<ChunkId>,
 }
 
-/// Brings chunks, and notes which.
+/// Reads chunks, and notes their ids.
 struct Source<'a> {
     reader: TreeReader<'a>,
     asked: BTreeSet<ChunkId>,
@@ -68,7 +68,7 @@ impl ChunkSource for Source<'_> {
     }
 }
 
-/// Compares two trees, and says where they differ instead of showing them whole.
+/// Compares two trees, and lists their differences instead of showing them whole.
 #[track_caller]
 pub fn assert_same(expected: &Model, found: &Model, what: &str) {
     let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
@@ -100,7 +100,7 @@ fn name_groups(model: &mut Model, groups: impl IntoIterator<Item = Vec<Vec<u8>>>
     }
 }
 
-/// What lies on the disk below `folder`, as if it were named `name`.
+/// The tree on the disk below `folder`, as if it were named `name`.
 pub fn of_disk(folder: &Path, name: &[u8]) -> Model {
     let mut model = Model::new();
     let mut inodes: HashMap<(u64, u64), Vec<Vec<u8>>> = HashMap::new();
@@ -159,7 +159,7 @@ fn hash_file(path: &Path) -> blake3::Hash {
     }
 }
 
-/// What a snapshot holds, read through the catalogue and the store. What is damaged is listed, the rest is read.
+/// The content of a snapshot, read through the catalogue and the store. Damaged files are listed, the rest is read.
 pub fn of_snapshot(vault: &Vault, snapshot: &Snapshot) -> ReadBack {
     let mut out = ReadBack::default();
     let mut reader = match vault.tree_reader() {
@@ -199,7 +199,7 @@ fn link_groups(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
 
 fn read_listing(reader: &mut Source<'_>, listing: &Stream, path: &[u8], out: &mut ReadBack) {
     let mut entries = Vec::new();
-    // What comes before a damaged chunk is still good.
+    // Entries before a damaged chunk are still good.
     let mut listed = Listing::new(listing);
     loop {
         match listed.next(reader) {
@@ -278,7 +278,7 @@ fn hash_content(reader: &mut Source<'_>, entry: &Entry) -> Result<blake3::Hash, 
         }
         while run > 0 {
             if waiting.is_empty() {
-                // A stream that is too short is noticed by the reader itself; here it would be a wrong layout.
+                // The reader itself notices a stream that is too short; here it would be a wrong layout.
                 waiting = stream.next(reader)?.expect("the content is as long as its layout says");
             }
             let step = waiting.len().min(usize::try_from(run).unwrap_or(usize::MAX));

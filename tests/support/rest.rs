@@ -1,4 +1,4 @@
-//! A server in this process that speaks restic's REST protocol as rclone does, and can be made to fail; and rclone itself.
+//! A server in this process that speaks restic's REST protocol like rclone, and can be made to fail; and rclone itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use std::thread;
 
 use super::s3::{Fault, Op};
 
-/// What requests of `me` with the password `secret` begin with.
+/// The authorization in requests of `me` with the password `secret`.
 const AUTHORIZATION: &str = "Basic bWU6c2VjcmV0";
 
 #[derive(Default)]
@@ -18,10 +18,10 @@ struct State {
     objects: BTreeMap<String, Vec<u8>>,
     /// Faults of requests of a kind, in order.
     faults: BTreeMap<Op, VecDeque<Fault>>,
-    /// Each request of this kind fails in this way.
+    /// Fault of each request of this kind.
     always: BTreeMap<Op, Fault>,
     asked: Vec<(Op, String)>,
-    /// Nothing is replaced or deleted.
+    /// Whether replacing and deleting are refused.
     only_grows: bool,
 }
 
@@ -63,29 +63,29 @@ impl FakeRest {
         format!("rest+http://me@{}/{name}", self.address)
     }
 
-    /// The next request of this kind fails.
+    /// Makes the next request of this kind fail.
     pub fn fail(&self, op: Op, fault: Fault) {
         lock(&self.state).faults.entry(op).or_default().push_back(fault);
     }
 
-    /// Each request of this kind fails from now on.
+    /// Makes each request of this kind fail from now on.
     pub fn always(&self, op: Op, fault: Fault) {
         lock(&self.state).always.insert(op, fault);
     }
 
-    /// Nothing fails from now on.
+    /// Makes nothing fail from now on.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         state.faults.clear();
         state.always.clear();
     }
 
-    /// Nothing is replaced or deleted from now on.
+    /// Refuses to replace or delete anything from now on.
     pub fn only_grow(&self) {
         lock(&self.state).only_grows = true;
     }
 
-    /// How many requests of a kind there were since the last call.
+    /// Number of requests of a kind since the last call.
     pub fn count(&self, op: Op) -> usize {
         let mut state = lock(&self.state);
         let before = state.asked.len();
@@ -93,12 +93,12 @@ impl FakeRest {
         before - state.asked.len()
     }
 
-    /// Puts something there.
+    /// Puts an object there.
     pub fn plant(&self, name: &str, bytes: &[u8]) {
         lock(&self.state).objects.insert(name.to_owned(), bytes.to_vec());
     }
 
-    /// What it holds under a name.
+    /// The object of this name.
     pub fn object(&self, name: &str) -> Option<Vec<u8>> {
         lock(&self.state).objects.get(name).cloned()
     }
@@ -174,7 +174,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
                 done(body);
                 Answer::new(*status, "said so")
             }
-            // The connection broke in the middle, and the server keeps what it has.
+            // The connection broke in the middle, and the server keeps the received part.
             Some(Fault::Half) if op == Op::Put => {
                 body.truncate(len / 2);
                 done(body);
@@ -209,7 +209,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
 }
 
-/// Does what is asked for.
+/// Handles a request.
 fn done(state: &mut State, op: Op, name: &str, body: Vec<u8>, range: Option<&str>) -> Answer {
     let there = state.objects.get(name);
     match (op, there) {
@@ -241,7 +241,7 @@ fn done(state: &mut State, op: Op, name: &str, body: Vec<u8>, range: Option<&str
     }
 }
 
-/// Whether rclone is installed here; says so if not.
+/// Whether rclone is installed here; prints a notice if not.
 pub fn has_rclone() -> bool {
     let found = Command::new("rclone").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let has = found.is_ok_and(|status| status.success());

@@ -1,4 +1,4 @@
-//! A server of object storage in this process, which can be made to fail in every way that real ones do.
+//! An object storage server in this process, which can be made to fail in all ways of real ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-/// The key that requests must be signed with; whether they are signed well is for real servers to say.
+/// The key with which requests must be signed; only real servers verify the signatures.
 pub const KEY: &str = "AKFAKE";
 
-/// What is asked for.
+/// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     Put,
@@ -26,51 +26,51 @@ pub enum Op {
     Copy,
 }
 
-/// What goes wrong with a request.
+/// Fault of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It is answered with this status and code, before anything is done.
+    /// Answered with this status and code, before anything is done.
     Status(u16, &'static str),
-    /// The same, with how many seconds to wait.
+    /// The same, with a number of seconds to wait.
     Wait(u16, &'static str, u64),
     /// The same after it was done.
     Late(u16, &'static str),
-    /// The answer is a page of something else on the line.
+    /// The answer is a page of another server on the line.
     Page(u16),
-    /// The connection closes before the request is read whole.
+    /// The connection closes before the whole request was read.
     Close,
     /// The connection closes after it was done.
     Lose,
-    /// It is answered as done, and nothing was.
+    /// Answered as done, although nothing was done.
     Forget,
-    /// Of what is put, half is kept; of what is read, half comes.
+    /// Half of a put object is kept; half of a read one is sent.
     Half,
-    /// The tag is that of something else.
+    /// The tag of another content.
     Tag,
-    /// The whole object comes, though a part was asked for, and nothing says so.
+    /// The whole object is sent, although a part was requested, without any mark of that.
     Whole,
-    /// A part comes without the status that says so.
+    /// A part is sent without the status for parts.
     Unsaid,
-    /// Nothing comes, as long as the client waits.
+    /// Nothing is sent, as long as the client waits.
     Hang,
-    /// The answer comes slowly.
+    /// The answer is sent slowly.
     Drip,
     /// The bucket is in another region.
     Region(&'static str),
 }
 
-/// What the server holds, and what it was asked.
+/// The server's objects, and its requests.
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Bytes>,
-    /// Faults of requests of a kind, in order; `None` for one that goes well.
+    /// Faults of requests of a kind, in order; `None` for one that succeeds.
     faults: BTreeMap<Op, VecDeque<Option<Fault>>>,
-    /// Each request of this kind fails in this way.
+    /// Fault of each request of this kind.
     always: BTreeMap<Op, Fault>,
     asked: Vec<(Op, String)>,
-    /// It ignores conditions.
+    /// Whether it ignores conditions.
     is_simple: bool,
-    /// What there was at the last list, which is what the next one shows.
+    /// The objects at the last list, which the next list shows.
     late: Option<BTreeMap<String, Bytes>>,
 }
 
@@ -86,7 +86,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl FakeS3 {
-    /// Starts one that lists so many objects in a page.
+    /// Starts a server that lists `page` objects in a page.
     pub fn start(page: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self { address: listener.local_addr().unwrap(), state: Arc::default(), ends: Arc::default() };
@@ -112,44 +112,44 @@ impl FakeS3 {
         format!("s3+http://{}/bucket/{prefix}", self.address)
     }
 
-    /// The next requests of this kind fail in these ways, `None` for one that goes well.
+    /// Makes the next requests of this kind fail in these ways, `None` for one that succeeds.
     pub fn script(&self, op: Op, faults: impl IntoIterator<Item = Option<Fault>>) {
         lock(&self.state).faults.entry(op).or_default().extend(faults);
     }
 
-    /// The next request of this kind fails.
+    /// Makes the next request of this kind fail.
     pub fn fail(&self, op: Op, fault: Fault) {
         self.script(op, [Some(fault)]);
     }
 
-    /// Each request of this kind fails from now on.
+    /// Makes each request of this kind fail from now on.
     pub fn always(&self, op: Op, fault: Fault) {
         lock(&self.state).always.insert(op, fault);
     }
 
-    /// Nothing fails from now on.
+    /// Makes nothing fail from now on.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         state.faults.clear();
         state.always.clear();
     }
 
-    /// Puts under a condition replace what is there, as on some servers.
+    /// Makes conditional puts replace existing objects, as on some servers.
     pub fn ignore_conditions(&self) {
         lock(&self.state).is_simple = true;
     }
 
-    /// Each list shows what there was at the one before.
+    /// Makes each list show the objects of the time of the list before.
     pub fn list_late(&self) {
         lock(&self.state).late = Some(BTreeMap::new());
     }
 
-    /// What was asked since the last call.
+    /// The requests since the last call.
     pub fn asked(&self) -> Vec<(Op, String)> {
         std::mem::take(&mut lock(&self.state).asked)
     }
 
-    /// How many requests of a kind there were since the last call of [`FakeS3::asked`].
+    /// Number of requests of a kind since the last call of [`FakeS3::asked`].
     pub fn count(&self, op: Op) -> usize {
         lock(&self.state).asked.iter().filter(|(other, _)| *other == op).count()
     }
@@ -159,7 +159,7 @@ impl FakeS3 {
         lock(&self.state).objects.keys().cloned().collect()
     }
 
-    /// Puts something there.
+    /// Puts an object there.
     pub fn plant(&self, name: &str, bytes: &[u8]) {
         lock(&self.state).objects.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
     }
@@ -198,7 +198,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Reads the head of a request, and its body if `whole`.
+/// Reads the head of a request. Returns it with the length of its body.
 fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<(Request, usize)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -350,7 +350,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
             continue;
         }
         if !matches!(fault, Some(Fault::Half | Fault::Drip)) && answer.body.len() < 64 << 10 {
-            // In one piece, which costs no waiting.
+            // In one piece, which avoids delays.
             out.write_all(&[head.as_bytes(), &answer.body].concat())?;
             continue;
         }
@@ -372,7 +372,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
     Ok(())
 }
 
-/// Does what is asked for.
+/// Handles a request.
 fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
     let is_simple = state.is_simple;
     match op {

@@ -44,14 +44,14 @@ pub fn write(path: &Path, seed: u64, len: usize) {
     fs::write(path, bytes(seed, len)).unwrap();
 }
 
-/// Sets the time of a change, of files and folders.
+/// Sets the modification time of files and folders.
 pub fn set_mtime(path: &Path, secs: i64, nanos: u32) {
     let duration = Duration::new(secs.unsigned_abs(), 0);
     let whole = if secs < 0 { UNIX_EPOCH - duration } else { UNIX_EPOCH + duration };
     open_to_touch(path).set_modified(whole + Duration::from_nanos(u64::from(nanos))).unwrap();
 }
 
-/// Says whether a file may be written.
+/// Sets whether a file is read-only.
 pub fn set_readonly(path: &Path, readonly: bool) {
     let mut permissions = fs::metadata(path).unwrap().permissions();
     permissions.set_readonly(readonly);
@@ -66,18 +66,18 @@ pub fn sparse(path: &Path, seed: u64, len: u64) {
     write_all_at(&file, &bytes(seed.wrapping_add(2), 5_000), len / 2);
 }
 
-/// How large a tree becomes.
+/// Size of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// Some dozens of files, some dozens of KB.
     Tiny,
     /// Files of all sizes below 300 KB.
     Small,
-    /// The same, and files of 5 MiB and of 34 MiB.
+    /// The same, with files of 5 MiB and of 34 MiB.
     Large,
 }
 
-/// Fills a folder.
+/// Fills a folder with files.
 pub fn plant(folder: &Path, seed: u64, size: Size) {
     let mut rng = Rng(seed);
     let lens: &[u64] = match size {

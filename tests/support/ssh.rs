@@ -1,4 +1,4 @@
-//! A server of SSH on this machine, with keys of its own and for this user alone.
+//! An SSH server on this machine, with keys of its own and for this user alone.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ impl Sshd {
     /// Starts one.
     ///
     /// # Errors
-    /// Why it cannot be started here.
+    /// The reason why it cannot be started here.
     pub fn start() -> Result<Self, String> {
         let program = found("sshd", &["/usr/sbin", "/usr/local/sbin", "/usr/bin"]).ok_or("sshd is not installed")?;
         found("ssh", &["/usr/bin", "/usr/local/bin"]).ok_or("ssh is not installed")?;
@@ -40,7 +40,7 @@ impl Sshd {
         }
         std::fs::copy(path("user.pub"), path("authorized")).unwrap();
         if rustix::process::getuid().is_root() {
-            // Where its parts that have no rights live.
+            // The folder of its unprivileged parts.
             std::fs::create_dir_all("/run/sshd").map_err(|error| error.to_string())?;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -83,7 +83,7 @@ impl Sshd {
         Ok(Self { folder, child, port })
     }
 
-    /// An address of a vault in a folder that is there.
+    /// An address of a vault in an existing folder.
     pub fn vault(&self, name: &str) -> String {
         let top = self.folder.path().join("vaults");
         std::fs::create_dir_all(&top).unwrap();
@@ -95,12 +95,12 @@ impl Sshd {
         self.folder.path().join("vaults").join(name)
     }
 
-    /// The program that leads there.
+    /// The program that connects to it.
     pub fn program(&self) -> String {
         self.folder.path().join("ssh").display().to_string()
     }
 
-    /// Another program in its place: what a shell runs.
+    /// Another program in its place, run by a shell.
     pub fn script(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
         write(&path, &format!("#!/bin/sh\n{text}\n"), 0o700);

@@ -12,11 +12,11 @@ pub struct Terminal {
     keyboard: ChildStdin,
     screen: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
-    /// How much of the screen was waited for.
+    /// Length of the output that was already waited for.
     seen: usize,
 }
 
-/// Whether there is the program that offers terminals to other programs.
+/// Whether the program that offers terminals to other programs is installed.
 pub fn can_drive() -> bool {
     let can = Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success());
     if !can {
@@ -26,14 +26,14 @@ pub fn can_drive() -> bool {
 }
 
 impl Terminal {
-    /// Starts the program with these words, of which the shell makes its arguments, as `template` says.
+    /// Starts the program with these words, which a shell splits into arguments, with the settings of `template`.
     pub fn start(template: &Command, words: &str) -> Self {
         Self::of_width(template, words, 80)
     }
 
-    /// The same in a terminal of so many columns.
+    /// The same in a terminal with this number of columns.
     pub fn of_width(template: &Command, words: &str, columns: usize) -> Self {
-        // Where tests run in the background, Ctrl-C is ignored, and that is passed on.
+        // If tests run in the background, Ctrl-C is ignored, and child processes inherit that.
         let program =
             format!("stty cols {columns}; exec env --default-signal=INT {} {words}", env!("CARGO_BIN_EXE_vault"));
         let mut command = Command::new("script");
@@ -63,12 +63,12 @@ impl Terminal {
         Self { child, keyboard, screen, reader: Some(reader), seen: 0 }
     }
 
-    /// What came to the screen so far.
+    /// The output so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).replace('\r', "")
     }
 
-    /// Waits until this is on the screen, after what was waited for before. Returns what came until then.
+    /// Waits until this is in the output, after the text that was waited for before. Returns the output up to there.
     #[track_caller]
     pub fn wait(&mut self, expected: &str) -> String {
         let begun = Instant::now();
@@ -85,7 +85,7 @@ impl Terminal {
         }
     }
 
-    /// Types this.
+    /// Types this text.
     pub fn type_in(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
         self.keyboard.flush().unwrap();

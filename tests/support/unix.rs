@@ -1,4 +1,4 @@
-//! What the tests need of Unix.
+//! Unix functions for the tests.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -12,9 +12,9 @@ use vault::tree::FileKind;
 pub const ODD_NAMES: &[&[u8]] =
     &[b"\xff\xfe not UTF-8", b"new\nline", b"-rf", b" ", b"*?[a]", b"\xc3\xa9 and e\xcc\x81", b"...", b"\x01\x1b[31m"];
 
-/// What the system says of a file.
+/// Properties of a file, as the system reports them.
 pub struct Facts {
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
     /// Permissions and the bits above them.
     pub mode: u32,
@@ -26,11 +26,11 @@ pub struct Facts {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
-    /// Which file it is, if it has several names.
+    /// Identity of the file, if it has several names.
     pub file: Option<(u64, u64)>,
 }
 
-/// What the system says of a file.
+/// Properties of a file, as the system reports them.
 pub fn facts(path: &Path, meta: &Metadata) -> Facts {
     let file_type = meta.file_type();
     let kind = if file_type.is_dir() {
@@ -93,7 +93,7 @@ pub fn write_all_at(file: &File, bytes: &[u8], at: u64) {
     file.write_all_at(bytes, at).unwrap();
 }
 
-/// Sets an extended attribute, where the file system has them.
+/// Sets an extended attribute, if the file system has them.
 pub fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     let _ = rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty());
 }
@@ -104,7 +104,7 @@ pub fn fifo(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 }
 
-/// What only Unix has, in a folder that has been planted with files.
+/// Adds files that only Unix has to a planted folder.
 pub fn plant_special(folder: &Path) {
     symlink("folder 0/file 1.bin", folder.join("link to a file")).unwrap();
     symlink("folder 1", folder.join("link to a folder")).unwrap();
@@ -114,7 +114,7 @@ pub fn plant_special(folder: &Path) {
     fs::hard_link(folder.join("folder 0/file 2.bin"), folder.join("a third name")).unwrap();
     fs::hard_link(folder.join("folder 2/file 0.bin"), folder.join("empty, too")).unwrap();
     fifo(&folder.join("pipe"));
-    // Only root reads what nobody may read.
+    // Only root can read files without read rights.
     let closed = if rustix::process::geteuid().is_root() { 0o000 } else { 0o400 };
     for (file, mode) in [("folder 0/file 0.bin", 0o4755), ("folder 1/file 1.bin", closed), ("folder 2/empty", 0o1777)] {
         fs::set_permissions(folder.join(file), fs::Permissions::from_mode(mode)).unwrap();

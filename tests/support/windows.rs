@@ -1,4 +1,4 @@
-//! What the tests need of Windows.
+//! Windows functions for the tests.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
@@ -10,25 +10,25 @@ use vault::tree::FileKind;
 pub const ODD_NAMES: &[&[u8]] =
     &[b"-rf", b" first", b"%TEMP%", b"[a]^", b"\xc3\xa9 and e\xcc\x81", b"\xf0\x9f\x98\x80"];
 
-/// What the system says of a file.
+/// Properties of a file, as the system reports them.
 pub struct Facts {
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
-    /// Whether it may be written, as a mode.
+    /// Whether it is writable, as a mode.
     pub mode: u32,
-    /// None here.
+    /// Always empty here.
     pub owner: (u32, u32),
-    /// None here.
+    /// Always empty here.
     pub device: Option<(u32, u32)>,
-    /// None here.
+    /// Always empty here.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
-    /// Not told by the standard library.
+    /// The standard library does not report it.
     pub file: Option<(u64, u64)>,
 }
 
-/// What the system says of a file.
+/// Properties of a file, as the system reports them.
 pub fn facts(path: &Path, meta: &Metadata) -> Facts {
     let (kind, mode) = match (meta.is_dir(), meta.is_symlink()) {
         (true, _) => (FileKind::Directory, 0o755),
@@ -54,7 +54,7 @@ pub fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) {
     }
 }
 
-/// Files that may not be written, in a folder that has been planted with files.
+/// Adds read-only files to a planted folder.
 pub fn plant_special(folder: &Path) {
     for file in ["folder 0/file 0.bin", "folder 1/file 1.bin"] {
         super::source::set_readonly(&folder.join(file), true);

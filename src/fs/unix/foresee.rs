@@ -1,7 +1,7 @@
-//! What would come of an attempt: a dry run asks here where the real one goes ahead. Nothing is changed for the question.
+//! Foresees the result of an attempt: a dry run asks here where the real run acts. Asking changes nothing.
 //!
-//! The system is asked where it can be: for rights (`faccessat`), and for mounts that are read-only (`fstatvfs`). What it cannot be
-//! asked follows from owner, mode and mounts.
+//! The system is asked where that is possible: for rights (`faccessat`), and for mounts that are read-only
+//! (`fstatvfs`). Everything else follows from owner, mode and mounts.
 
 use std::io;
 
@@ -21,30 +21,30 @@ use crate::tree::entry::flags;
 /// The flags that keep everyone from changing a file.
 const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
 
-/// What would come of an attempt, from the answer to the question whether it is allowed.
+/// The result of an attempt, from the answer to the question whether it is allowed.
 pub fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
     match answer {
-        // The owner may give himself the right.
+        // The owner can give himself the right.
         Err(Errno::ACCESS) if can_unlock() => Ok(()),
-        // Not every system can be asked.
+        // Not every system can answer.
         Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
         answer => Ok(answer?),
     }
 }
 
-/// Whether this user may give himself rights to it.
+/// Whether this user can give himself rights to the file.
 pub fn is_ours(stat: &Stat) -> bool {
     privileged() || stat.uid == geteuid().as_raw()
 }
 
-/// Whether names could be made and removed in a directory. `unlock`: its owner gives himself the rights.
+/// Whether names could be made and removed in a directory. `unlock`: its owner first gives himself the rights.
 pub fn write_in(dir: BorrowedFd<'_>, unlock: bool) -> io::Result<()> {
     may(accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS), || {
         unlock && stat_fd(dir).is_ok_and(|stat| is_ours(&stat))
     })
 }
 
-/// Whether what has this name in a directory could be removed, or replaced by something else.
+/// Whether the file of this name in a directory could be removed, or replaced by something else.
 pub fn take(dir: BorrowedFd<'_>, name: &[u8], unlock: bool) -> io::Result<()> {
     write_in(dir, unlock)?;
     let there = match stat_at(dir, name) {
@@ -76,9 +76,9 @@ pub fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Something whose metadata would be set, and how it answers.
+/// A file whose metadata would be set, with the answers that it would give.
 pub struct Asked<'a> {
-    /// It is there; or the directory in which it would be made.
+    /// The file itself if it exists; otherwise the directory in which it would be made.
     near: Option<&'a Handle<'a>>,
     is_there: bool,
     uid: u32,
@@ -89,7 +89,7 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// Something that is there.
+    /// A file that exists.
     pub fn of(file: &'a Handle<'a>, stat: &Stat) -> Self {
         Self {
             near: Some(file),
@@ -102,10 +102,10 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Something that this process would make in a directory, if that is known.
+    /// A file that this process would make in a directory, if that is known.
     pub fn new(kind: FileKind, dir: Option<&'a Handle<'a>>) -> Self {
         let above = dir.and_then(|dir| dir.stat().ok());
-        // Owner and flags as systems give them to what is made in a directory.
+        // Owner and flags that systems give to files made in a directory.
         let gid = above.as_ref().filter(|above| above.mode & 0o2000 != 0).map(|above| above.gid);
         Self {
             near: dir,
@@ -118,7 +118,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What it is like.
+    /// Its user, group and flags.
     pub const fn owner_and_flags(&self) -> (u32, u32, u32) {
         (self.uid, self.gid, self.flags)
     }
@@ -140,7 +140,7 @@ impl<'a> Asked<'a> {
         if self.is_own() { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// Whether it could be given to these.
+    /// Whether it could be given to this user and group.
     pub fn chown(&self, user: Option<Uid>, group: Option<Gid>) -> rustix::io::Result<()> {
         self.own()?;
         let is_member = |group: Gid| {
@@ -150,12 +150,12 @@ impl<'a> Asked<'a> {
         if privileged() || may { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// Whether these flags could be set, of those that are known.
+    /// Whether these flags, among the known ones, could be set.
     #[cfg(target_os = "linux")]
     pub fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
         let fd = match self.near {
             Some(Handle::Open(fd)) => Some(fd),
-            // Never on anything but files and directories.
+            // Only files and directories have them.
             Some(_) if self.is_there => return Err(io::ErrorKind::Unsupported.into()),
             _ => None,
         };
@@ -173,7 +173,7 @@ impl<'a> Asked<'a> {
         if changed & LOCKS != 0 && !privileged() { Err(Errno::PERM.into()) } else { Ok(()) }
     }
 
-    /// No system but Linux has those.
+    /// No system but Linux has them.
     #[cfg(not(target_os = "linux"))]
     pub fn set_flags(&self, _wanted: u32, _known: u32) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
@@ -195,7 +195,7 @@ impl<'a> Asked<'a> {
         if !may {
             return Err(Errno::PERM);
         }
-        // Whether the file system has attributes of this sort is told by asking for one.
+        // Asking for an attribute shows whether the file system has attributes of this sort.
         let node = self.near.and_then(Handle::node);
         match node.map(|node| node.ask(name)) {
             Some(Err(Errno::OPNOTSUPP)) => Err(Errno::OPNOTSUPP),
@@ -203,7 +203,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The attributes of what is there.
+    /// The attributes of the file, if it exists.
     pub fn node(&self) -> Option<Node<'_>> {
         self.near.filter(|_| self.is_there).and_then(Handle::node)
     }

@@ -1,6 +1,6 @@
-//! Setting what belongs to a file, in the one order that works: the owner first, since a change of owner takes
-//! capabilities and setuid bits away; attributes before the mode, since an ACL changes it; times after everything that
-//! touches them; flags last, since an immutable file can be changed no more.
+//! Sets the metadata of a file, in the one order that works: the owner first, since a change of owner clears
+//! capabilities and setuid bits; attributes before the mode, since an ACL changes it; times after everything that
+//! touches them; flags last, since an immutable file can no longer be changed.
 
 use std::io;
 use std::sync::OnceLock;
@@ -26,25 +26,25 @@ use crate::tree::{FileKind, Time};
 
 /// The flags that keep everyone from changing a file.
 const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
-/// Kept even where it was not saved: it belongs to the system that the file is restored to.
+/// An attribute that is kept even if it was not saved: it belongs to the system on which the file is restored.
 const LABEL: &[u8] = b"security.selinux";
 
 /// A file whose metadata is set.
 pub enum Handle<'a> {
     /// Open for reading or writing.
     Open(BorrowedFd<'a>),
-    /// Held by a handle that can neither read nor write: links, devices, what may not be read.
+    /// Held by a handle that can neither read nor write: for links, devices, and unreadable files.
     #[cfg(target_os = "linux")]
     Pinned(BorrowedFd<'a>),
     /// A name in a directory, for systems without such handles.
     #[cfg(not(target_os = "linux"))]
     Named(BorrowedFd<'a>, &'a [u8]),
-    /// Nothing is set: it is only asked what would come of that.
+    /// Sets nothing: only foresees the result.
     Asked(Asked<'a>),
 }
 
-/// What all files are like that this process creates in a folder which nobody else can enter: owner, group and flags come
-/// from the process and the folder, and so would attributes, of which they have none.
+/// Default metadata of files that this process creates in a private folder (one that nobody else can enter): owner,
+/// group and flags come from the process and the folder, and there are no attributes.
 #[derive(Debug)]
 pub struct Newborn {
     uid: u32,
@@ -54,19 +54,19 @@ pub struct Newborn {
     mode: u32,
 }
 
-/// What a file has before its metadata is set.
+/// Metadata of a file before it is set.
 struct Had {
     uid: u32,
     gid: u32,
     flags: u32,
     mode: u32,
-    /// Not known of a file that was just written: it is now or so.
+    /// `None` for a file that was just written: the time is about now.
     mtime: Option<Time>,
     /// Names of extended attributes, if they are to be set.
     xattrs: Vec<Vec<u8>>,
 }
 
-/// Sets everything that `meta` asks for. Returns what could not be set.
+/// Sets everything in `meta`. Returns the properties that could not be set.
 pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let Some(had) = look(file, meta, &mut problems) {
@@ -75,7 +75,7 @@ pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
     problems
 }
 
-/// What could not be set. `touched`: its content, or what lies in it, would have been changed before.
+/// The properties that could not be set. `touched`: its content, or a file in it, would have been changed before.
 pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let (Some(mut had), Ok(stat)) = (look(file, meta, &mut problems), file.stat()) {
@@ -85,7 +85,7 @@ pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
     problems
 }
 
-/// The same for something that this process would make in a directory, if that is known.
+/// As [`foresee`], for a file that this process would make in a directory, if that is known.
 pub fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     let asked = Asked::new(meta.kind, dir);
@@ -95,8 +95,8 @@ pub fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
     problems
 }
 
-/// The same for a regular file that was created with `mode` by this process. The first of a family is looked at; the
-/// others are as it was.
+/// As [`set_metadata`], for a regular file that this process created with `mode`. The first file of a family is
+/// examined; the others are assumed to be like it.
 pub fn set_newborn(file: &Handle, mode: u32, family: &OnceLock<Newborn>, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     let like = family.get().filter(|like| mode & !like.mode == 0 && meta.options.xattrs);
@@ -114,7 +114,7 @@ pub fn set_newborn(file: &Handle, mode: u32, family: &OnceLock<Newborn>, meta: &
     problems
 }
 
-/// What a file has; `None` if it is not what it should be.
+/// Metadata of a file; `None` if it is not of the expected kind.
 fn look(file: &Handle, meta: &Meta, problems: &mut Vec<Problem>) -> Option<Had> {
     let stat = match file.stat() {
         Ok(stat) if stat.kind == meta.kind => stat,
@@ -141,7 +141,7 @@ fn look(file: &Handle, meta: &Meta, problems: &mut Vec<Problem>) -> Option<Had> 
 fn apply(file: &Handle, had: &Had, meta: &Meta, problems: &mut Vec<Problem>) {
     let mut changed = false;
     if had.flags & LOCKS != 0 {
-        // If this fails, so does what follows, and says so.
+        // If this fails, the following calls fail too, and report it.
         changed = file.set_flags(0, LOCKS).is_ok();
     }
     let (user_fits, group_fits) = set_owner(file, had, meta, &mut changed, problems);
@@ -150,7 +150,7 @@ fn apply(file: &Handle, had: &Had, meta: &Meta, problems: &mut Vec<Problem>) {
     }
     let mut mode = meta.mode & 0o7777;
     if meta.kind == FileKind::File {
-        // A program must not run with the rights of someone it was never meant for.
+        // A program must not run with the rights of someone for whom it was never meant.
         mode &= !(if user_fits { 0 } else { 0o4000 } | if group_fits { 0 } else { 0o2000 });
     }
     if meta.kind != FileKind::Symlink && (changed || had.mode != mode) {
@@ -169,14 +169,14 @@ fn apply(file: &Handle, had: &Had, meta: &Meta, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Returns whether user and group are now what they should be.
+/// Sets the owner. Returns whether user and group are now right.
 fn set_owner(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) -> (bool, bool) {
     let (uid, gid) = meta.names.resolve(meta.owner, meta.options.numeric);
     let fits = (had.uid == uid, had.gid == gid);
     if !meta.options.owner || fits == (true, true) {
         return fits;
     }
-    // The highest number means "leave it" to the system.
+    // The highest number means "leave unchanged" to the system.
     if uid == u32::MAX || gid == u32::MAX {
         let error = io::Error::new(io::ErrorKind::InvalidInput, "the number of the owner is not valid");
         problems.push(Problem::new("owner", error, false));
@@ -187,7 +187,7 @@ fn set_owner(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problems
     *changed = true;
     let Err(error) = file.chown(user, group) else { return (true, true) };
     problems.push(Problem::new("owner", error.into(), error == Errno::PERM && !privileged()));
-    // A member of the group may give the file to it, even if not to the user.
+    // A member of the group may give the file to the group, even if not to the user.
     let group_fits = fits.1 || user.is_some() && file.chown(None, group).is_ok();
     (fits.0, group_fits)
 }
@@ -239,11 +239,12 @@ fn set_xattrs(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problem
     }
 }
 
-/// A normal user may change attributes only of what he may write, whatever it is opened for. The mode is set later.
+/// Makes a file writable: a normal user may change attributes only of files that he may write, whatever they are opened
+/// for. The mode is set later.
 fn make_writable(file: &Handle, had: &Had, kind: FileKind, changed: &mut bool) {
     let needed = owner_needs(kind);
     if had.mode & needed != needed && !privileged() {
-        // If this fails, so does what follows, and says so.
+        // If this fails, the following calls fail too, and report it.
         *changed |= file.chmod(had.mode & 0o777 | needed).is_ok();
     }
 }
@@ -263,7 +264,7 @@ fn xattr(name: &[u8]) -> String {
 
 fn set_flags(file: &Handle, wanted: u32, problems: &mut Vec<Problem>) {
     let Err(error) = file.set_flags(wanted, flags::ALL) else { return };
-    // Locks are for administrators, and few file systems compress: the other flags are set all the same.
+    // Locks are for administrators, and few file systems compress: the other flags are set nevertheless.
     let (dropped, expected) = match Errno::from_io_error(&error) {
         Some(Errno::PERM) => (LOCKS, !privileged()),
         Some(Errno::OPNOTSUPP | Errno::INVAL) => (flags::COMPRESSED, wanted & flags::COMPRESSED != 0),
@@ -273,7 +274,7 @@ fn set_flags(file: &Handle, wanted: u32, problems: &mut Vec<Problem>) {
     problems.push(Problem::new("flags", error, expected && settled));
 }
 
-/// Makes a file of ours accessible to its owner, and takes the flags away that forbid every change.
+/// Makes a file of this user accessible to its owner, and clears the flags that forbid every change.
 pub fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
     if stat.flags & LOCKS != 0 {
         file.set_flags(0, LOCKS)?;
@@ -302,7 +303,7 @@ impl Handle<'_> {
         }
     }
 
-    /// The file itself, where there is a handle.
+    /// The handle of the file itself, if there is one.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Open(fd) => Some(*fd),
@@ -385,7 +386,7 @@ impl Handle<'_> {
         }
     }
 
-    /// Sets those of the `known` flags that are `wanted` and clears the others; the rest stays as it is.
+    /// Sets the `wanted` flags among the `known` ones and clears the other known ones; the rest stays as it is.
     #[cfg(target_os = "linux")]
     fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
         use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -403,10 +404,10 @@ impl Handle<'_> {
         if let Self::Asked(asked) = self {
             return asked.set_flags(wanted, known);
         }
-        // Never on anything but files and directories: a device has its own meanings for such requests.
+        // Only on files and directories: devices give such requests other meanings.
         let Self::Open(fd) = self else { return Err(io::ErrorKind::Unsupported.into()) };
         let old = ioctl_getflags(fd)?;
-        // Not `!bits(known)`, which would lose the flags that have no name here (that a file is made of extents).
+        // Not `!bits(known)`, which would clear flags that have no name here (such as the one for extents).
         let new = old.difference(bits(known)).union(bits(wanted));
         if new != old {
             ioctl_setflags(fd, new)?;

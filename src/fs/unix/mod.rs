@@ -1,4 +1,4 @@
-//! Files by system calls on handles. Linux is complete; macOS lacks what its comments say.
+//! Files by system calls on handles. Linux is complete; comments tell what macOS lacks.
 
 mod foresee;
 mod meta;

@@ -1,4 +1,4 @@
-//! Opening and listing, shared by both sides.
+//! Opening and listing, shared by source and target.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ pub const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFla
 /// For files that are read: a pipe that someone put in the file's place does not block.
 pub const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// Opens for reading without touching the time of last access, where that is allowed (to the owner and root).
+/// Opens for reading without changing the time of last access, where that is allowed (to the owner and root).
 pub fn open_quietly(dir: impl AsFd, path: impl Arg + Copy, flags: OFlags) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     match retried(|| openat(&dir, path, flags | OFlags::NOATIME, Mode::empty())) {
@@ -29,7 +29,7 @@ pub fn open_quietly(dir: impl AsFd, path: impl Arg + Copy, flags: OFlags) -> io:
     Ok(retried(|| openat(&dir, path, flags, Mode::empty()))?)
 }
 
-/// Opens the directory above, which must be the one with these numbers: if ours was moved meanwhile, `..` is another.
+/// Opens the directory above, which must have these numbers: if the directory was moved meanwhile, `..` is another one.
 pub fn open_parent(dir: impl AsFd, (dev, ino): (u64, u64)) -> io::Result<OwnedFd> {
     let parent = open_quietly(dir, c"..", DIRECTORY)?;
     let stat = stat_fd(&parent)?;
@@ -40,7 +40,7 @@ pub fn open_parent(dir: impl AsFd, (dev, ino): (u64, u64)) -> io::Result<OwnedFd
     }
 }
 
-/// Reads at a position. Returns how many bytes were read: none at the end.
+/// Reads at a position. Returns the number of bytes read: 0 at the end.
 pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match file.read_at(buf, offset) {
@@ -50,7 +50,7 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     }
 }
 
-/// Calls again when a signal came in between.
+/// Repeats a call that a signal interrupted.
 pub fn retried<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match call() {

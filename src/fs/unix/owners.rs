@@ -41,7 +41,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
 }
 
 impl OwnerNames {
-    /// Nothing looked up yet.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
@@ -79,7 +79,7 @@ impl OwnerNames {
         self.gids.get(name, || uzers::get_group_by_name(OsStr::from_bytes(name)).map(|group| group.gid()))
     }
 
-    /// The numbers that an owner has on this machine: by name, else (or if `numeric`) by number.
+    /// The numbers of an owner on this machine: by name, or by number if the name is unknown or with `numeric`.
     pub fn resolve(&self, owner: &Owner, numeric: bool) -> (u32, u32) {
         if numeric {
             return (owner.uid, owner.gid);
@@ -93,7 +93,7 @@ fn is_plain(name: &[u8]) -> bool {
     !name.is_empty() && name.len() <= 256 && !name.contains(&0)
 }
 
-/// As root, gives what lies in a user's folder to that user: what root has made there would be closed to its owner.
+/// As root, gives root's files in a user's folder to that user, who could not open them otherwise.
 pub fn give_to_owner(top: &std::path::Path) {
     use std::os::unix::fs::{MetadataExt, lchown};
     let Ok(owner) = std::fs::symlink_metadata(top) else { return };
@@ -105,7 +105,7 @@ pub fn give_to_owner(top: &std::path::Path) {
         for entry in crate::folder::entries(&folder).into_iter().flatten().flatten() {
             let Ok(found) = entry.metadata() else { continue };
             if found.uid() == 0 {
-                // What cannot be given away is as it was before.
+                // If this fails, the file stays as it was.
                 let _ = lchown(entry.path(), Some(owner.uid()), Some(owner.gid()));
             }
             if found.is_dir() {

@@ -1,4 +1,4 @@
-//! What this process may do, and how much of it.
+//! Rights, limits and signals of this process, and of commands that it starts.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -8,11 +8,11 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process_group, setpriority_process, setrlimit,
 };
 
-/// What is freed at the end of the heap stays there up to this size, and what is larger is never taken from it, in bytes.
+/// Most bytes of free memory that stay at the end of the heap; larger blocks are never taken from the heap.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const HEAP_KEPT: libc::c_int = 8 << 20;
 
-/// How many bytes this user may still write to the file system that an absolute path lies on, or would lie on.
+/// Number of bytes that this user may still write to the file system on which an absolute path lies, or would lie.
 pub fn free_space(path: &Path) -> Option<u64> {
     let found = path.ancestors().find_map(|above| rustix::fs::statvfs(above).ok())?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
@@ -34,9 +34,10 @@ pub fn raise_file_limit() -> u64 {
         .unwrap_or(current)
 }
 
-/// Keeps the memory of all threads in one heap, where the system's allocator would give each thread one of its own: what
-/// one has freed serves the others. And what was freed stays for what comes next, up to a few segments, where the
-/// allocator would give it back and have it cleared anew for each. It must be called before there are threads.
+/// Keeps the memory of all threads in one heap, where the system's allocator would give each thread its own: memory
+/// that one thread frees serves the others. Up to a few segments of free memory stay in the heap; the allocator would
+/// return them to the system, and each new block would have to be cleared again. Must be called before other threads
+/// start.
 pub fn share_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (what, value) in
@@ -47,17 +48,18 @@ pub fn share_heap() {
     }
 }
 
-/// Keeps what is in memory, keys and passwords among it, from files that are left behind by a crash (core dumps) and from
-/// other processes of the same user. Commands that are started may raise the limit again.
+/// Keeps the memory, with its keys and passwords, out of crash dumps (core files) and away from other processes of the
+/// same user. Commands that are started may raise the limit again.
 pub fn keep_to_itself() {
     let limit = getrlimit(Resource::Core);
-    // Where the system refuses, the work is done all the same.
+    // If the system refuses, the work is done nevertheless.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: limit.maximum });
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// A file that grows beyond the limit of this process (`ulimit -f`) is an error of that write, not the end of the process.
+/// Turns a file that grows beyond the limit of this process (`ulimit -f`) into an error of that write, instead of
+/// ending the process.
 pub fn survive_file_size_limit() {
     // SAFETY: ignoring a signal runs no code of ours, and nothing else here handles this one.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
@@ -69,8 +71,8 @@ pub fn low_priority() {
     let _ = setpriority_process(None, 10);
 }
 
-/// Runs what takes over the signals of this process, but leaves it deaf to the loss of its terminal if it was started so
-/// (`nohup`).
+/// Calls `take_over`, which installs the handlers for this process's signals. If the process was started deaf to the
+/// loss of its terminal (`nohup`), it stays so.
 pub fn leaving_hangups(take_over: impl FnOnce()) {
     // SAFETY: all bytes zero are a valid value of this plain struct.
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -83,27 +85,28 @@ pub fn leaving_hangups(take_over: impl FnOnce()) {
     }
 }
 
-/// Makes a command the head of a group of processes, so that it can be ended with all that it starts.
+/// Makes a command the head of a process group, so that it can be ended with everything that it starts.
 pub fn own_group(command: &mut Command) {
     command.process_group(0);
 }
 
-/// A command as the shell runs it.
+/// A command that runs in the shell.
 pub fn shell(command: &std::ffi::OsStr) -> Command {
     let mut process = Command::new("sh");
     process.arg("-c").arg(command);
     process
 }
 
-/// Ends a command that heads a group, with all that it started: asks it to, if `gently`, else does not ask.
+/// Ends a command that heads a process group, with everything that it started: asks the processes to end if `gently`,
+/// else kills them.
 pub fn end_group(child: &mut Child, gently: bool) {
     let signal = if gently { Signal::TERM } else { Signal::KILL };
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // What has ended already need not be ended.
+    // A command that has ended already need not be ended.
     let _ = pid.map(|pid| kill_process_group(pid, signal));
 }
 
-/// Whether the user may do what only an administrator may: change owners, make devices.
+/// Whether the user has an administrator's rights: to change owners, to make devices.
 pub fn privileged() -> bool {
     geteuid().is_root()
 }

@@ -1,14 +1,14 @@
-//! Surviving the signal that a mapped file sends when it becomes shorter.
+//! Survives the signal that a mapped file sends when it becomes shorter.
 //!
-//! The handler must do nothing but what is allowed in a signal handler: it reads atomics, maps pages, sets a flag. All
-//! windows stand in a fixed table. A slot is guarded by a version number, odd while the slot changes, so that the
-//! handler never acts on half of an old and half of a new range.
+//! The handler may only do what is allowed in a signal handler: it reads atomics, maps pages, and sets a flag. All
+//! windows are in a fixed table. A slot is guarded by a version number, odd while the slot changes, so that the handler
+//! never acts on half of an old and half of a new range.
 
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How many windows may be open at once.
+/// Most windows that may be open at once.
 const SLOTS: usize = 1024;
 
 struct Slot {
@@ -29,15 +29,15 @@ static TABLE: [Slot; SLOTS] = [const {
     }
 }; SLOTS];
 
-/// What handled the signal before us, and the size of a page.
+/// The previous handler of the signal, and the size of a page.
 static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
 
-/// Keeps a range of mapped memory in the table.
+/// A range of mapped memory in the table, removed when this is dropped.
 #[derive(Debug)]
 pub struct Guard(usize);
 
 impl Guard {
-    /// Guards the pages that `len` bytes from `start` on lie in.
+    /// Guards the pages of the `len` bytes from `start` on.
     pub fn new(start: usize, len: usize) -> io::Result<Self> {
         let page = install()?;
         let index = TABLE
@@ -50,7 +50,7 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Whether the signal was taken in this range.
+    /// Whether the signal occurred in this range.
     pub fn torn(&self) -> bool {
         TABLE[self.0].torn.load(Ordering::SeqCst)
     }
@@ -71,8 +71,8 @@ impl Slot {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The end of the range if `address` lies in it. A slot that changes belongs to another thread's window, never to
-    /// the one that is being read from.
+    /// The end of the range if `address` is in it. A slot that is changing belongs to another thread's window, never to
+    /// the one that is being read.
     fn end_if_contains(&self, address: usize) -> Option<usize> {
         let version = self.version.load(Ordering::SeqCst);
         let (start, end) = (self.start.load(Ordering::SeqCst), self.end.load(Ordering::SeqCst));
@@ -108,7 +108,7 @@ fn install() -> io::Result<usize> {
     result.map_err(io::Error::from_raw_os_error)
 }
 
-/// Puts zeros in place of the rest of the window; for anything else the former handler is put back in charge.
+/// Puts zeros in place of the rest of the window. For any other address the former handler is restored.
 extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     let Some((before, page)) = BEFORE.get() else { return };
     // SAFETY: the system passes a valid `info`; sent by a program it has no address, hence the test of its code. The
@@ -149,7 +149,7 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _context: 
     }
 }
 
-/// Where this thread's error number lies.
+/// Address of this thread's error number.
 ///
 /// # Safety
 /// None needed but that of a call into the system's library.

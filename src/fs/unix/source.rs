@@ -17,7 +17,7 @@ use super::xattr::{Node, Xattrs, fd_path};
 use crate::fs::{CACHEDIR_TAG, Names, Stat, checked, read_bounded, read_full};
 use crate::tree::FileKind;
 
-/// More ranges of data than this are not told apart, so that memory stays bounded: the rest counts as data.
+/// Most ranges of data that are distinguished, so that memory stays bounded: the rest counts as data.
 const EXTENTS_MAX: usize = 1 << 20;
 
 /// An open directory of the source.
@@ -53,12 +53,12 @@ impl Dir {
         Self { fd, listed: Mutex::new(false) }
     }
 
-    /// What the directory itself is like.
+    /// Properties of the directory itself.
     pub fn stat(&self) -> io::Result<Stat> {
         stat_fd(&self.fd)
     }
 
-    /// What `name` is, in one call; a link itself, and nothing is mounted for the question.
+    /// Properties of `name`, in one call, without following a link or triggering a mount.
     pub fn stat_at(&self, name: &[u8]) -> io::Result<Stat> {
         stat_at(&self.fd, name)
     }
@@ -75,13 +75,13 @@ impl Dir {
         Ok(())
     }
 
-    /// Where a symbolic link points to.
+    /// Target of a symbolic link.
     pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(readlinkat(&self.fd, name, Vec::new())?.into_bytes())
     }
 
-    /// Opens a file for reading; fails if it is a link. The caller asks `stat` whether it is a regular file: a pipe or a
-    /// device in its place opens as well, without blocking.
+    /// Opens a file for reading; fails if it is a link. The caller checks with `stat` whether it is a regular file: a
+    /// pipe or a device in its place opens as well, without blocking.
     pub fn open_file(&self, name: &[u8]) -> io::Result<SourceFile> {
         Ok(SourceFile { file: open_quietly(&self.fd, checked(name)?, FILE)?.into() })
     }
@@ -93,13 +93,13 @@ impl Dir {
         Ok(retried(|| openat(&self.fd, name, flags, Mode::empty()))?.into())
     }
 
-    /// The extended attributes of `name`, itself even if it is a link, sorted by name.
+    /// The extended attributes of `name`, without following a link, sorted by name.
     pub fn xattrs_at(&self, name: &[u8]) -> io::Result<Xattrs> {
         let name = checked(name)?;
         if let Some(path) = fd_path(&self.fd, Some(name)) {
             return Node::Link(path).all();
         }
-        // Only files and directories may be opened to ask them: opening a device can have effects.
+        // Only files and directories may be opened to read them: opening a device can have effects.
         match self.stat_at(name)?.kind {
             FileKind::File => self.open_file(name)?.xattrs(),
             FileKind::Directory => self.open_dir(name)?.xattrs(),
@@ -112,7 +112,7 @@ impl Dir {
         Node::Open(self.fd.as_fd()).all()
     }
 
-    /// Whether the directory says that it is a cache: it holds a `CACHEDIR.TAG` with the agreed signature.
+    /// Whether the directory is marked as a cache by a `CACHEDIR.TAG` with the agreed signature.
     pub fn is_cachedir_tagged(&self) -> bool {
         let (name, signature) = CACHEDIR_TAG;
         let start = || {
@@ -126,7 +126,7 @@ impl Dir {
         start().is_ok_and(|start| start == signature)
     }
 
-    /// Whether there is anything of this name.
+    /// Whether this name exists.
     pub fn contains(&self, name: &[u8]) -> bool {
         statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
@@ -146,8 +146,8 @@ impl Dir {
         read_bounded(&|buf, offset| file.read_at(buf, offset), max).map(Some)
     }
 
-    /// Whether the file system is one of those known to lie on this machine, so that its files may be mapped: what
-    /// comes over a network can fail at any page.
+    /// Whether the file system is known to be on this machine, so that its files may be mapped: a file that comes over
+    /// a network can fail at any page.
     pub fn is_local(&self) -> bool {
         fstatfs(&self.fd).is_ok_and(|stat| is_local(&stat))
     }
@@ -199,17 +199,17 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// What the open file is.
+    /// Properties of the open file.
     pub fn stat(&self) -> io::Result<Stat> {
         stat_fd(&self.file)
     }
 
-    /// Reads at a position; fewer bytes than asked for are normal, none means the end.
+    /// Reads at a position; fewer bytes than requested are normal, 0 means the end.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_at(&self.file, buf, offset)
     }
 
-    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    /// Fills `buf` from a position on, or as much of it as the file has bytes for. Returns the number of bytes read.
     pub fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_full(&|buf, offset| self.read_at(buf, offset), buf, offset)
     }
@@ -227,14 +227,14 @@ impl SourceFile {
         Node::Open(self.file.as_fd()).all()
     }
 
-    /// Where the first `size` bytes of the file have data: ranges from a first byte up to, not including, a last one, in
-    /// order. `None` if there is no hole or the file system cannot tell.
+    /// The ranges of data within the first `size` bytes of the file, in order: each from a first byte up to, not
+    /// including, a last one. `None` if there is no hole or the file system cannot tell.
     pub fn extents(&self, size: u64) -> io::Result<Option<Vec<(u64, u64)>>> {
         let mut ranges = Vec::new();
         let mut position = 0;
         while position < size {
             let start = match seek(&self.file, SeekFrom::Data(position)) {
-                // Nothing but a hole up to the end.
+                // Only a hole is left up to the end.
                 Err(Errno::NXIO) => break,
                 Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOTTY) => return Ok(None),
                 start => start?,
@@ -243,7 +243,7 @@ impl SourceFile {
                 break;
             }
             let end = match seek(&self.file, SeekFrom::Hole(start)) {
-                // The file was cut off in between: the reader will notice.
+                // The file was truncated in between: the reader will notice.
                 Err(Errno::NXIO) => size,
                 end => end?.clamp(start + 1, size),
             };
@@ -257,8 +257,8 @@ impl SourceFile {
         Ok(if ranges == [(0, size)] || size == 0 { None } else { Some(ranges) })
     }
 
-    /// Has the system begin to read this range, so that it is there when it is asked for. Waits for nothing, and promises
-    /// nothing.
+    /// Makes the system begin to read this range, so that it is in memory when it is requested. Does not wait, and
+    /// promises nothing.
     pub fn prefetch(&self, offset: u64, len: u64) {
         if let Some(len) = NonZeroU64::new(len) {
             #[cfg(not(target_os = "macos"))]
@@ -268,7 +268,7 @@ impl SourceFile {
         }
     }
 
-    /// Maps `len` bytes from any position on. Read instead if this fails.
+    /// Maps `len` bytes from any position on. If this fails, the caller reads instead.
     pub fn map(&self, offset: u64, len: usize) -> io::Result<Window> {
         Window::new(&self.file, offset, len)
     }

@@ -14,11 +14,11 @@ use crate::fs::Stat;
 use crate::tree::entry::flags;
 use crate::tree::{FileKind, Time};
 
-/// What is asked for in one call.
+/// The properties requested in one call.
 #[cfg(target_os = "linux")]
 const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
 
-/// What an open file is.
+/// Properties of an open file.
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
     match statx(&fd, c"", AtFlags::EMPTY_PATH, ASKED) {
@@ -28,7 +28,7 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     from_stat(&fstat(fd)?)
 }
 
-/// What `name` in a directory is; a link itself, not what it points to, and nothing is mounted for it.
+/// Properties of `name` in a directory, without following a link or triggering a mount.
 pub fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
     match statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, ASKED) {
@@ -39,7 +39,7 @@ pub fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Stat> {
     from_stat(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// The kind that the system's own type stands for.
+/// The kind for the system's own type.
 pub fn kind_of(file_type: FileType) -> Option<FileKind> {
     Some(match file_type {
         FileType::RegularFile => FileKind::File,
@@ -95,7 +95,7 @@ fn from_statx(stat: &Statx) -> io::Result<Stat> {
     })
 }
 
-/// Without file flags: macOS has others, and old Linux would need an open file for them.
+/// Converts the older structure, without file flags: macOS has others, and old Linux would need an open file for them.
 #[allow(clippy::unnecessary_cast, clippy::cast_lossless, clippy::cast_sign_loss)] // types differ between systems
 fn from_stat(stat: &rustix::fs::Stat) -> io::Result<Stat> {
     let kind = known_kind(stat.st_mode as u32)?;

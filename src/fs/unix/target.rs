@@ -1,5 +1,5 @@
-//! The target of a restore. Every step is one name in an open directory, checked before, and no link is ever followed:
-//! neither a hostile tree nor a link that someone plants meanwhile leads outside.
+//! The target of a restore. Every step is one checked name in an open directory, and no link is ever followed: neither
+//! a hostile tree nor a link that someone plants meanwhile leads outside.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -23,17 +23,17 @@ use super::stat::{stat_at, stat_fd};
 use crate::fs::{Meta, Names, Problem, Stat, checked, read_full};
 use crate::tree::FileKind;
 
-/// An open directory that is restored into.
+/// An open directory to restore into.
 #[derive(Debug)]
 pub struct TargetDir {
     dir: Dir,
-    /// What files are like that are created in here, if nobody else can enter it.
+    /// Default metadata of files that are created here, if nobody else can enter it.
     pub(super) newborn: Option<Arc<OnceLock<Newborn>>>,
 }
 
 impl TargetDir {
-    /// Opens the directory to restore into; `create` makes it, and those above it, if they are missing. Links in the
-    /// path are followed: the user named it.
+    /// Opens the directory to restore into; `create` makes it and its parents if they are missing. Links in the path
+    /// are followed: the user named it.
     pub fn open_root(path: &Path, create: bool) -> io::Result<Self> {
         if create {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -41,7 +41,7 @@ impl TargetDir {
         Ok(Self::from(Dir::open(path)?))
     }
 
-    /// The same directory to be read: what is already there can be compared through it.
+    /// The same directory for reading, so that existing files can be compared.
     pub fn as_source(&self) -> &Dir {
         &self.dir
     }
@@ -56,8 +56,8 @@ impl TargetDir {
         Ok(self.dir.open_dir(name)?.into())
     }
 
-    /// Says that this directory was just made by this process. If nobody else can enter it, files that are created in it
-    /// are all alike, and only the first one is looked at before its metadata is set.
+    /// Marks this directory as just made by this process. If nobody else can enter it, all files that are created in it
+    /// are alike, and only the first one is examined before its metadata is set.
     pub fn claim(&mut self) -> io::Result<()> {
         let stat = self.stat()?;
         let mode = Mode::from_raw_mode(stat.mode as rustix::fs::RawMode);
@@ -72,12 +72,12 @@ impl TargetDir {
         Ok(self.dir.open_parent(dev_ino)?.into())
     }
 
-    /// What the directory itself is like.
+    /// Properties of the directory itself.
     pub fn stat(&self) -> io::Result<Stat> {
         self.dir.stat()
     }
 
-    /// What `name` is, if there is anything; a link itself.
+    /// Properties of `name`, if it exists, without following a link.
     pub fn stat_at(&self, name: &[u8]) -> io::Result<Option<Stat>> {
         match stat_at(self.fd(), checked(name)?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -97,8 +97,8 @@ impl TargetDir {
         Ok(self.names()?.is_empty())
     }
 
-    /// Makes a file that only its owner may read; fails if there is anything of this name. In a directory that nobody else
-    /// can enter, it has the rights of `mode` already, which it will get in the end.
+    /// Makes a file that only its owner may read; fails if the name exists. In a directory that nobody else can enter,
+    /// it is created with the rights of `mode`, which it will get in the end.
     pub fn create_file(&self, name: &[u8], mode: u32) -> io::Result<TargetFile> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = checked(name)?;
@@ -107,15 +107,15 @@ impl TargetDir {
         Ok(TargetFile { file: fd.into(), newborn: self.newborn.clone().map(|family| (mode, family)) })
     }
 
-    /// Opens a regular file to change it; fails for anything else. What keeps its owner from changing it (a read-only
-    /// mode, flags) is taken away where that is allowed, to be set again by [`TargetFile::set_metadata`].
+    /// Opens a regular file to change it; fails for anything else. A read-only mode and flags that keep the owner from
+    /// changing it are cleared where that is allowed; [`TargetFile::set_metadata`] sets them again.
     pub fn open_existing(&self, name: &[u8]) -> io::Result<TargetFile> {
         let name = checked(name)?;
         let regular = |stat: Stat| match stat.kind {
             FileKind::File => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         };
-        // Asked before as well, since opening a device can have effects.
+        // Also checked before opening, since opening a device can have effects.
         regular(stat_at(self.fd(), name)?)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = || retried(|| openat(self.fd(), name, flags, Mode::empty()));
@@ -137,7 +137,7 @@ impl TargetDir {
         self.make_node(name, FileType::Fifo, 0)
     }
 
-    /// Makes a socket, which nobody listens to.
+    /// Makes a socket without a listener.
     pub fn socket(&self, name: &[u8]) -> io::Result<()> {
         self.make_node(name, FileType::Socket, 0)
     }
@@ -157,13 +157,13 @@ impl TargetDir {
         Ok(rustix::fs::mknodat(self.fd(), checked(name)?, file_type, Mode::RUSR | Mode::WUSR, device)?)
     }
 
-    /// macOS makes these by path only, which could lead astray.
+    /// Unsupported: macOS makes these by path only, which could lead elsewhere.
     #[cfg(target_os = "macos")]
     fn make_node(&self, _name: &[u8], _file_type: FileType, _device: Dev) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Gives a file in `from` a further name here.
+    /// Gives a file in `from` another name here.
     pub fn hard_link(&self, name: &[u8], from: &TargetDir, from_name: &[u8]) -> io::Result<()> {
         Ok(linkat(from.fd(), checked(from_name)?, self.fd(), checked(name)?, AtFlags::empty())?)
     }
@@ -190,18 +190,19 @@ impl TargetDir {
         Ok(is_locked(&self.stat()?))
     }
 
-    /// Whether names could be made in here, now or after [`TargetDir::unlock`]. Nothing is changed for the question.
+    /// Whether names could be made in here, now or after [`TargetDir::unlock`]. Asking changes nothing.
     ///
     /// # Errors
-    /// What would come of the attempt.
+    /// The error that the attempt would have.
     pub fn may_write(&self, unlock: bool) -> io::Result<()> {
         foresee::write_in(self.fd(), unlock)
     }
 
-    /// Whether what has this name, if anything has, could be removed or replaced, now or after [`TargetDir::unlock`].
+    /// Whether the file of this name, if there is one, could be removed or replaced, now or after
+    /// [`TargetDir::unlock`].
     ///
     /// # Errors
-    /// What would come of the attempt.
+    /// The error that the attempt would have.
     pub fn may_take(&self, name: &[u8], unlock: bool) -> io::Result<()> {
         foresee::take(self.fd(), checked(name)?, unlock)
     }
@@ -209,12 +210,13 @@ impl TargetDir {
     /// Whether the content of a file could be changed.
     ///
     /// # Errors
-    /// What would come of the attempt.
+    /// The error that the attempt would have.
     pub fn may_change(&self, name: &[u8]) -> io::Result<()> {
         foresee::change(self.fd(), checked(name)?)
     }
 
-    /// What [`TargetDir::set_metadata`] could not set. `touched`: its content would have been changed before.
+    /// The properties that [`TargetDir::set_metadata`] could not set. `touched`: its content would have been changed
+    /// before.
     pub fn foresee_metadata(&self, name: &[u8], meta: &Meta, touched: bool) -> Vec<Problem> {
         let result = checked(name).and_then(|name| {
             let kind = stat_at(self.fd(), name)?.kind;
@@ -223,12 +225,13 @@ impl TargetDir {
         result.unwrap_or_else(|error| vec![Problem::new("metadata", error, false)])
     }
 
-    /// What [`TargetDir::set_own_metadata`] could not set. `touched`: something in it would have been made or removed before.
+    /// The properties that [`TargetDir::set_own_metadata`] could not set. `touched`: a file in it would have been made
+    /// or removed before.
     pub fn foresee_own_metadata(&self, meta: &Meta, touched: bool) -> Vec<Problem> {
         super::meta::foresee(&Handle::Open(self.fd()), meta, touched)
     }
 
-    /// What could not be set on something that would be made; in `dir`, if that is there.
+    /// The properties that could not be set on a file that would be made; in `dir`, if that exists.
     pub fn foresee_new_metadata(dir: Option<&Self>, meta: &Meta) -> Vec<Problem> {
         let handle = dir.map(|dir| Handle::Open(dir.fd()));
         super::meta::foresee_new(handle.as_ref(), meta)
@@ -241,18 +244,18 @@ impl TargetDir {
             && stat_at(self.fd(), name).is_ok_and(|stat| is_ours(&stat))
     }
 
-    /// Gives a file or directory a new name in this directory, in place of anything that has it.
+    /// Gives a file or directory a new name in this directory, replacing any file of that name.
     pub fn rename(&self, name: &[u8], new: &[u8]) -> io::Result<()> {
         Ok(renameat(self.fd(), checked(name)?, self.fd(), checked(new)?)?)
     }
 
-    /// Lets the owner change this directory: adds the rights for it and clears the flags that forbid it, where that is
-    /// allowed. [`TargetDir::set_metadata`] sets them again.
+    /// Lets the owner change this directory: adds the rights and clears the flags that forbid it, where that is
+    /// allowed. [`TargetDir::set_metadata`] restores both.
     pub fn unlock(&self) -> io::Result<()> {
         unlock(&Handle::Open(self.fd()), &self.stat()?)
     }
 
-    /// The same for a file or directory in this one.
+    /// As [`Self::unlock`], for a file or directory in this one.
     pub fn unlock_at(&self, name: &[u8]) -> io::Result<()> {
         let name = checked(name)?;
         let stat = stat_at(self.fd(), name)?;
@@ -262,28 +265,29 @@ impl TargetDir {
         })?
     }
 
-    /// Sets what belongs to `name`, itself even if it is a link. For a directory this comes after its content. Returns
-    /// what could not be set.
+    /// Sets the metadata of `name`, without following a link. For a directory this comes after its content. Returns the
+    /// properties that could not be set.
     pub fn set_metadata(&self, name: &[u8], meta: &Meta) -> Vec<Problem> {
         let result = checked(name).and_then(|name| {
-            // Nothing is opened that is not what it should be: opening a device can have effects.
+            // Only files of the expected kind are opened: opening a device can have effects.
             let kind = stat_at(self.fd(), name)?.kind;
             self.with_handle(name, kind, |file| set_metadata(file, meta))
         });
         result.unwrap_or_else(|error| vec![Problem::new("metadata", error, false)])
     }
 
-    /// Sets what belongs to this directory itself. Returns what could not be set.
+    /// Sets the metadata of this directory itself. Returns the properties that could not be set.
     pub fn set_own_metadata(&self, meta: &Meta) -> Vec<Problem> {
         set_metadata(&Handle::Open(self.fd()), meta)
     }
 
-    /// Makes what was created in this directory survive a power cut.
+    /// Makes the names created in this directory survive a power cut.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.fd())?)
     }
 
-    /// Opens files and directories for reading; anything else, and what may not be read, is only held fast.
+    /// Opens files and directories for reading; anything else, and unreadable ones, are held by a handle that can
+    /// neither read nor write.
     fn with_handle<T>(&self, name: &[u8], kind: FileKind, act: impl FnOnce(&Handle) -> T) -> io::Result<T> {
         let opened = match kind {
             FileKind::File => open_quietly(self.fd(), name, FILE),
@@ -320,11 +324,12 @@ impl From<Dir> for TargetDir {
     }
 }
 
-/// An open file that is restored.
+/// An open file that is being restored.
 #[derive(Debug)]
 pub struct TargetFile {
     file: File,
-    /// The mode that it was created with, and what its like are like, if nobody else could change it since.
+    /// The mode with which it was created, and the default metadata of its family, if nobody else could have changed it
+    /// since.
     newborn: Option<(u32, Arc<OnceLock<Newborn>>)>,
 }
 
@@ -334,18 +339,18 @@ impl TargetFile {
         self.file.write_all_at(buf, offset)
     }
 
-    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    /// Fills `buf` from a position on, or as much of it as the file has bytes for. Returns the number of bytes read.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_full(&|buf, offset| read_at(&self.file, buf, offset), buf, offset)
     }
 
-    /// Cuts the file off or lets it grow by a hole.
+    /// Truncates the file, or extends it by a hole.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
 
-    /// Takes room for `len` bytes beforehand, so that a full disk is noticed at once. A file system that cannot do so
-    /// is passed over.
+    /// Reserves room for `len` bytes, so that a full disk is noticed at once. Does nothing on a file system that cannot
+    /// reserve.
     pub fn preallocate(&self, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());
@@ -356,7 +361,7 @@ impl TargetFile {
         }
     }
 
-    /// Turns a range into a hole; where there are none, it is overwritten with zeros.
+    /// Turns a range into a hole; without support for holes, overwrites it with zeros.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         {
@@ -377,12 +382,12 @@ impl TargetFile {
         Ok(())
     }
 
-    /// What the open file is.
+    /// Properties of the open file.
     pub fn stat(&self) -> io::Result<Stat> {
         stat_fd(&self.file)
     }
 
-    /// Sets what belongs to the file, after its content. Returns what could not be set.
+    /// Sets the metadata of the file, after its content. Returns the properties that could not be set.
     pub fn set_metadata(&self, meta: &Meta) -> Vec<Problem> {
         let file = Handle::Open(self.file.as_fd());
         match &self.newborn {

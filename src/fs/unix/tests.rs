@@ -1,4 +1,4 @@
-//! Real files of every kind, read and brought back.
+//! Tests with real files of every kind, read and restored.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -167,8 +167,8 @@ mod source {
                             let mut copy = Vec::new();
                             torn.copy_to(0..torn.len(), &mut copy);
                             let kept = kept as usize - 4096;
-                            assert!(copy[..kept].iter().all(|&byte| byte == 9), "what is left is read");
-                            assert!(copy[kept..].iter().all(|&byte| byte == 0), "what is gone is zero");
+                            assert!(copy[..kept].iter().all(|&byte| byte == 9), "the rest is read");
+                            assert!(copy[kept..].iter().all(|&byte| byte == 0), "the missing part is zero");
                             assert!(torn.torn());
                             whole.copy_to(0..4096, &mut copy);
                             assert!(!whole.torn());

@@ -8,11 +8,11 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::sigbus::Guard;
 
-/// A mapped part of a file that is only read. If the file is cut off meanwhile, what is missing reads as zeros and
-/// [`Window::torn`] says so.
+/// A mapped part of a file, for reading only. If the file is truncated meanwhile, the missing part reads as zeros and
+/// [`Window::torn`] returns true.
 #[derive(Debug)]
 pub struct Window {
-    // Before the mapping, since fields are dropped in order: an unmapped range must not be guarded any more.
+    // Before the mapping, since fields are dropped in order: a range must not be guarded after it was unmapped.
     guard: Guard,
     map: MmapRaw,
 }
@@ -24,22 +24,22 @@ impl Window {
         }
         let map = MmapOptions::new().offset(offset).len(len).map_raw_read_only(file)?;
         let guard = Guard::new(map.as_ptr() as usize, len)?;
-        // Only advice: the pages are wanted in order and once.
+        // Only advice: the pages are read in order and once.
         let _ = map.advise(Advice::Sequential);
         Ok(Self { guard, map })
     }
 
-    /// How many bytes are mapped.
+    /// Number of mapped bytes.
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Never: an empty range cannot be mapped.
+    /// Always false: an empty range cannot be mapped.
     pub fn is_empty(&self) -> bool {
         self.map.len() == 0
     }
 
-    /// Appends a copy of a part to `out`. Only the copy can be relied on: it does not change under the reader.
+    /// Appends a copy of a part to `out`. Only the copy is reliable: it does not change under the reader.
     ///
     /// # Panics
     /// If the range exceeds the window.
@@ -56,7 +56,7 @@ impl Window {
         }
     }
 
-    /// The bytes as they are now, to find cut points in. They may change at any moment if someone writes to the file:
+    /// The bytes as they are now, for finding cut points. They may change at any moment if someone writes to the file:
     /// nothing may be stored or hashed from here, see [`Window::copy_to`].
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the range is mapped and readable as long as `self` lives. Another program may change the bytes; the
@@ -65,8 +65,8 @@ impl Window {
         unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) }
     }
 
-    /// Whether bytes were missing: the file became shorter, or its disk could not be read. What came from this window
-    /// is worth nothing then; [`super::SourceFile::read_at`] tells which.
+    /// Whether bytes were missing: the file became shorter, or its disk could not be read. Everything read from this
+    /// window is then worthless; [`super::SourceFile::read_at`] tells the cause.
     pub fn torn(&self) -> bool {
         self.guard.torn()
     }

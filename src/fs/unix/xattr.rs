@@ -1,4 +1,4 @@
-//! Extended attributes. ACLs and capabilities are attributes, too, and are kept to the byte.
+//! Extended attributes. ACLs and capabilities are attributes, too, and are kept byte for byte.
 
 use std::ffi::CString;
 use std::io;
@@ -17,19 +17,19 @@ use rustix::io::Errno;
 /// Names with values, sorted by name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A file whose attributes are meant.
+/// The file whose attributes are read or set.
 pub enum Node<'a> {
     /// Open for reading or writing.
     Open(BorrowedFd<'a>),
     /// A path whose last component is not followed.
     Link(CString),
-    /// A path that is followed: a link of the system itself to an open file.
+    /// A path that is followed: the system's own link to an open file.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // only Linux has such links
     Magic(CString),
 }
 
-/// A path to an open file or, with a name, to a file in an open directory; none if the system offers none. It is short,
-/// however deep the directory lies.
+/// A path to an open file or, with a name, to a file in an open directory; `None` if the system offers none. It is
+/// short, however deep the directory is.
 #[cfg(target_os = "linux")]
 pub fn fd_path(fd: impl AsFd, name: Option<&[u8]>) -> Option<CString> {
     static MOUNTED: OnceLock<bool> = OnceLock::new();
@@ -44,14 +44,14 @@ pub fn fd_path(fd: impl AsFd, name: Option<&[u8]>) -> Option<CString> {
     CString::new(path).ok()
 }
 
-/// Other systems have no such path.
+/// Always `None`: other systems have no such path.
 #[cfg(not(target_os = "linux"))]
 pub fn fd_path(_fd: impl AsFd, _name: Option<&[u8]>) -> Option<CString> {
     None
 }
 
 impl Node<'_> {
-    /// All attributes. One that vanishes meanwhile is left out; a file system without any has none.
+    /// All attributes. One that vanishes meanwhile is left out; a file system without attributes has none.
     pub fn all(&self) -> io::Result<Xattrs> {
         let mut xattrs = Vec::new();
         for name in self.names()? {
@@ -79,7 +79,7 @@ impl Node<'_> {
         Ok(names)
     }
 
-    /// The value of an attribute, if it is there.
+    /// The value of an attribute, if it exists.
     pub fn get(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let value = read_growing(|buf| match self {
             Self::Open(fd) => fgetxattr(fd, name, buf),
@@ -87,13 +87,13 @@ impl Node<'_> {
             Self::Magic(path) => getxattr(path, name, buf),
         });
         match value {
-            // `ENODATA`, or its like on other systems; some attributes are listed and cannot be asked for.
+            // `ENODATA`, or its equivalent on other systems; some attributes are listed but cannot be read.
             Err(NO_ATTRIBUTE | Errno::OPNOTSUPP) => Ok(None),
             value => Ok(Some(value?)),
         }
     }
 
-    /// Asks for an attribute as the system answers.
+    /// Asks for an attribute and returns the system's answer.
     pub fn ask(&self, name: &[u8]) -> rustix::io::Result<()> {
         let buf = &mut [0_u8; 0][..];
         match self {
@@ -123,17 +123,17 @@ impl Node<'_> {
     }
 }
 
-/// What the system says if there is no such attribute.
+/// The system's error for a missing attribute.
 #[cfg(target_os = "linux")]
 pub const NO_ATTRIBUTE: Errno = Errno::NODATA;
-/// What the system says if there is no such attribute.
+/// The system's error for a missing attribute.
 #[cfg(target_os = "macos")]
 pub const NO_ATTRIBUTE: Errno = Errno::NOATTR;
-/// Not told apart.
+/// A stand-in: the error of other systems for a missing attribute is not known here.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub const NO_ATTRIBUTE: Errno = Errno::NOENT;
 
-/// Calls with a small buffer, and with larger ones while the answer does not fit.
+/// Calls with a small buffer, and with larger ones until the answer fits.
 fn read_growing(mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
     // Linux never has more than 64 KiB; macOS keeps whole resource forks as attributes.
     const LEN_MAX: usize = 256 << 20;

@@ -1,4 +1,4 @@
-//! What is restored is exactly what was read, and lies nowhere but below the target.
+//! Restores exactly what was read, and never outside the target.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
@@ -11,13 +11,13 @@ use crate::tree::{Owner, Time};
 
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// An ACL as Linux keeps it: owner rw, user 7 r, group r, mask r, others none.
+/// An ACL in Linux's encoding: owner rw, user 7 r, group r, mask r, others none.
 const ACL: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x07\0\0\0\x04\0\x04\0\xff\xff\xff\xff\
     \x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
 /// The capability to bind low ports, effective and permitted.
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-/// What a test asks for, with the rest as it is for a new file of this user.
+/// The metadata that a test sets, by default that of a new file of this user.
 struct Wanted {
     kind: FileKind,
     mode: u32,
@@ -60,7 +60,7 @@ impl Wanted {
         })
     }
 
-    /// Sets it, and reads back the same.
+    /// Sets the metadata, and checks that it reads back the same.
     fn check(&self, dir: &TargetDir, name: &[u8]) {
         let problems = self.with(|meta| dir.set_metadata(name, meta));
         assert!(problems.is_empty(), "{}: {problems:?}", name.escape_ascii());
@@ -78,7 +78,7 @@ impl Wanted {
     }
 }
 
-/// Runs as somebody without rights; only where the tests run as root. Linux keeps the user for each thread.
+/// Runs as a user without rights; only if the tests run as root. Linux keeps the user per thread.
 fn as_nobody(act: impl FnOnce() + Send) {
     if !privileged() {
         return;
@@ -99,7 +99,7 @@ fn root(dir: &TempDir) -> TargetDir {
     TargetDir::open_root(dir.path(), false).unwrap()
 }
 
-/// Whether a file in this folder takes a flag; only root can tell, and only where the file system has flags.
+/// Whether a file in this folder takes a flag; only root can tell, and only if the file system has flags.
 fn has_flags(dir: &TargetDir) -> bool {
     drop(dir.create_file(b"probe", 0o644).unwrap());
     let wanted = Wanted { flags: flags::IMMUTABLE, ..Wanted::new(FileKind::File, 0o600) };
@@ -170,14 +170,14 @@ fn what_only_root_may_set_is_set() {
                 b"fifo" => dir.fifo(name).map(|()| FileKind::Fifo),
                 _ => dir.make_dir(name).map(|()| FileKind::Directory),
             };
-            // The change of owner would take the capability and the setuid bit away again.
+            // The change of owner would clear the capability and the setuid bit.
             let mut wanted = Wanted::new(kind.unwrap(), 0o6755).xattr(b"trusted.x", b"1");
             wanted.owner = Owner { uid: 12_345, gid: 54_321, ..Owner::default() };
             if name == b"file" {
                 wanted = wanted.xattr(b"security.capability", CAPABILITY);
             }
             wanted.check(&dir, name);
-            // Everything is taken away again.
+            // Everything is removed again.
             wanted.xattrs.clear();
             wanted.owner = Owner { uid: 7, gid: 7, user: b"root".to_vec(), group: b"root".to_vec() };
             wanted.options.numeric = true;
@@ -193,7 +193,7 @@ fn what_only_root_may_set_is_set() {
 fn files_in_a_folder_of_ones_own_get_the_same_without_being_looked_at() {
     for scratch in scratch() {
         let top = root(&scratch);
-        // Nothing is inherited; a group; a list; a flag.
+        // Nothing is inherited; a group; an access list; a flag.
         for (number, wanted) in [
             Wanted::new(FileKind::Directory, 0o700),
             Wanted { owner: Owner { gid: 54_321, ..Owner::default() }, ..Wanted::new(FileKind::Directory, 0o2700) },
@@ -230,9 +230,9 @@ fn files_in_a_folder_of_ones_own_get_the_same_without_being_looked_at() {
                 }
                 assert!(problems.is_empty() || wanted.flags != 0, "{problems:?}");
             }
-            assert_eq!(learned(), number != 2, "inherited lists have to be looked for, nothing else");
+            assert_eq!(learned(), number != 2, "only inherited access lists must be searched for");
         }
-        // A folder that others can enter is nobody's own.
+        // A folder that others can enter is not private.
         top.make_dir(b"open").unwrap();
         Wanted::new(FileKind::Directory, 0o755).check(&top, b"open");
         let mut dir = top.open_dir(b"open").unwrap();
@@ -249,7 +249,7 @@ fn access_lists_are_kept_to_the_byte() {
         dir.make_dir(b"dir").unwrap();
         let wanted = Wanted::new(FileKind::Directory, 0o750).xattr(b"system.posix_acl_default", ACL);
         wanted.check(&dir, b"dir");
-        // A new file inherits a list, which was not saved with it, and therefore goes.
+        // A new file inherits an access list, which was not saved with it and is therefore removed.
         let dir = dir.open_dir(b"dir").unwrap();
         drop(dir.create_file(b"file", 0o644).unwrap());
         assert_eq!(dir.as_source().xattrs_at(b"file").unwrap().len(), 1);
@@ -353,7 +353,7 @@ fn paths_longer_than_any_call_takes_work_and_are_removed() {
     wanted.check(&deepest, b"file");
     deepest.symlink(b"link", b"target", false).unwrap();
     Wanted::new(FileKind::Symlink, 0o777).check(&deepest, b"link");
-    // Down again as a source, and up without handles kept.
+    // Down again as a source, and up without keeping handles.
     let mut source = Dir::open(scratch.path()).unwrap().open_dir(b"top").unwrap();
     let mut above = Vec::new();
     for _ in 0..300 {
@@ -419,7 +419,7 @@ fn a_normal_user_gets_what_he_may_have_and_is_told_the_rest() {
             assert_eq!((stat.mode, stat.uid), (0o755, 65_534), "not setuid for someone else");
             assert!(crate::fs::is_expected(&dir.device(b"null", FileKind::CharDevice, (1, 3)).unwrap_err()));
 
-            // Read-only files and folders of one's own are no obstacle.
+            // The user's own read-only files and folders are no obstacle.
             let mut wanted = Wanted::new(FileKind::File, 0);
             wanted.check(&dir, b"file");
             dir.open_existing(b"file").unwrap().write_at(b"x", 0).unwrap();
@@ -431,14 +431,14 @@ fn a_normal_user_gets_what_he_may_have_and_is_told_the_rest() {
             wanted.check(&dir, b"dir");
             assert!(dir.open_dir(b"dir").is_err());
             remove_tree(&dir, b"dir").unwrap();
-            // What is not his stays.
+            // Files of others stay.
             assert!(TargetDir::open_root(Path::new("/"), false).unwrap().remove_file(b"etc").is_err());
         });
     }
 }
 
 impl Wanted {
-    /// As the owner of everything: only what is reserved to root fails.
+    /// As the owner of everything: only settings that are reserved to root fail.
     fn check_own(&self, dir: &TargetDir, name: &[u8], file: &crate::fs::TargetFile) {
         let problems = self.with(|meta| file.set_metadata(meta));
         assert_eq!(problems.len(), 2, "{problems:?}");
@@ -460,7 +460,7 @@ fn a_number_that_is_no_owner_is_refused() {
     assert!(wanted.with(|meta| dir.set_metadata(b"file", meta)).is_empty());
 }
 
-/// Removes whatever has this name, with all that is in it.
+/// Removes this name, with everything in it.
 fn remove_tree(dir: &TargetDir, name: &[u8]) -> io::Result<()> {
     let stat = dir.stat_at(name)?.ok_or(io::ErrorKind::NotFound)?;
     if stat.kind != FileKind::Directory {
