@@ -253,10 +253,9 @@ impl Vault {
     ///
     /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
     ///   put, nothing is published.
-    /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
-    ///   set back), or its other processes do not know the session any
-    ///   more), others may no longer have waited for it. Then the session is bound to the client that takes its place, and packs that are
-    ///   condemned by now count as absent.
+    /// - If the client that the session began with cannot go on (it was retired, its chain is forked, its state was lost or set back, or its
+    ///   other processes do not know the session any more), others may no longer have waited for it. Then the session is bound to the client
+    ///   that takes its place, and packs that are condemned by now count as absent.
     /// - Where all see the same at once, the log is looked at once more behind the record. If the client was retired meanwhile, all
     ///   this is done again for the one that takes its place, and the first record, if it is a snapshot, is forgotten.
     ///
