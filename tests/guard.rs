@@ -18,6 +18,7 @@ use vault::store::dir::DirStore;
 use vault::vault::Vault;
 
 use crate::support::binary::{Desk, Said, said};
+use crate::support::source::bytes;
 use crate::support::terminal::{Terminal, can_drive};
 use crate::support::{campaign, create_vault, now, open_vault, options, scratch, small_chunks};
 
@@ -712,6 +713,22 @@ fn a_dry_run_foretells_what_will_be_refused() {
             drop(mounted);
         }
     }
+}
+
+#[test]
+fn a_dry_run_tells_that_the_target_has_no_room() {
+    let desk = Desk::new();
+    desk.write("large", bytes(1, 3 << 20));
+    desk.take("2026-01-01");
+    let target = desk.path("disk");
+    let Some(_mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=2M", "tmpfs"], &target) else { return };
+    for to in ["../disk", "../disk/new/deep"] {
+        let said = desk.run(&["restore", "latest", "--to", to, "--dry-run"]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        assert!(said.err.contains("3.0 MiB would be written, and 2.0 MiB are free in"), "{}", said.err);
+    }
+    let said = desk.run(&["restore", "latest", "--to", "../elsewhere", "--dry-run"]);
+    assert!(said.code == 0 && !said.err.contains("are free"), "{}", said.err);
 }
 
 /// The same for a user without rights: folders of others, closed ones, and sticky ones in which everybody owns his own

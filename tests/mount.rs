@@ -18,7 +18,7 @@ use crate::support::model::{assert_same, of_disk};
 use crate::support::source::{Size, bytes, plant};
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Whether anything can be mounted here.
 pub fn can_mount() -> bool {

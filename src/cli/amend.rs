@@ -23,7 +23,6 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::args::AmendArgs;
-use crate::cli::args::FilterArgs;
 use crate::cli::args::RewriteArgs;
 use crate::cli::args::TagChangeArgs;
 use crate::cli::args::TagCommand;
@@ -35,11 +34,11 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::prune::LEVEL;
-use crate::cli::prune::find;
 use crate::cli::select;
 use crate::cli::select::Aim;
+use crate::cli::select::Filter;
 use crate::cli::units;
+use vault::service::forget::LEVEL;
 
 /// How many of the things that go are shown before it is asked about them.
 const GONE_SHOWN: usize = 20;
@@ -132,7 +131,7 @@ pub fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
         Change { remove_tags: tags, ..Change::default() }
     };
     let (vault, _) = context.open()?;
-    let found = find(context, &vault, &vault.snapshots(), &snapshots, &filter, Aim::Write)?;
+    let found = select::find_all(context, &vault, &vault.snapshots(), &filter, &snapshots, Aim::Write)?;
     change_all(context, &vault, &found, &change)
 }
 
@@ -145,7 +144,7 @@ pub fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
         Change { description: args.description.clone(), host: args.host.clone(), time: args.time, ..Change::default() };
     let (vault, _) = context.open()?;
     // What else is offered does not narrow the choice here: --host says what the machine shall be called.
-    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &FilterArgs::default(), Aim::Name)?;
+    let found = select::find_all(context, &vault, &vault.snapshots(), Filter::default(), &args.snapshots, Aim::Name)?;
     change_all(context, &vault, &found, &change)
 }
 
@@ -274,9 +273,10 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
     context.screen.watch_interrupts();
     let all = vault.snapshots();
     let found = if args.snapshots.is_empty() {
-        all.into_iter().filter(|info| select::matches(info, &args.filter)).collect()
+        let filter = Filter::from(&args.filter);
+        all.into_iter().filter(|info| filter.matches(info)).collect()
     } else {
-        find(context, &vault, &all, &args.snapshots, &args.filter, Aim::Write)?
+        select::find_all(context, &vault, &all, &args.filter, &args.snapshots, Aim::Write)?
     };
     let change = Change { exclude, ..Change::default() };
     let planned = plan(&vault, &found, &change, context.threads(), &context.screen);

@@ -57,6 +57,7 @@ pub use upkeep::PruneArgs;
 pub use upkeep::RepairArgs;
 pub use upkeep::StatsArgs;
 pub use vault::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
+use vault::store::Delivery;
 
 use crate::cli::complete;
 use crate::cli::units;
@@ -304,6 +305,15 @@ pub enum DeliveryArg {
     Direct,
     /// Some time later, in any order: a folder of Dropbox, OneDrive, Syncthing and the like
     Synced,
+}
+
+impl From<DeliveryArg> for Delivery {
+    fn from(arg: DeliveryArg) -> Self {
+        match arg {
+            DeliveryArg::Direct => Self::Direct,
+            DeliveryArg::Synced => Self::Synced,
+        }
+    }
 }
 
 /// How a new vault is made.

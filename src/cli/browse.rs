@@ -20,9 +20,9 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
+use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
-use crate::cli::spot::Spot;
+use crate::cli::select::Spot;
 use crate::cli::table;
 use crate::cli::units;
 use vault::json::EntryJson;
@@ -31,10 +31,10 @@ use vault::json::hex;
 
 /// Runs `vault ls`.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
-    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let wanted = select::parse(context, &args.snapshot)?;
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
     let info = &spot.info;
     let mut out = Output::new();
     if args.skipped {
@@ -153,13 +153,13 @@ fn skipped(
 
 /// Runs `vault cat`.
 pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
-    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let wanted = select::parse(context, &args.snapshot)?;
     if wanted.path.is_none() {
         return Err(Failure::usage("which file?").hint("Give the path after a colon: vault cat latest:PATH"));
     }
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
     let mut out = Output::new();
     let written = browse::cat(&vault, &spot.info, &spot.path, out.writer(), &context.screen);
     written.map_err(|error| spot.failure(error))?;

@@ -10,7 +10,6 @@ use serde::Serialize;
 use vault::path::Shown;
 use vault::store::place::Place;
 
-use std::env;
 pub use vault::service::config::*;
 
 use crate::cli::args::ConfigCommand;
@@ -19,35 +18,12 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::local;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
 use vault::json::Name;
-
-/// Name of the file in the user's folder of configurations.
-const FILE: &str = "vault.toml";
-
-/// Where the configuration is looked for: as given, else in the user's folder of configurations.
-pub fn place(given: Option<&Path>, current: &Path) -> Result<PathBuf, Failure> {
-    if let Some(path) = given {
-        return Ok(crate::cli::roots::absolute(current, path));
-    }
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let folder = if cfg!(windows) {
-        absolute("APPDATA")
-    } else {
-        absolute("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")))
-    };
-    folder.map(|folder| folder.join("vault").join(FILE)).ok_or_else(|| {
-        Failure::new("there is no home folder to look for the configuration in")
-            .hint("Give --config FILE, or set VAULT_CONFIG.")
-    })
-}
-
-/// The user's home folder.
-pub fn home() -> Option<PathBuf> {
-    env::home_dir().filter(|home| home.is_absolute())
-}
 
 #[derive(Serialize)]
 struct ConfigJson<'a> {
@@ -181,7 +157,7 @@ fn init(context: &Context, path: &Path) -> Result<Exit, Failure> {
 fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
     let shown = path.display().to_string();
     let mut out = Output::new();
-    let Some(config) = load(path, home().as_deref())? else { return Err(none(path)) };
+    let Some(config) = load(path, Here.home().as_deref())? else { return Err(none(path)) };
     if context.global.json {
         out.json(&ConfigJson::new(&shown, false, Some(&config)))?;
         return out.finish().map(|()| Exit::Done);
@@ -217,7 +193,7 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
     let Some(text) = read(path)? else {
         return Err(none(path));
     };
-    let (config, mistakes) = parse::parse(&text, home().as_deref());
+    let (config, mistakes) = parse::parse(&text, Here.home().as_deref());
     let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
     let mut out = Output::new();
     if context.global.json {
@@ -252,7 +228,7 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
 /// What a text of the configuration says, and what is wrong with it.
 #[cfg(feature = "ui")]
 pub fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
-    let (config, mistakes) = parse::parse(text, home().as_deref());
+    let (config, mistakes) = parse::parse(text, Here.home().as_deref());
     let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
     let list = mistakes.iter().map(|m| MistakeJson { line: m.line, column: m.column, what: &m.what }).collect();
     let shown = path.display().to_string();

@@ -24,6 +24,11 @@ use vault::engine::place;
 use vault::engine::trust::VerifyOthers;
 use vault::id::VaultId;
 use vault::progress::Progress;
+use vault::service::config;
+use vault::service::config::Config;
+use vault::service::config::VaultConfig;
+use vault::service::folders;
+use vault::service::temporary::Temporary;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
@@ -45,14 +50,13 @@ use vault::vault::slots::SlotFault;
 
 use crate::cli::again;
 use crate::cli::args::GlobalArgs;
-use crate::cli::config;
-use crate::cli::config::Config;
-use crate::cli::config::VaultConfig;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::quoted;
 use crate::cli::local;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
@@ -60,7 +64,6 @@ use crate::cli::progress::Manner;
 use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::suggest::nearest;
-use crate::cli::temporary::Temporary;
 
 /// So many bytes of the trees of a vault on another machine are kept on this one.
 const TREES_KEPT: u64 = 1 << 30;
@@ -153,7 +156,7 @@ impl Context {
 
     /// Where the configuration is, or would be.
     pub fn config_place(&self) -> Result<PathBuf, Failure> {
-        config::place(self.global.config.as_deref(), &current_folder()?)
+        folders::config(self.global.config.as_deref(), &current_folder()?, &Here)
     }
 
     /// The configuration; `None` if there is none. One that was asked for must be there.
@@ -163,7 +166,7 @@ impl Context {
         }
         let loaded = match self.config_place() {
             Ok(path) => {
-                let loaded = config::load(&path, config::home().as_deref())?;
+                let loaded = config::load(&path, Here.home().as_deref())?;
                 if loaded.is_none() && self.global.config.is_some() {
                     return Err(Failure::new(format!("there is no configuration {}", path.display()))
                         .hint("Is the path right? One to begin with is written by: vault config init"));
@@ -559,10 +562,8 @@ impl Context {
     fn temporary_state(&self, locked: &LockedVault, wanted: &Wanted) -> Result<PathBuf, VaultError> {
         let state = self.state_folder().ok();
         let vault = locked.claimed_id(wanted).map(|id| id.to_string());
-        let made = Temporary::new(state.as_deref(), vault.as_deref()).map_err(|source| VaultError::State {
-            action: "make a folder in",
-            path: env::temp_dir().display().to_string(),
-            source,
+        let made = Temporary::new(&Here.temporary(), state.as_deref(), vault.as_deref()).map_err(|source| {
+            VaultError::State { action: "make a folder in", path: Here.temporary().display().to_string(), source }
         })?;
         let path = made.path().to_owned();
         *self.temporary.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
@@ -593,7 +594,7 @@ impl Context {
             local::refuse_remote(state, "the state folder")?;
             return Ok(roots::absolute(&current_folder()?, state));
         }
-        Self::usual_state_folder().ok_or_else(|| {
+        folders::state(&Here).ok_or_else(|| {
             Failure::new("there is no home folder to keep the catalogue in")
                 .hint("Give --state DIR, or set VAULT_STATE_DIR.")
         })
@@ -605,24 +606,10 @@ impl Context {
         let set = env::var_os("VAULT_STATE_DIR").filter(|folder| !folder.is_empty());
         let set =
             set.map(|folder| Ok::<_, Failure>(roots::absolute(&current_folder()?, std::path::Path::new(&folder))));
-        folders.extend(set.transpose()?.into_iter().chain(Self::usual_state_folder()));
+        folders.extend(set.transpose()?.into_iter().chain(folders::state(&Here)));
         folders.sort_unstable();
         folders.dedup();
         Ok(folders)
-    }
-
-    /// Where state lies if nothing else is said.
-    fn usual_state_folder() -> Option<PathBuf> {
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = || env::home_dir().filter(|home| home.is_absolute());
-        let folder = if cfg!(windows) {
-            absolute("LOCALAPPDATA")
-        } else if cfg!(target_os = "macos") {
-            home().map(|home| home.join("Library/Application Support"))
-        } else {
-            absolute("XDG_STATE_HOME").or_else(|| home().map(|home| home.join(".local/state")))
-        };
-        folder.map(|folder| folder.join("vault"))
     }
 }
 

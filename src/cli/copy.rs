@@ -25,7 +25,7 @@ use crate::cli::output::Style;
 use crate::cli::password::Sources;
 use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
+use crate::cli::select::Filter;
 use crate::cli::units;
 
 /// How many snapshots are named.
@@ -147,20 +147,21 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
 fn wanted(context: &Context, args: &CopyArgs, vault: &Vault) -> Result<Vec<SnapshotInfo>, Failure> {
     let mut snapshots = vault.snapshots();
     if args.snapshots.is_empty() {
-        if let Some(meant) = select::meant(&snapshots, &args.filter) {
+        let filter = Filter::from(&args.filter);
+        if let Some(meant) = filter.meant(&snapshots) {
             return Err(Failure::new("there is no snapshot to copy").hint(meant));
         }
-        snapshots.retain(|info| select::matches(info, &args.filter));
+        snapshots.retain(|info| filter.matches(info));
         return Ok(snapshots);
     }
     let mut ids = Vec::new();
     for name in &args.snapshots {
-        let wanted = Wanted::parse(name, &context.zone)?;
+        let wanted = select::parse(context, name)?;
         if wanted.path.is_some() {
             let name = name.display();
             return Err(Failure::usage(format!("'{name}': snapshots are copied whole, name one without a path in it")));
         }
-        ids.push(wanted.find(context, vault, &snapshots, &args.filter, Aim::Read)?.id);
+        ids.push(select::find(context, vault, &snapshots, &args.filter, &wanted, Aim::Read)?.id);
     }
     snapshots.retain(|info| ids.contains(&info.id));
     Ok(snapshots)

@@ -1,11 +1,8 @@
 //! `vault delivery`.
 
-use serde::Serialize;
-use vault::log::Format;
-use vault::log::RecordBody;
+use vault::service::delivery;
 use vault::store::Delivery;
 
-use crate::cli::args::DeliveryArg;
 use crate::cli::args::DeliveryArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -13,40 +10,17 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 
-#[derive(Serialize)]
-struct DeliveryJson {
-    delivery: &'static str,
-    changed: bool,
-}
-
 /// Runs `vault delivery`.
 pub fn run(context: &Context, args: &DeliveryArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let before = vault.delivery();
-    let changed = match (before, args.delivery) {
-        (Delivery::Synced, Some(DeliveryArg::Direct)) => {
-            return Err(Failure::new("a vault in a synced folder cannot become one of direct delivery").hint(
-                "Machines may have stored something that has not arrived yet. Its snapshots can go to a new vault.",
-            ));
-        }
-        (Delivery::Direct, Some(DeliveryArg::Synced)) => {
-            let body = RecordBody::Format(Format { synced: true, ..Format::default() });
-            vault.publish(body, dates::now(), None, |_| true, &context.screen)?;
-            context.screen.clear();
-            true
-        }
-        _ => false,
-    };
-    let now = vault.delivery();
+    let done = delivery::set(&vault, args.delivery.map(Delivery::from), dates::now(), &context.screen)?;
+    context.screen.clear();
+    let changed = done.changed;
     let mut out = Output::new();
     if context.global.json {
-        let delivery = match now {
-            Delivery::Direct => "direct",
-            Delivery::Synced => "synced",
-        };
-        out.json(&DeliveryJson { delivery, changed })?;
+        out.json(&done)?;
     } else if !context.global.quiet || !changed {
-        out.line(match (now, changed) {
+        out.line(match (done.now, changed) {
             (Delivery::Direct, _) => "direct: what one machine stores is there for all others at once",
             (Delivery::Synced, false) => "synced: what one machine stores reaches the others some time later",
             (Delivery::Synced, true) => {

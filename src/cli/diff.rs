@@ -39,9 +39,7 @@ use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
 use crate::cli::snapshot::exclude_options;
-use crate::cli::spot::Spot;
 use crate::cli::units;
 use vault::json;
 use vault::json::DifferenceJson;
@@ -57,14 +55,14 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     if is_live(&roots::bytes_of(&args.old)) {
         return Err(Failure::usage("the disk can only be the second one").hint("Write: vault diff SNAPSHOT live"));
     }
-    let wanted = Wanted::parse(&args.old, &context.zone)?;
+    let wanted = select::parse(context, &args.old)?;
     let new_text = roots::bytes_of(&args.new);
     let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
     // What is compared with the disk says what a restore would do to it.
     let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
     let (info, old_path) = (&spot.info, spot.path.clone());
     let mut report = Report { context, args, out: Output::new(), failed: None, old: info.id.to_string(), new: None };
     let mut old_trees = vault.tree_reader()?;
@@ -104,8 +102,8 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let mut judged = Judged::new(Judge::new(&base, left, right), &mut report);
         diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut judged)
     } else {
-        let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
-        let other = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+        let wanted = select::parse(context, OsStr::new(&args.new))?;
+        let other = select::spot(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
         let other = if wanted.path.is_some() { other } else { other.at(old_path.clone()) };
         report.new = Some(other.info.id.to_string());
         let mut new_trees = vault.tree_reader()?;

@@ -21,9 +21,9 @@ use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
-use crate::cli::spot::Spot;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -56,17 +56,18 @@ struct DuJson<'a> {
 
 /// Runs `vault du`.
 pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
-    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
-    let since = args.since.as_deref().map(|text| Wanted::parse(text, &context.zone)).transpose()?;
+    let wanted = select::parse(context, &args.snapshot)?;
+    let since = args.since.as_deref().map(|text| select::parse(context, text)).transpose()?;
     if let Some(Wanted { path: Some(_), .. }) = &since {
         return Err(Failure::usage("--since takes a snapshot without a path")
             .hint("Give the path with the first one: vault du latest:PATH --since latest~1"));
     }
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
     let (info, path) = (&spot.info, spot.path.as_slice());
-    let since = since.map(|since| since.find(context, &vault, &snapshots, &args.filter, Aim::Read)).transpose()?;
+    let since = since.map(|since| select::find(context, &vault, &snapshots, &args.filter, &since, Aim::Read));
+    let since = since.transpose()?;
     let entry = spot.entry()?;
     let sums = match (&entry.content, since) {
         (_, Some(since)) => news(context, args, &vault, since, path, entry)?,

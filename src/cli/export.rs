@@ -27,9 +27,9 @@ use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
+use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
-use crate::cli::spot::Spot;
+use crate::cli::select::Spot;
 use crate::cli::units;
 use vault::json::Name;
 use vault::json::ProblemJson;
@@ -57,7 +57,7 @@ struct ExportJson<'a> {
 
 /// Runs `vault export`.
 pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
-    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let wanted = select::parse(context, &args.snapshot)?;
     local::refuse_remote(&args.tar, "an archive")?;
     let compressed = is_compressed(&args.tar)?;
     let to_stdout = args.tar == Path::new("-");
@@ -72,7 +72,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
     let (info, path) = (&spot.info, spot.path.as_slice());
     let report = if to_stdout {
         let written = write(context, &vault, info, path, BufWriter::with_capacity(BUFFER, io::stdout()));

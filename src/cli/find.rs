@@ -19,7 +19,6 @@ use vault::vault::ReadError;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
-use crate::cli::args::FilterArgs;
 use crate::cli::args::FindArgs;
 use crate::cli::args::HistoryArgs;
 use crate::cli::context::Context;
@@ -34,7 +33,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
-use crate::cli::spot;
+use crate::cli::select::Filter;
 use crate::cli::suggest::Nearest;
 use crate::cli::table;
 use crate::cli::table::Column;
@@ -43,14 +42,15 @@ use vault::json;
 use vault::json::MatchJson;
 use vault::json::SpellJson;
 use vault::json::change_of;
+use vault::service::spot;
 
 /// So many names are compared with one that was not found.
 const NAMES_MAX: usize = 2_000_000;
 
 /// The snapshots that are asked for, newest first.
-fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &FilterArgs) -> Result<Vec<&'a SnapshotInfo>, Failure> {
-    let chosen: Vec<_> = snapshots.iter().rev().filter(|info| select::matches(info, filter)).collect();
-    if chosen.is_empty() { Err(select::none_of(snapshots, filter)) } else { Ok(chosen) }
+fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &Filter) -> Result<Vec<&'a SnapshotInfo>, Failure> {
+    let chosen: Vec<_> = snapshots.iter().rev().filter(|info| filter.matches(info)).collect();
+    if chosen.is_empty() { Err(filter.none_of(snapshots)) } else { Ok(chosen) }
 }
 
 /// What a snapshot in a list needs to be told from others: several sources, or several machines.
@@ -87,7 +87,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     let pattern = Pattern::new(&roots::bytes_of(&args.pattern), args.ignore_case);
     let vault = context.open_to_read()?;
     let all = vault.snapshots();
-    let snapshots = newest_first(&all, &args.filter)?;
+    let snapshots = newest_first(&all, &(&args.filter).into())?;
     let mut out = Output::new();
     let (mut failed, mut count) = (None, 0_u64);
     let several = Several::of(&all);
@@ -195,7 +195,7 @@ const HISTORY: &[Column] = &[
 pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let all = vault.snapshots();
-    let snapshots = newest_first(&all, &args.filter)?;
+    let snapshots = newest_first(&all, &(&args.filter).into())?;
     let typed = roots::bytes_of(&args.path);
     let mut broken = Vec::new();
     let mut rows = rows(context, &vault, args, &snapshots, &typed, &mut broken)?;

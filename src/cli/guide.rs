@@ -1,9 +1,9 @@
 //! The first minutes: what `vault` alone does on a terminal where nothing is configured.
 //!
 //! All questions come first. What is made then is taken away again if it is interrupted before the configuration is
-//! written; from then on everything that is there is whole. [`places`] what is offered · [`unwanted`] what is left out.
+//! written; from then on everything that is there is whole. What it finds here is found by [`vault::service::guide`] · [`unwanted`] what is
+//! left out.
 
-mod places;
 mod unwanted;
 
 use std::ffi::OsString;
@@ -15,36 +15,29 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use places::Place;
 use vault::chunk::ChunkParams;
-use vault::engine::exclude::ExcludeOptions;
 use vault::engine::keys;
-use vault::engine::prune;
-use vault::engine::restore::RestoreOptions;
-use vault::engine::restore::Target;
-use vault::engine::restore::restore;
-use vault::engine::snapshot::Input;
-use vault::engine::snapshot::SnapshotOptions;
-use vault::engine::snapshot::snapshot;
-use vault::engine::trust::VerifyOthers;
-use vault::fs::make_private_folder;
 use vault::id::VaultId;
-use vault::log::RecordBody;
 use vault::path::Shown;
 use vault::progress::Progress;
 use vault::seal::KdfParams;
 use vault::seal::RecoveryKey;
 use vault::seal::random_array;
+use vault::service::ahead::measure;
+use vault::service::delivery;
+use vault::service::guide::places;
+use vault::service::guide::places::Place;
+use vault::service::guide::source_name;
+use vault::service::guide::trial::Step;
+use vault::service::guide::trial::perform as perform_trial;
 use vault::store::place::Place as At;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::again;
-use crate::cli::ahead::measure;
 use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
 use crate::cli::ask;
-use crate::cli::config;
 use crate::cli::config::starter;
 use crate::cli::config::starter::Filled;
 use crate::cli::config::write_new;
@@ -59,6 +52,8 @@ use crate::cli::error::Failure;
 use crate::cli::init;
 use crate::cli::interrupt;
 use crate::cli::local;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
@@ -69,11 +64,6 @@ use crate::cli::schedule;
 use crate::cli::sheet;
 use crate::cli::units;
 
-/// The trial takes no more files and bytes than this.
-const TRIAL_FILES_MAX: usize = 20;
-const TRIAL_BYTES_MAX: u64 = 4 << 20;
-/// How many folders are looked through for files to try with.
-const TRIAL_FOLDERS_MAX: usize = 200;
 /// How often a wrong answer is asked again.
 const TRIES: usize = 5;
 
@@ -146,7 +136,7 @@ made before all questions are answered.
     let folder = answers.place.path.clone();
     let chosen = Chosen { place: At::Folder(folder.clone()), config: None };
     let was_there = folder.exists();
-    let delivery = init::guess_delivery(&folder, &|path| path.exists());
+    let delivery = delivery::guess(&folder);
     let mut unfinished = Unfinished { folder, was_there, made: None, finished: false };
     let how = init::How {
         label: context::user_at_host(),
@@ -257,7 +247,7 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
     let snapshot = snapshot.ok_or_else(|| gave_up("which snapshot"))?;
     let default = current_folder()?.join("restored");
     let text = answer(&format!("Into which folder? [{}] ", default.display()))?;
-    let folder = if text.is_empty() { default } else { typed_path(&text, config::home().as_deref())? };
+    let folder = if text.is_empty() { default } else { typed_path(&text, Here.home().as_deref())? };
     let (id, folder) = (snapshot.id.to_string(), folder.into_os_string());
     let words = [OsString::from("vault"), "restore".into(), id.into(), "--to".into(), folder, "--repo".into()];
     let words = words
@@ -289,7 +279,7 @@ fn answer(question: &str) -> Result<String, Failure> {
 }
 
 /// What was answered to a question that comes after another one.
-enum Step<T> {
+enum Turn<T> {
     /// This.
     Answer(T),
     /// The question before is to be asked again.
@@ -333,12 +323,12 @@ enum Start {
 }
 
 fn questions(context: &Context) -> Result<Start, Failure> {
-    let home = config::home();
+    let home = Here.home();
     let (wanted, place) = loop {
         let wanted = ask_sources(home.as_deref())?;
         match ask_place(home.as_deref(), &wanted.paths)? {
-            Step::Answer(place) => break (wanted, place),
-            Step::Back => note(""),
+            Turn::Answer(place) => break (wanted, place),
+            Turn::Back => note(""),
         }
     };
     if local::has_vault_in(&place.path)? {
@@ -409,7 +399,7 @@ fn ask_sources(home: Option<&Path>) -> Result<Wanted, Failure> {
             "  {}  {}  {}",
             number + 1,
             path.display(),
-            sized(measure(std::slice::from_ref(path), MEASURE_EACH))
+            sized(measure(std::slice::from_ref(path), MEASURE_EACH, &Here))
         ));
     }
     let all: Vec<String> = (1..=offered.len()).map(|number| number.to_string()).collect();
@@ -433,8 +423,8 @@ fn ask_sources(home: Option<&Path>) -> Result<Wanted, Failure> {
                     continue;
                 }
                 match unwanted::ask(&paths, home)? {
-                    Step::Answer(exclude_usual) => return Ok(Wanted { paths, exclude_usual }),
-                    Step::Back => note(""),
+                    Turn::Answer(exclude_usual) => return Ok(Wanted { paths, exclude_usual }),
+                    Turn::Back => note(""),
                 }
             }
             Err(failure) => again(&failure.what),
@@ -471,13 +461,13 @@ fn chosen_sources(text: &str, offered: &[PathBuf], home: Option<&Path>) -> Resul
     Ok(sources)
 }
 
-fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Failure> {
+fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Turn<Place>, Failure> {
     let offered = places::destinations(home);
     note(
         "\nWhere are the backups to go? Best is another disk; good is a folder that a\nprogram carries to other machines.",
     );
     for (number, place) in offered.iter().enumerate() {
-        note(&format!("  {}  {}", number + 1, place.described()));
+        note(&format!("  {}  {}", number + 1, described(place)));
     }
     let (question, default) =
         if offered.is_empty() { ("A folder: ", "") } else { ("A number, or another folder [1]: ", "1") };
@@ -487,7 +477,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
             continue;
         }
         if text == "back" {
-            return Ok(Step::Back);
+            return Ok(Turn::Back);
         }
         let text = if text.is_empty() { default.to_owned() } else { text };
         if text.is_empty() {
@@ -497,11 +487,11 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
             Some(place) => Ok(place.clone()),
             None => typed_path(&text, home).map(Place::folder),
         });
-        match chosen.map_err(|failure| failure.what).and_then(usable) {
+        match chosen.map_err(|failure| failure.what).and_then(places::usable) {
             Ok(place) if local::has_vault_in(&place.path)? => {
                 note(&format!("There is a vault in {} already.", place.path.display()));
                 if yes("Use that one?") {
-                    return Ok(Step::Answer(place));
+                    return Ok(Turn::Answer(place));
                 }
             }
             Ok(place) => {
@@ -517,36 +507,12 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
                         "It lies on the same disk as what is kept: that helps if a file is lost, not if\nthe disk is.",
                     );
                 }
-                return Ok(Step::Answer(place));
+                return Ok(Turn::Answer(place));
             }
             Err(what) => again(&what),
         }
     }
     Err(gave_up("where the backups go"))
-}
-
-/// The folder of the vault itself: the one that was named if it is new, or empty and of no other use; else one in it. In a synced
-/// folder, and on a disk, whatever is added later must not come to lie among the files of the vault.
-fn usable(place: Place) -> Result<Place, String> {
-    let is_empty = |path: &Path| vault::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none());
-    let is_top = places::is_top(&place.path);
-    let path = if place.path.is_dir() && (is_top || !is_empty(&place.path)) {
-        place.path.join("vault")
-    } else {
-        place.path.clone()
-    };
-    for folder in [&place.path, &path] {
-        if local::has_vault_in(folder).map_err(|failure| failure.what)? {
-            return Ok(Place { path: folder.clone(), ..place });
-        }
-    }
-    if path.exists() && !is_empty(&path) {
-        return Err(format!("{} is not empty", path.display()));
-    }
-    match path.parent() {
-        Some(parent) if parent.is_dir() => Ok(Place { path, ..place }),
-        _ => Err(format!("there is no folder {}", path.parent().unwrap_or(&path).display())),
-    }
 }
 
 fn ask_password(context: &Context, chosen: &Chosen) -> Result<Password, Failure> {
@@ -630,112 +596,38 @@ fn same_group(typed: &str, group: &str) -> bool {
     plain(typed) == plain(group)
 }
 
-fn source_name(sources: &[PathBuf]) -> String {
-    match sources {
-        [only] => only.file_name().map_or_else(|| "all".to_owned(), |name| name.to_string_lossy().to_lowercase()),
-        _ => "home".to_owned(),
-    }
-}
-
 /// A few small files are kept, restored and compared: that it works is seen before it is relied on.
 fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Failure> {
-    let files = trial_files(sources);
-    if files.is_empty() {
+    let scratch = context.state_folder()?.join(format!("trial-{}", std::process::id()));
+    let tell = |step: Step| {
+        context.screen.clear();
+        match step {
+            Step::Begun => note("\nA trial first, with a few small files:"),
+            Step::Kept { files, bytes } => {
+                note(&format!("  kept       {}, {}", units::counted(files, "file", "files"), units::size(bytes)));
+            }
+            Step::Restored { files } => note(&format!("  restored   {}", units::counted(files, "file", "files"))),
+            Step::Compared { changed: 0 } => note("  compared   byte for byte the same"),
+            Step::Compared { changed } => note(&format!(
+                "  compared   {} changed while this went on, the others are the same",
+                units::counted(changed, "file", "files")
+            )),
+        }
+    };
+    let told = (&context.screen as &dyn Progress, &tell as &dyn Fn(Step));
+    let tried = perform_trial(vault, sources, &scratch, context.threads(), &Here, told);
+    context.screen.clear();
+    if !tried? {
         note("There are no small files to try it with.");
-        return Ok(());
     }
-    let Some(group) = roots::group(&files) else { return Ok(()) };
-    let name = roots::name_roots(std::slice::from_ref(&group.folder), &mut std::collections::BTreeSet::new());
-    let Some(root) = name.into_iter().next() else { return Ok(()) };
-    let options = SnapshotOptions {
-        source: "trial".to_owned(),
-        inputs: vec![Input::Path { name: root.name.clone(), path: root.path.clone(), only: group.only }],
-        time: dates::now(),
-        given: false,
-        clock: &dates::now,
-        tags: Vec::new(),
-        description: "the first trial".to_owned(),
-        exclude: ExcludeOptions::default(),
-        others: VerifyOthers::None,
-        skip_if_unchanged: false,
-        allow_empty: false,
-        dry_run: false,
-        level: 3,
-        verify: true,
-        read_all: false,
-        read_special: false,
-        threads: context.threads(),
-    };
-    note("\nA trial first, with a few small files:");
-    let report = snapshot(vault, options, &context.screen);
-    context.screen.clear();
-    let report = report?;
-    let Some(id) = report.id else { return Ok(()) };
-    let count = units::counted(report.snapshot.files, "file", "files");
-    note(&format!("  kept       {count}, {}", units::size(report.snapshot.bytes)));
-    let target = context.state_folder()?.join(format!("trial-{}", std::process::id()));
-    let removed = Removed(target.clone());
-    make_private_folder(&target)
-        .map_err(|error| Failure::caused(format!("cannot make {}", target.display()), &error))?;
-    let options = RestoreOptions {
-        verify: true,
-        no_owner: true,
-        threads: context.threads(),
-        ..RestoreOptions::new(id, Target::Folder(target.clone()))
-    };
-    let restored = restore(vault, &options, &context.screen);
-    context.screen.clear();
-    let restored = restored?;
-    note(&format!("  restored   {}", units::counted(restored.files, "file", "files")));
-    let restored_root = target.join(roots::path_of(&root.name));
-    let same = files.iter().filter(|path| {
-        let below = path.strip_prefix(&root.path).unwrap_or(path);
-        fs::read(path).is_ok_and(|bytes| fs::read(restored_root.join(below)).is_ok_and(|other| other == bytes))
-    });
-    let same = same.count();
-    if same < files.len() {
-        let changed = units::counted((files.len() - same) as u64, "file", "files");
-        note(&format!("  compared   {changed} changed while this went on, the others are the same"));
-    } else {
-        note("  compared   byte for byte the same");
-    }
-    drop(removed);
-    prune::say(vault, RecordBody::Forget(vec![id]), dates::now(), &context.screen)?;
     Ok(())
 }
 
-/// A folder that is removed when it is no longer needed.
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // what stays is in a folder of our own
-    }
-}
-
-/// Some small files of the sources.
-fn trial_files(sources: &[PathBuf]) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = sources.to_vec();
-    let (mut files, mut bytes, mut looked) = (Vec::new(), 0, 0);
-    while let Some(path) = folders.pop() {
-        if looked >= TRIAL_FOLDERS_MAX || files.len() >= TRIAL_FILES_MAX {
-            break;
-        }
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
-        if found.is_file() && found.len() > 0 && bytes + found.len() <= TRIAL_BYTES_MAX && fs::File::open(&path).is_ok()
-        {
-            bytes += found.len();
-            files.push(path);
-        } else if found.is_dir() {
-            looked += 1;
-            let mut below: Vec<PathBuf> =
-                vault::folder::entries(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-            below.sort();
-            folders.extend(below.into_iter().rev());
-        }
-    }
-    files.sort();
-    files
+/// A line about a place.
+fn described(place: &Place) -> String {
+    let free = place.free().map_or_else(String::new, |free| format!(", {} free", units::size(free)));
+    let kind = if place.synced { "carried to other machines" } else { "a disk" };
+    format!("{} ({kind}{free})", place.path.display())
 }
 
 fn first_run(context: &Context, source: &str, vault: &str) -> Result<(), Failure> {
@@ -814,20 +706,6 @@ mod tests {
     }
 
     #[test]
-    fn a_vault_goes_into_an_empty_folder_or_one_of_its_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let top = folder.path();
-        fs::create_dir_all(top.join("full/vault")).unwrap();
-        fs::create_dir(top.join("empty")).unwrap();
-        let place = |name: &str| usable(Place::folder(top.join(name))).map(|place| place.path);
-        assert_eq!(place("empty"), Ok(top.join("empty")));
-        assert_eq!(place("new"), Ok(top.join("new")));
-        assert_eq!(place("full"), Ok(top.join("full/vault")));
-        fs::write(top.join("full/vault/x"), "x").unwrap();
-        assert!(place("full").is_err() && place("no/where").is_err());
-    }
-
-    #[test]
     fn what_was_not_finished_is_taken_away() {
         let folder = tempfile::tempdir().unwrap();
         for (name, was_there) in [("new", false), ("empty", true)] {
@@ -837,18 +715,5 @@ mod tests {
             assert_eq!(path.exists(), was_there);
             assert!(!path.join("keys").exists());
         }
-    }
-
-    #[test]
-    fn few_small_files_are_tried() {
-        let folder = tempfile::tempdir().unwrap();
-        for number in 0..40 {
-            fs::write(folder.path().join(format!("{number:02}")), "x").unwrap();
-        }
-        fs::write(folder.path().join("00"), vec![0; 5 << 20]).unwrap();
-        fs::write(folder.path().join("01"), "").unwrap();
-        let files = trial_files(&[folder.path().to_owned()]);
-        assert_eq!(files.len(), TRIAL_FILES_MAX);
-        assert_eq!(files[0], folder.path().join("02"));
     }
 }

@@ -29,7 +29,6 @@ use vault::vault::Vault;
 use vault::vault::VaultError;
 
 use crate::cli::args::ImportArgs;
-use crate::cli::child;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -37,6 +36,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::local;
+use crate::cli::machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -288,7 +288,8 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
         [0xfd, b'7', b'z', b'X', b'Z', 0] => "xz",
         _ => return Ok(Box::new(io::BufReader::with_capacity(1 << 20, file))),
     };
-    let spawned = child::program(program).arg("-dc").stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned =
+        machine::program(program).arg("-dc").stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = spawned.map_err(|error| {
         Failure::caused(format!("it is compressed, and the program {program} cannot be started"), &error)
             .hint(format!("Install {program}, or unpack the archive first."))

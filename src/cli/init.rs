@@ -18,6 +18,7 @@ use vault::progress::Progress;
 use vault::seal::KdfParams;
 use vault::seal::Purpose;
 use vault::seal::RecoveryKey;
+use vault::service::delivery;
 use vault::store::Delivery;
 use vault::store::Store;
 use vault::store::dir::DirStore;
@@ -27,7 +28,6 @@ use vault::vault::Vault;
 use vault::vault::VaultError;
 use vault::vault::create;
 
-use crate::cli::args::DeliveryArg;
 use crate::cli::args::InitArgs;
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
@@ -83,10 +83,7 @@ impl From<&Created> for CreatedJson {
         Self {
             vault: created.id.to_string(),
             repo: created.place.clone(),
-            delivery: match created.delivery {
-                Delivery::Direct => "direct",
-                Delivery::Synced => "synced",
-            },
+            delivery: delivery::word(created.delivery),
             recovery_key: created.recovery_key.as_ref().map(|key| key.to_text().to_string()),
         }
     }
@@ -183,11 +180,8 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     if !new.another {
         refuse_where_known(context, &place)?;
     }
-    let delivery = match new.delivery {
-        Some(DeliveryArg::Direct) => Delivery::Direct,
-        Some(DeliveryArg::Synced) => Delivery::Synced,
-        None => place.folder().map_or(Delivery::Direct, |folder| guess_delivery(folder, &|path| path.exists())),
-    };
+    let guessed = || place.folder().map_or(Delivery::Direct, delivery::guess);
+    let delivery = new.delivery.map_or_else(guessed, Delivery::from);
     let password = password::new(context.password_sources(chosen), &shown)?;
     let wants_recovery_key = new.recovery_key || offered(&password);
     let recovery_key = if wants_recovery_key { Some(generate()?) } else { None };
@@ -390,64 +384,9 @@ fn chunk_params(avg: u64) -> Result<ChunkParams, Failure> {
     Ok(ChunkParams::new(avg / 4, avg, avg * 4)?)
 }
 
-/// Folders that programs carry to other machines, by name (lower case)...
-const SYNCED_FOLDERS: &[&str] = &[
-    "dropbox",
-    "onedrive",
-    "google drive",
-    "googledrive",
-    "my drive",
-    "icloud drive",
-    "icloud~drive",
-    "mobile documents",
-    "cloudstorage",
-    "nextcloud",
-    "owncloud",
-    "syncthing",
-    "seafile",
-    "pcloud drive",
-    "pclouddrive",
-    "proton drive",
-    "mega",
-    "megasync",
-    "resilio sync",
-];
-/// ... or by a company's name behind it, as in `OneDrive - Example Ltd` ...
-const SYNCED_PREFIXES: &[&str] = &["dropbox (", "onedrive - ", "onedrive-", "googledrive-", "dropbox-"];
-/// ... or by what such a program puts into them.
-const SYNCED_MARKS: &[&str] =
-    &[".stfolder", ".dropbox", ".dropbox.cache", ".sync", ".owncloudsync.log", ".nextcloudsync.log"];
-
-/// Whether a program carries this folder to other machines, as far as its path and what lies in it tell.
-pub fn guess_delivery(place: &Path, exists: &dyn Fn(&Path) -> bool) -> Delivery {
-    let by_name = place.components().any(|component| {
-        let name = component.as_os_str().to_string_lossy().to_lowercase();
-        SYNCED_FOLDERS.contains(&name.as_str()) || SYNCED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    });
-    let by_mark = || place.ancestors().any(|folder| SYNCED_MARKS.iter().any(|mark| exists(&folder.join(mark))));
-    if by_name || by_mark() { Delivery::Synced } else { Delivery::Direct }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn synced_folders_are_known() {
-        let marked = |path: &Path| path == Path::new("/data/shared/.stfolder");
-        for (place, expected) in [
-            ("/mnt/disk/vault", Delivery::Direct),
-            ("/home/me/Dropbox/vault", Delivery::Synced),
-            ("/home/me/OneDrive - Example Ltd/a/b", Delivery::Synced),
-            ("/Users/me/Library/CloudStorage/x", Delivery::Synced),
-            ("/home/me/dropbox-notes.d/vault", Delivery::Synced),
-            ("/home/me/omega/vault", Delivery::Direct),
-            ("/data/shared/vault", Delivery::Synced),
-            ("/data/other/vault", Delivery::Direct),
-        ] {
-            assert_eq!(guess_delivery(Path::new(place), &marked), expected, "{place}");
-        }
-    }
 
     #[test]
     fn chunk_sizes_are_checked() {

@@ -13,7 +13,6 @@ use vault::engine::keys::SlotState;
 use vault::engine::keys::When;
 use vault::id::SlotId;
 use vault::path::Shown;
-use vault::progress::Progress;
 use vault::seal::Purpose;
 use vault::vault::Vault;
 
@@ -101,23 +100,10 @@ const fn when(now: bool) -> When {
     if now { When::Now } else { When::Known }
 }
 
-/// Deletes the files of key slots that this machine removed, where it had to be waited until all machines know of it.
+/// Tells other machines what was found here, and deletes the files of key slots of which all know that they were removed.
 pub fn settle(context: &Context, vault: &Vault) {
-    if let Err(error) = vault.publish_findings(dates::now(), &context.screen) {
-        context.screen.detail(&format!("other machines cannot be told yet what was found here: {error}"));
-    }
-    let gone = keys::settle(vault, dates::now(), &context.screen);
+    vault::service::settle::settle(vault, dates::now(), &context.screen);
     context.screen.clear();
-    match gone {
-        Ok(gone) => {
-            for slot in gone {
-                context
-                    .screen
-                    .detail(&format!("key slot {} is gone: all machines know that it was removed", short(slot)));
-            }
-        }
-        Err(error) => context.screen.warn(&format!("a key slot that was removed could not be deleted: {error}")),
-    }
 }
 
 fn state(slot: &SlotInfo) -> &'static str {

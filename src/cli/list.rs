@@ -21,6 +21,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots::bytes_of;
 use crate::cli::select;
+use crate::cli::select::Filter;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -46,8 +47,9 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     complete::note_snapshots(&vault, &snapshots, &context.zone);
     complete::note_findings(&vault, &known);
     let all = snapshots.len();
+    let filter = Filter::from(&args.filter);
     snapshots.retain(|info| {
-        select::matches(info, &args.filter)
+        filter.matches(info)
             && (args.tag.is_empty() || args.tag.iter().any(|tag| info.body.tags.contains(tag)))
             && args.path.as_ref().is_none_or(|path| select::covers(info, &bytes_of(path)))
     });
@@ -63,7 +65,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
             out.say(if all == 0 {
                 "There is no snapshot in this vault yet. Take one with: vault snapshot PATH".to_owned()
             } else {
-                let meant = select::meant(&vault.snapshots(), &args.filter);
+                let meant = filter.meant(&vault.snapshots());
                 format!("No snapshot is like that. {}", meant.as_deref().unwrap_or("See all with: vault list"))
             })?;
         }
@@ -128,7 +130,7 @@ fn render(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::select::tests::info;
+    use vault::service::select::testing::info;
 
     #[test]
     fn the_table_fits_eighty_columns() {

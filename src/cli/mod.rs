@@ -1,7 +1,7 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
-//! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`], [`spot`] from what was typed to what
+//! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`machine`], [`progress`],
+//! [`consent`], [`output`], [`table`], [`dates`] the means · [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
@@ -11,20 +11,17 @@
 mod dates;
 mod words;
 mod table;
-mod ahead;
 mod accept;
 mod complete;
 mod args;
 mod consent;
 mod output;
 mod select;
-mod spot;
 mod interrupt;
-mod child;
+mod machine;
 mod progress;
 mod config;
 mod password;
-mod temporary;
 mod context;
 mod init;
 mod sheet;

@@ -13,7 +13,6 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
@@ -23,10 +22,14 @@ use indicatif::MultiProgress;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
-use serde::Serialize;
 use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
+use vault::service::run::AtWork;
+use vault::service::run::Hear;
+use vault::service::run::Numbers;
+pub use vault::service::run::Of;
+use vault::service::run::Watch;
 use vault::store::remote::Surroundings;
 use vault::sync::lock;
 use vault::tree::Time;
@@ -81,73 +84,26 @@ struct Shared {
     hearer: Mutex<Option<Arc<dyn Hear>>>,
 }
 
-/// Hears what is said and begun.
-pub trait Hear: Send + Sync {
-    /// A warning.
-    fn warning(&self, text: &str);
-
-    /// A piece of work enters a phase.
-    fn phase(&self, of: &Of, phase: Phase);
-}
-
-/// What a piece of work is about: a source that goes into a vault, or a vault that is cared for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Of {
-    /// The source.
-    pub source: Option<String>,
-    /// The vault.
-    pub vault: String,
-}
-
-impl Of {
-    /// A source that goes into a vault.
-    pub fn source(source: &str, vault: &str) -> Self {
-        Self { source: Some(source.to_owned()), vault: vault.to_owned() }
-    }
-
-    /// A vault that is cared for.
-    pub fn vault(vault: &str) -> Self {
-        Self { source: None, vault: vault.to_owned() }
-    }
-
-    fn name(&self) -> String {
-        self.source.as_ref().map_or_else(|| self.vault.clone(), |source| format!("{source} → {}", self.vault))
-    }
-}
-
-/// A piece of work as it is at one moment.
-#[derive(Debug, Clone)]
-pub struct AtWork {
-    /// What it is about.
-    pub of: Of,
-    /// What is being done, if that has begun.
-    pub phase: Option<Phase>,
-    /// Since when.
-    pub since: Time,
-    /// How far it is.
-    pub numbers: Numbers,
-}
-
 /// Looks at the work from another thread, and can end it.
-#[derive(Clone)]
-pub struct Watch(Arc<Shared>);
+struct Onlooker(Arc<Shared>);
 
-impl Watch {
-    /// The pieces of work that go on at once.
-    pub fn at_work(&self) -> Vec<AtWork> {
+impl Watch for Onlooker {
+    fn at_work(&self) -> Vec<AtWork> {
         let state = self.0.state();
         // The first one is the command's own, which has no lane.
         state.works.iter().skip(1).map(Work::now).collect()
     }
 
-    /// Asks the work to end in good order, as Ctrl-C does.
-    pub fn stop(&self) {
+    fn stop(&self) {
         self.0.stop();
     }
 
-    /// Whether it has been asked to end.
-    pub fn is_stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.0.stop.load(Relaxed)
+    }
+
+    fn let_hear(&self, hearer: Option<Arc<dyn Hear>>) {
+        *lock(&self.0.hearer) = hearer;
     }
 }
 
@@ -435,13 +391,8 @@ impl Screen {
     }
 
     /// A handle for another thread that looks at the work, and can end it.
-    pub fn watch(&self) -> Watch {
-        Watch(Arc::clone(&self.shared))
-    }
-
-    /// Lets somebody hear what is said and begun from now on; `None` for nobody.
-    pub fn let_hear(&self, hearer: Option<Arc<dyn Hear>>) {
-        *lock(&self.shared.hearer) = hearer;
+    pub fn watch(&self) -> Arc<dyn Watch> {
+        Arc::new(Onlooker(Arc::clone(&self.shared)))
     }
 
     /// Waits so long, or until the work is to stop.
@@ -569,33 +520,6 @@ fn new_bar() -> ProgressBar {
     // It is drawn where it is added to.
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     ProgressStyle::with_template("{spinner} {wide_msg}").map_or(bar.clone(), |style| bar.with_style(style))
-}
-
-/// The counters at one moment.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Numbers {
-    files: u64,
-    bytes: u64,
-    #[serde(rename = "files_unchanged")]
-    unchanged: u64,
-    #[serde(rename = "bytes_read")]
-    read: u64,
-    files_goal: u64,
-    bytes_goal: u64,
-}
-
-impl Numbers {
-    fn of(counters: &Counters) -> Self {
-        let get = |counter: &AtomicU64| counter.load(Relaxed);
-        Self {
-            files: get(&counters.files),
-            bytes: get(&counters.bytes),
-            unchanged: get(&counters.files_unchanged),
-            read: get(&counters.bytes_read),
-            files_goal: get(&counters.files_goal),
-            bytes_goal: get(&counters.bytes_goal),
-        }
-    }
 }
 
 /// How fast the work goes, by the last few seconds.

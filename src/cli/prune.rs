@@ -1,29 +1,25 @@
 //! `vault prune`, `vault forget`, `vault pin` and `vault unpin`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 use vault::engine::collect::CollectOptions;
 use vault::engine::collect::CollectReport;
 use vault::engine::prune;
 use vault::engine::retention;
 use vault::engine::retention::Decision;
-use vault::engine::retention::Period;
 use vault::engine::retention::Rules;
 use vault::id::ObjectName;
 use vault::log::Obstacle;
 use vault::log::RecordBody;
 use vault::path::Shown;
+use vault::service::forget as policy;
+use vault::service::forget::LEVEL;
 use vault::service::keep::Keep;
-use vault::tree::Time;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::args::CollectArgs;
-use crate::cli::args::FilterArgs;
 use crate::cli::args::ForgetArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
@@ -37,16 +33,10 @@ use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
+use crate::cli::select::Filter;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-
-/// Compression of what has to be compressed again.
-pub const LEVEL: i32 = 3;
-/// How much may stay occupied by what nobody needs, where nothing else is said.
-#[cfg(feature = "ui")]
-const MAX_UNUSED: f64 = 0.05;
 
 const COLUMNS: &[Column] = &[
     Column::left(""),
@@ -100,19 +90,6 @@ struct NamedJson<'a> {
     host: &'a str,
 }
 
-/// Which hour, day, ... a time belongs to.
-pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
-    let Ok(timestamp) = Timestamp::from_second(time.secs) else { return format!("@{}", time.secs) };
-    let local = timestamp.to_zoned(zone.clone());
-    match period {
-        Period::Hour => local.strftime("%Y-%m-%d %H h %z").to_string(),
-        Period::Day => local.strftime("%Y-%m-%d").to_string(),
-        Period::Week => local.strftime("%G-W%V").to_string(),
-        Period::Month => local.strftime("%Y-%m").to_string(),
-        Period::Year => local.strftime("%Y").to_string(),
-    }
-}
-
 /// Options of the library from those of the command line.
 pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
     CollectOptions {
@@ -137,17 +114,16 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     }
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let mut snapshots: Vec<SnapshotInfo> =
-        vault.snapshots().into_iter().filter(|info| select::matches(info, &args.filter)).collect();
-    let period = |time, length| period(&context.zone, time, length);
+    let filter = Filter::from(&args.filter);
+    let mut snapshots: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|info| filter.matches(info)).collect();
+    let period = |time, length| policy::period(&context.zone, time, length);
     let decisions = if rules.is_empty() {
         // As vault run does it: the rules of a source count for its snapshots of this machine alone.
         let host = &vault.identity().host;
         let all = std::mem::take(&mut snapshots);
         let mut decisions = Vec::new();
         for (source, rules) in &configured {
-            let is_of = |info: &&SnapshotInfo| info.body.source == *source && info.body.host == *host;
-            let own: Vec<SnapshotInfo> = all.iter().filter(is_of).cloned().collect();
+            let own = policy::of_source(&all, source, host);
             decisions.extend(retention::plan(&own, rules, &period));
             snapshots.extend(own);
         }
@@ -195,9 +171,9 @@ pub fn told(
     progress: &dyn vault::progress::Progress,
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
-    let decisions = retention::plan(&snapshots, rules, &|time, length| period(&context.zone, time, length));
+    let decisions = retention::plan(&snapshots, rules, &|time, length| policy::period(&context.zone, time, length));
     let options = CollectOptions {
-        max_unused: MAX_UNUSED,
+        max_unused: policy::MAX_UNUSED,
         max_moved: None,
         level: LEVEL,
         verify: true,
@@ -211,9 +187,7 @@ pub fn told(
 /// The rules that the configuration has for the vault that is meant, by source.
 fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> {
     let Some(vault) = context.chosen()?.config else { return Ok(Vec::new()) };
-    let sources = context.config()?.into_iter().flat_map(|config| &config.sources);
-    let kept = sources.filter(|source| source.vaults.contains(&vault.name));
-    Ok(kept.filter_map(|source| Some((source.name.clone(), source.keep.as_ref()?.rules(dates::now())))).collect())
+    Ok(context.config()?.map(|config| policy::of_vault(config, &vault.name, dates::now())).unwrap_or_default())
 }
 
 /// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
@@ -230,7 +204,7 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
     let why = if rules.last == Some(0) {
         Some("--keep 0 may leave no snapshot".to_owned())
     } else {
-        mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
+        policy::mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
             let (source, host) = (Shown(source.as_bytes()), Shown(host.as_bytes()));
             format!("{dropped} of the {all} snapshots of {source} on {host} would be dropped, which is more than half")
         })
@@ -239,18 +213,6 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
         Err(Failure::usage(format!("{why}, and nobody is there to be asked"))
             .hint("Nothing was changed. Look at it with --dry-run, and give --yes to do it."))
     })
-}
-
-/// The first source and host of which more than half of the snapshots are dropped, with how many of how many.
-fn mostly_dropped<'a>(snapshots: &'a [SnapshotInfo], decisions: &[Decision]) -> Option<(&'a str, &'a str, u64, u64)> {
-    let mut groups: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
-    for (info, decision) in snapshots.iter().zip(decisions) {
-        let (dropped, all) = groups.entry((&info.body.source, &info.body.host)).or_default();
-        *dropped += u64::from(!decision.keep());
-        *all += 1;
-    }
-    let found = groups.into_iter().find(|(_, (dropped, all))| dropped * 2 > *all);
-    found.map(|((source, host), (dropped, all))| (source, host, dropped, all))
 }
 
 fn json<'a>(
@@ -408,29 +370,6 @@ fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Re
     Ok(())
 }
 
-/// Finds all the snapshots that were named.
-pub fn find(
-    context: &Context,
-    vault: &Vault,
-    snapshots: &[SnapshotInfo],
-    names: &[OsString],
-    filter: &FilterArgs,
-    aim: Aim,
-) -> Result<Vec<SnapshotInfo>, Failure> {
-    let mut found: Vec<SnapshotInfo> = Vec::new();
-    for name in names {
-        let wanted = Wanted::parse(name, &context.zone)?;
-        if wanted.path.is_some() {
-            return Err(Failure::usage(format!("'{}': name a snapshot, without a path in it", name.display())));
-        }
-        let info = wanted.find(context, vault, snapshots, filter, aim)?;
-        if !found.iter().any(|other| other.id == info.id) {
-            found.push(info.clone());
-        }
-    }
-    Ok(found)
-}
-
 /// Says what was done to which snapshots.
 fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Result<Exit, Failure> {
     let mut out = Output::new();
@@ -457,12 +396,12 @@ fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Re
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let found = find(context, &vault, &snapshots, &args.snapshots, &args.filter, Aim::Write)?;
+    let found = select::find_all(context, &vault, &snapshots, &args.filter, &args.snapshots, Aim::Write)?;
     if let Some(pinned) = found.iter().find(|info| info.pinned) {
         return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
             .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
     }
-    if let Some(last) = found.iter().find(|info| is_last_complete(&snapshots, info))
+    if let Some(last) = found.iter().find(|info| policy::is_last_complete(&snapshots, info))
         && !args.yes
         && consent::can_ask(context)
     {
@@ -475,35 +414,12 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     said(context, &found, "Forgot snapshot", "The space is given back by: vault prune")
 }
 
-/// Whether it is the newest snapshot of its source and host of which no path was lost.
-fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool {
-    let same = |other: &&SnapshotInfo| {
-        other.body.source == info.body.source && other.body.host == info.body.host && !other.has_lost_root()
-    };
-    snapshots.iter().rfind(same).is_some_and(|last| last.id == info.id)
-}
-
 /// Runs `vault pin` and `vault unpin`.
 pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &args.filter, Aim::Write)?;
+    let found = select::find_all(context, &vault, &vault.snapshots(), &args.filter, &args.snapshots, Aim::Write)?;
     let snapshots: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     let body = RecordBody::Pin { snapshots, pinned };
     prune::say(&vault, body, dates::now(), &context.screen)?;
     said(context, &found, if pinned { "Pinned snapshot" } else { "Unpinned snapshot" }, "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn periods_follow_the_calendar() {
-        let of = |secs, length| period(&TimeZone::UTC, Time { secs, nanos: 0 }, length);
-        assert_eq!(of(1_795_132_800, Period::Day), "2026-11-20");
-        assert_eq!(of(1_795_132_800, Period::Week), "2026-W47");
-        assert_eq!(of(1_767_225_600, Period::Week), "2026-W01");
-        assert_eq!(of(1_795_132_800, Period::Month), "2026-11");
-        assert_eq!(of(-1, Period::Year), "1969");
-    }
 }

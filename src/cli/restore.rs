@@ -39,13 +39,12 @@ use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
-use crate::cli::snapshot::read_patterns;
-use crate::cli::spot::Spot;
+use crate::cli::select::Spot;
 use crate::cli::units;
 use vault::json::ChangeJson;
 use vault::json::RestoreJson;
 use vault::service::config::IGNORE_FILE;
+use vault::service::sources::exclude_of;
 
 /// How many problems are shown.
 const PROBLEMS_SHOWN: usize = 20;
@@ -64,7 +63,7 @@ fn shown_folder(folder: &Path) -> String {
 
 /// Runs `vault restore`.
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
-    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let wanted = select::parse(context, &args.snapshot)?;
     let is_free = !args.delete || args.dry_run || args.yes;
     let hint = "Give --yes to delete, or --dry-run to see first what would be deleted.";
     let consent = Consent::new(context, is_free, "anything shall be deleted", hint)?;
@@ -78,7 +77,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let aim = if args.in_place { Aim::Write } else { Aim::Read };
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
     let info = &spot.info;
     let options = RestoreOptions {
         path: (!spot.path.is_empty()).then(|| spot.path.clone()),
@@ -110,6 +109,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     context.screen.clear();
     let mut out = listing.finish(report.is_err())?;
     let report = report.map_err(|error| spot.failure(error))?;
+    tell_of_room(context, &options, &report);
     let told = if context.global.json {
         let summary = RestoreJson::new(info, args.dry_run, &report);
         if args.dry_run { finish_json(&mut out, &summary) } else { out.json(&summary) }
@@ -123,16 +123,20 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// Warns of a dry run whose bytes have no room in the target: the restore would fill it, and end there.
+fn tell_of_room(context: &Context, options: &RestoreOptions, report: &RestoreReport) {
+    let (true, Target::Folder(to)) = (options.dry_run, &options.target) else { return };
+    let Some(free) = vault::fs::free_space(to).filter(|free| *free < report.bytes_written) else { return };
+    let (needed, free) = (units::size(report.bytes_written), units::size(free));
+    context.screen.warn(&format!("{needed} would be written, and {free} are free in {}", shown_folder(to)));
+}
+
 /// What a snapshot of this source would leave out today: as the configuration says, if it has such a source.
 pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<ExcludeOptions, Failure> {
     let found = || -> Result<Option<ExcludeOptions>, Failure> {
         let Some(config) = context.config()? else { return Ok(None) };
         let Some(source) = config.sources.iter().find(|other| other.name == source) else { return Ok(None) };
-        let mut exclude = source.exclude.clone();
-        for file in &source.exclude_from {
-            exclude.patterns.extend(read_patterns(file)?);
-        }
-        Ok(Some(exclude))
+        exclude_of(source).map(Some)
     };
     let plain = ExcludeOptions { ignore_file: Some(IGNORE_FILE.to_vec()), ..ExcludeOptions::default() };
     match found() {

@@ -12,14 +12,13 @@ use std::process::Stdio;
 
 use vault::id::SlotId;
 use vault::seal::RecoveryKey;
+use vault::service::delivery;
 use vault::store::Delivery;
 use vault::store::place::Place;
 use zeroize::Zeroizing;
 
 use crate::cli::again;
 use crate::cli::ask;
-use crate::cli::child;
-use crate::cli::config;
 use crate::cli::confirm;
 use crate::cli::context;
 use crate::cli::context::Context;
@@ -27,7 +26,9 @@ use crate::cli::context::current_folder;
 use crate::cli::dates;
 use crate::cli::error::chain;
 use crate::cli::error::quoted;
-use crate::cli::init;
+use crate::cli::machine;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::note;
 use crate::cli::roots;
 
@@ -60,7 +61,7 @@ how the files are brought back if this computer and the password are lost.",
         return later();
     }
     for _ in 0..TRIES {
-        let default = config::home().unwrap_or_default().join(FILE);
+        let default = Here.home().unwrap_or_default().join(FILE);
         let Some(typed) = ask(&format!("Into which file? [{}] ", default.display())) else { return note("") };
         let file = if typed.is_empty() { Ok(default) } else { named(&typed) };
         match file.and_then(|file| write(&file, place, &text).map(|()| file)) {
@@ -115,7 +116,7 @@ The file RESTORE.txt in the vault's folder says more.
 
 /// Whether the system has a printer that is used where none is named.
 fn has_printer() -> bool {
-    let asked = child::program("lpstat").arg("-d").env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let asked = machine::program("lpstat").arg("-d").env("LC_ALL", "C").stdin(Stdio::null()).output();
     asked.is_ok_and(|output| {
         let said = String::from_utf8_lossy(&output.stdout);
         output.status.success() && said.contains("default destination:")
@@ -124,7 +125,7 @@ fn has_printer() -> bool {
 
 fn print(text: &str) -> Result<(), String> {
     let failed = |error: io::Error| chain(&error);
-    let mut command = child::program("lp");
+    let mut command = machine::program("lp");
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(failed)?;
     let written = child.stdin.take().map_or(Ok(()), |mut out| out.write_all(text.as_bytes()));
@@ -135,7 +136,7 @@ fn print(text: &str) -> Result<(), String> {
 
 /// A file as a person names it.
 fn named(typed: &str) -> Result<PathBuf, String> {
-    let home = config::home();
+    let home = Here.home();
     let path = match (typed.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(typed),
@@ -158,7 +159,7 @@ fn write(file: &Path, place: &Place, text: &str) -> Result<(), String> {
     if of_vault.is_some_and(|vault| real.starts_with(vault)) {
         return Err("in the vault's own folder the key would get to whoever gets the vault".to_owned());
     }
-    if init::guess_delivery(&real, &|path| path.exists()) == Delivery::Synced {
+    if delivery::guess(&real) == Delivery::Synced {
         return Err("a program carries that folder to other machines, and the key with it".to_owned());
     }
     let mut options = OpenOptions::new();

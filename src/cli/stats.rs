@@ -21,10 +21,10 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::prune::LEVEL;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
+use vault::service::forget::LEVEL;
 
 /// Bytes that are compressed to find out what forgetting a snapshot would free: one or two seconds' work.
 const WEIGHED: u64 = 1 << 30;

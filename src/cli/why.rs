@@ -12,6 +12,7 @@ use vault::engine::why::why;
 use vault::path::Shown;
 use vault::path::components;
 use vault::progress::Progress;
+use vault::service::sources::exclude_of;
 use vault::tree::RuleSet;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -28,7 +29,6 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
-use crate::cli::snapshot;
 use crate::cli::units;
 use vault::json::Name;
 
@@ -141,7 +141,7 @@ fn configured(context: &Context, path: &Path) -> Result<Vec<Source>, Failure> {
         // Paths may lie in each other: the deepest is the root that it is read by, at the least.
         let roots = source.paths.iter().filter(|root| path.starts_with(root));
         let Some(root) = roots.max_by_key(|root| root.components().count()) else { continue };
-        let exclude = snapshot::exclude_of(source)?;
+        let exclude = exclude_of(source)?;
         found.push(Source { name: source.name.clone(), root: root.clone(), exclude });
     }
     Ok(found)

@@ -25,13 +25,13 @@ use crate::tree::{FileKind, Owner, Time};
 pub use names::Names;
 #[cfg(not(unix))]
 pub use portable::{
-    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, give_to_owner, keep_to_itself,
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, free_space, give_to_owner, keep_to_itself,
     leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
 };
 pub use private::{make_private_folder, replace_private_file};
 #[cfg(unix)]
 pub use unix::{
-    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, give_to_owner, keep_to_itself,
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, free_space, give_to_owner, keep_to_itself,
     leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
 };
 

@@ -1,14 +1,30 @@
-//! What a machine remembers of the last drill of a vault.
+//! A restore of a sample, to see that it works, and what a machine remembers of the last one.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::drill::{self, DrillOptions, DrillReport};
+use crate::failure::Failure;
 use crate::fs::replace_private_file;
+use crate::json::{Name, time_text};
+use crate::progress::{Progress, plain};
+use crate::seal::random_array;
+use crate::service::machine::Machine;
+use crate::service::select::Filter;
+use crate::service::temporary::Temporary;
 use crate::tree::Time;
-use crate::vault::Vault;
+use crate::vault::{SnapshotInfo, Vault};
 
+/// How many files of each source are tried, where nothing is said.
+pub const FILES: u16 = 50;
+/// How long the files that are tried may be, where nothing is said, in bytes.
+pub const LEN_MAX: u64 = 1 << 30;
+/// How many files of each source a run tries, and how long they may be: it does so often.
+pub const FILES_OF_RUN: u16 = 20;
+/// The same in bytes.
+pub const LEN_MAX_OF_RUN: u64 = 64 << 20;
 /// What is remembered of the last drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Last {
@@ -49,6 +65,96 @@ impl Last {
     /// When it was.
     pub const fn time(&self) -> Time {
         Time { secs: self.secs, nanos: 0 }
+    }
+}
+
+#[derive(Serialize)]
+struct FailedJson<'a> {
+    path: Name<'a>,
+    what: &'a str,
+}
+
+/// A drill, as `--json` prints it.
+#[derive(Serialize)]
+pub struct DrillJson<'a> {
+    time: String,
+    snapshots: Vec<String>,
+    files: u64,
+    bytes: u64,
+    verified: u64,
+    compared: u64,
+    broken: u64,
+    newer: u64,
+    failed: u64,
+    failures: Vec<FailedJson<'a>>,
+}
+
+/// What is tried.
+pub struct Wish<'a> {
+    /// How many files of each source.
+    pub files: u16,
+    /// How long they may be, in bytes.
+    pub len_max: u64,
+    /// Which snapshots.
+    pub filter: &'a Filter,
+}
+
+/// Tries a restore of a sample of the last snapshot of each source, and remembers what came of it.
+pub fn perform(
+    vault: &Vault,
+    wish: &Wish<'_>,
+    threads: usize,
+    machine: &dyn Machine,
+    progress: &dyn Progress,
+) -> Result<(Vec<SnapshotInfo>, DrillReport), Failure> {
+    let all = vault.snapshots();
+    let mut last: Vec<&SnapshotInfo> = Vec::new();
+    for info in all.iter().rev().filter(|info| wish.filter.matches(info)) {
+        if !last.iter().any(|other| other.body.source == info.body.source && other.body.host == info.body.host) {
+            last.push(info);
+        }
+    }
+    if last.is_empty() {
+        return Err(Failure::new("there is no snapshot to try").hint("See which there are with: vault list"));
+    }
+    let scratch = Temporary::new(&machine.temporary(), None, None)
+        .map_err(|error| Failure::caused("cannot make a scratch folder", &error))?;
+    let seed = random_array().map_err(|error| Failure::caused("the system has no random numbers", &error))?;
+    let options = DrillOptions {
+        files: usize::from(wish.files),
+        len_max: wish.len_max,
+        scratch: scratch.path().to_owned(),
+        seed: u64::from_le_bytes(seed),
+        threads,
+    };
+    let report = drill::drill(vault, &last, &options, progress)?;
+    let kept = Last {
+        secs: machine.now().secs,
+        files: report.files,
+        bytes: report.bytes,
+        failed: report.failed.len() as u64 + report.broken,
+    };
+    if let Err(error) = kept.save(vault.state()) {
+        progress.warn(&format!("it cannot be remembered what came of this: {}", plain(&error)));
+    }
+    Ok((last.into_iter().cloned().collect(), report))
+}
+
+impl<'a> DrillJson<'a> {
+    /// What came of a drill at this time.
+    pub fn new(snapshots: &[SnapshotInfo], report: &'a DrillReport, now: Time) -> Self {
+        Self {
+            time: time_text(now),
+            snapshots: snapshots.iter().map(|info| info.id.to_string()).collect(),
+            files: report.files,
+            bytes: report.bytes,
+            verified: report.verified,
+            compared: report.compared,
+            broken: report.broken,
+            newer: report.newer,
+            failed: report.failed.len() as u64,
+            failures: report.failed.iter().map(|one| FailedJson { path: Name(&one.path), what: &one.what }).collect(),
+        }
     }
 }
 

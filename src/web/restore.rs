@@ -1,6 +1,6 @@
 //! Restores: first what would happen, by a dry run of the same, then the restore itself; and the folders that one may go to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::http::StatusCode;
@@ -206,25 +206,13 @@ pub fn folders(desk: &Arc<Desk>, request: &Value) -> Told {
     desk.choose(folder.clone());
     let shown = path::from_path(&folder);
     let parent = folder.parent().map(path::from_path);
-    let free = free_space(&folder);
+    let free = crate::fs::free_space(&folder);
     encode(&json!({
         "path": Name(&shown),
         "parent": parent.as_deref().map(Name),
         "folders": names.iter().map(|name| Name(name)).collect::<Vec<_>>(),
         "free": free,
     }))
-}
-
-/// Bytes that are free where a folder lies.
-#[cfg(unix)]
-fn free_space(folder: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(folder).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_space(_: &Path) -> Option<u64> {
-    None
 }
 
 #[cfg(test)]

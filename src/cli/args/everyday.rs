@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::complete;
-use crate::cli::schedule;
+use vault::service::schedule;
 
 /// `vault config`.
 #[derive(Debug, Args)]

@@ -26,8 +26,9 @@ use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::select;
 use crate::cli::select::Aim;
+use crate::cli::select::Filter;
+use crate::cli::select::Spot;
 use crate::cli::select::Wanted;
-use crate::cli::spot::Spot;
 
 /// Bytes of listings that are kept.
 const LISTINGS: usize = 12 << 20;
@@ -67,19 +68,20 @@ pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: 
     let (vault, _) = context.open()?;
     let log = vault.state().join("mount.log");
     let snapshots = vault.snapshots();
-    let filter = args.filter.clone();
+    let filter = Filter::from(&args.filter);
     let aim = match wanted {
         Some(wanted) => {
-            let info = wanted.find(context, &vault, &snapshots, &filter, Aim::Read)?.clone();
-            let spot = Spot::of(context, &vault, &snapshots, &filter, (wanted, Aim::Read), info);
+            let among = select::among(context, &vault, &snapshots, filter.clone());
+            let info = select::ending(context, wanted.find(&among, Aim::Read, &context.screen)?).clone();
+            let spot = Spot::of(among, (wanted, Aim::Read), info);
             if spot.entry()?.kind != FileKind::Directory {
                 return Err(Failure::new(format!("{} is not a folder", Shown(&spot.path)))
                     .hint("Only folders can be mounted. A file is written out with: vault cat SNAPSHOT:PATH"));
             }
             Some((spot.info.id, spot.path))
         }
-        None if select::is_chosen(&filter) && !snapshots.iter().any(|info| select::matches(info, &filter)) => {
-            return Err(select::none_of(&snapshots, &filter));
+        None if filter.is_chosen() && !snapshots.iter().any(|info| filter.matches(info)) => {
+            return Err(filter.none_of(&snapshots));
         }
         None => None,
     };
@@ -93,7 +95,7 @@ pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: 
         readme: readme(leave),
         listings: LISTINGS,
         // A tree of one snapshot alone is of that one, whoever took it.
-        shown: Box::new(move |info: &SnapshotInfo| !is_all || select::matches(info, &filter)),
+        shown: Box::new(move |info: &SnapshotInfo| !is_all || filter.matches(info)),
     };
     let mut tree = Tree::new(Arc::new(view), options);
     if let Some((id, path)) = &aim {

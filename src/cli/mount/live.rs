@@ -27,18 +27,18 @@ use vault::progress::plain;
 
 use crate::cli::args::MountArgs;
 use crate::cli::args::OwnerArg;
-use crate::cli::child;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::machine;
 use crate::cli::mount::laid;
 use crate::cli::mount::laid::Laid;
 use crate::cli::mount::point;
 use crate::cli::mount::point::Point;
 use crate::cli::output::Output;
-use crate::cli::select::Wanted;
+use crate::cli::select;
 
 /// Threads that answer the system: more than processors, since they wait for the store.
 const THREADS: usize = 4;
@@ -59,8 +59,8 @@ struct MountJson {
 /// Runs `vault mount`.
 pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     let (snapshot, folder) = meant(args);
-    let wanted = snapshot.map(|text| Wanted::parse(text, &context.zone)).transpose()?;
-    let is_child = args.background && env::var_os(child::IN_BACKGROUND).is_some();
+    let wanted = snapshot.map(|text| select::parse(context, text)).transpose()?;
+    let is_child = args.background && env::var_os(machine::IN_BACKGROUND).is_some();
     let chosen = context.chosen()?;
     let name = chosen.config.as_ref().map(|vault| OsString::from(&vault.name));
     let name =
@@ -199,7 +199,7 @@ fn refused(folder: &Path, error: &io::Error) -> Failure {
 
 /// Opens the folder in the file manager.
 fn show(folder: &Path) {
-    let mut command = child::program("xdg-open");
+    let mut command = machine::program("xdg-open");
     command.arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Ok(mut started) = command.spawn() {
         // Without a thread for it nobody waits for its end.
@@ -213,7 +213,7 @@ fn in_background(context: &Context, mut point: Point) -> Result<Exit, Failure> {
     let program = env::current_exe().map_err(failed)?;
     // Not by way of `child`: this is the same program, and needs the password.
     let mut command = Command::new(program);
-    command.args(env::args_os().skip(1)).env(child::IN_BACKGROUND, "1").stdout(Stdio::piped());
+    command.args(env::args_os().skip(1)).env(machine::IN_BACKGROUND, "1").stdout(Stdio::piped());
     let mut started = command.spawn().map_err(failed)?;
     let mut line = String::new();
     if let Some(stdout) = started.stdout.take() {

@@ -16,12 +16,12 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::cli::args::UmountArgs;
-use crate::cli::child;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::machine;
 use crate::cli::output::Output;
 use crate::cli::roots;
 
@@ -90,7 +90,7 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
 /// The folders in which vaults are mounted.
 #[cfg(not(target_os = "linux"))]
 pub fn all() -> Vec<PathBuf> {
-    let said = child::program("mount").arg("-p").output().map(|output| output.stdout).unwrap_or_default();
+    let said = machine::program("mount").arg("-p").output().map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&said).into_owned();
     let of_vault = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -199,7 +199,7 @@ fn end_at_once(folder: &Path, even_if_used: bool) -> io::Result<()> {
         }
         let mut missing = None;
         for program in ["fusermount3", "fusermount"] {
-            let mut command = child::program(program);
+            let mut command = machine::program(program);
             command.arg("-u").args(even_if_used.then_some("-z")).arg("--").arg(folder);
             match command.stdin(Stdio::null()).output() {
                 Ok(output) if output.status.success() => return Ok(()),
@@ -219,7 +219,7 @@ fn end_at_once(folder: &Path, even_if_used: bool) -> io::Result<()> {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let mut command = child::program("umount");
+        let mut command = machine::program("umount");
         command.args(even_if_used.then_some("-f")).arg(folder);
         let output = command.stdin(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

@@ -12,7 +12,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::mount::laid;
 use crate::cli::output::Output;
-use crate::cli::select::Wanted;
+use crate::cli::select;
 
 #[derive(Serialize)]
 struct ShareJson<'a> {
@@ -27,7 +27,7 @@ pub fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Fai
         Failure::caused(format!("cannot listen on 127.0.0.1, port {port}"), &error)
             .hint("Without a number, --webdav takes any port that is free.")
     })?;
-    let wanted = args.snapshot.as_deref().map(|text| Wanted::parse(text, &context.zone)).transpose()?;
+    let wanted = args.snapshot.as_deref().map(|text| select::parse(context, text)).transpose()?;
     let laid = laid::lay(context, args, wanted.as_ref(), "press Ctrl-C where vault runs.\n")?;
     let share = Share::new(bound).map_err(|error| Failure::caused("the system has no random numbers", &error))?;
     let address = share.address();

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
-use vault::ownfile;
 use vault::progress::Phase;
 use vault::progress::Progress;
+use vault::service::report::Report;
 
 use super::folder;
+use super::history;
 use super::now;
-use super::report_path;
-use super::say;
 use crate::cli::context::Context;
+use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
@@ -31,7 +31,7 @@ const PATIENCE: u32 = 50;
 /// Runs `vault run --follow` and `--stop`.
 pub fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure> {
     let folder = folder(context)?;
-    let Some(run) = begun(&folder)? else { return say(context, "No vault run is going on.") };
+    let Some(run) = begun(&folder)? else { return none(context) };
     if stop {
         now::ask_to_stop(&folder, &run)?;
         if !follow {
@@ -54,6 +54,17 @@ pub fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure>
         thread::sleep(LOOK);
     }
     watcher.end(&folder, &run)
+}
+
+/// What is said where no run goes on.
+fn none(context: &Context) -> Result<Exit, Failure> {
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&Report::default().json(dates::now(), dates::now()))?;
+    } else if !context.global.quiet {
+        out.say("No vault run is going on.")?;
+    }
+    out.finish().map(|()| Exit::Done)
 }
 
 /// The id of the run that goes on, if one does.
@@ -171,9 +182,8 @@ impl Watcher<'_> {
         self.lines(folder, run)?;
         let exit = Exit::ALL.into_iter().map(|(exit, _)| exit).find(|exit| Some(*exit as u64) == self.exit);
         if self.context.global.json {
-            let report = ownfile::read(&report_path(folder, run)).ok();
-            let report: Option<Value> = report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            self.out.json(&report.unwrap_or_else(|| json!({ "run": run, "exit_code": self.exit })))?;
+            self.out
+                .json(&history::report(folder, run).unwrap_or_else(|| json!({ "run": run, "exit_code": self.exit })))?;
         }
         self.out.finish()?;
         exit.ok_or_else(|| {

@@ -14,6 +14,12 @@ use vault::engine::retention::Period;
 use vault::engine::retention::Rules;
 use vault::fs::replace_private_file;
 use vault::progress::Progress;
+use vault::service::drill;
+use vault::service::drill::DrillJson;
+use vault::service::drill::FILES;
+use vault::service::drill::LEN_MAX;
+use vault::service::drill::Wish;
+use vault::service::select::Filter;
 use vault::sync::lock;
 use vault::tree::Time;
 use vault::vault::Vault;
@@ -31,8 +37,8 @@ use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::doctor;
-use crate::cli::drill;
 use crate::cli::error::Failure;
+use crate::cli::machine::Here;
 use crate::cli::password::Password;
 use crate::cli::prune;
 use crate::cli::restore;
@@ -77,7 +83,7 @@ impl Around {
                 "state": doctor::first(&context, vault)?,
                 "plan": run::overview::told(&context)?,
                 "running": self.running().is_some(),
-                "drill": vault::service::drill::Last::load(vault).map(|last| {
+                "drill": drill::Last::load(vault).map(|last| {
                     json!({ "time": dates::exact(last.time()), "files": last.files, "bytes": last.bytes, "failed": last.failed })
                 }),
             })),
@@ -86,7 +92,7 @@ impl Around {
             Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
             Question::Settings => settings(&context),
             Question::Configure(wish) => configure(&context, wish),
-            Question::Runs => run::told(&context),
+            Question::Runs => Ok(json!(run::history::runs(&run::folder(&context)?))),
             Question::Save(wish) => {
                 let password = lock(&self.password).again();
                 save::run(&self.global, &context, vault, &password, wish, progress)
@@ -95,14 +101,18 @@ impl Around {
                 let percent = wish.get("sample").and_then(Value::as_f64).filter(|part| (0.0..=100.0).contains(part));
                 check::told(&context, vault, percent.map(|percent| percent / 100.0), progress)
             }
-            Question::Drill(_) => drill::told(&context, vault, progress),
-            Question::Run => run::now_with_log(&context),
+            Question::Drill(_) => {
+                let wish = Wish { files: FILES, len_max: LEN_MAX, filter: &Filter::default() };
+                let (snapshots, report) = drill::perform(vault, &wish, self.threads, &Here, progress)?;
+                Ok(json!(DrillJson::new(&snapshots, &report, dates::now())))
+            }
+            Question::Run => Ok(json!(run::history::running(&run::folder(&context)?))),
             Question::AddKey(wish) => keys::add(&context, vault, wish),
             Question::ChangeKey(wish) => keys::change(&context, vault, wish, &self.password),
             Question::RemoveKey(wish) => keys::remove(&context, vault, wish),
             Question::StopRun(wish) => {
                 let id = wish.get("run").and_then(Value::as_str).unwrap_or_default();
-                run::stop(&context, id).map(|()| json!({ "stopping": id }))
+                run::history::stop(&run::folder(&context)?, id).map(|()| json!({ "stopping": id }))
             }
         }
     }

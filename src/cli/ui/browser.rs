@@ -10,7 +10,7 @@ use std::thread;
 
 use vault::fs::replace_private_file;
 
-use crate::cli::child;
+use crate::cli::machine;
 
 /// The file that leads the browser to the page. It goes when this is dropped.
 pub struct Signpost(PathBuf);
@@ -40,7 +40,7 @@ pub fn open(address: &str, state: &Path) -> Option<Signpost> {
     );
     replace_private_file(&path, page.as_bytes()).ok()?;
     let signpost = Signpost(path);
-    let mut command = child::program(program);
+    let mut command = machine::program(program);
     command.args(first).arg(&signpost.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut started = command.spawn().ok()?;
     // Without a thread for it nobody waits for its end.

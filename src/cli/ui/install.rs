@@ -1,7 +1,6 @@
 //! `vault ui --install`: the page in the menu of programs, and at log-in if wanted. It opens in a terminal, where the password is asked
 //! for and Ctrl-C ends it.
 
-use std::env;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,12 +9,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::args::UiArgs;
-use crate::cli::child;
-use crate::cli::config::home;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::machine;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::roots;
 use crate::cli::schedule;
@@ -144,8 +144,8 @@ struct Folders {
 impl Folders {
     fn of_this_user() -> Result<Self, Failure> {
         let failed = || Failure::new("there is no home folder to install anything in");
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = home().ok_or_else(failed)?;
+        let absolute = |name| Here.folder(name);
+        let home = Here.home().ok_or_else(failed)?;
         if cfg!(windows) {
             let data = absolute("APPDATA").unwrap_or_else(|| home.join("AppData/Roaming"));
             return Ok(Self { config: data.clone(), data, home });
@@ -186,7 +186,7 @@ fn write(piece: &Piece) -> io::Result<()> {
         // The text is what makes it.
         let script = String::from_utf8_lossy(&piece.text).into_owned();
         let output =
-            child::program("powershell").args(["-NoProfile", "-NonInteractive", "-Command", &script]).output()?;
+            machine::program("powershell").args(["-NoProfile", "-NonInteractive", "-Command", &script]).output()?;
         let failed = || io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned());
         return if output.status.success() { Ok(()) } else { Err(failed()) };
     }

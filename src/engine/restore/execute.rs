@@ -424,7 +424,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         };
         if run.options.dry_run {
             if task.keeps_copy && !unchanged {
-                run.keep_copy(&*run.handles.open(&task.folder)?, &task.name, &task.folder.path())?;
+                run.keep_copy(&*run.handles.open(&task.folder)?, &task.name, &task.folder.path(), Some(task.place))?;
             }
             let identity = match task.action {
                 Action::Update { identity, .. } if unchanged || !task.keeps_copy => Some(identity),
@@ -459,7 +459,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             }
             if let Some(name) = &state.temporary {
                 if task.keeps_copy {
-                    run.keep_copy(&dir, &task.name, &task.folder.path())?;
+                    run.keep_copy(&dir, &task.name, &task.folder.path(), Some(task.place))?;
                 }
                 put_in_place(&dir, name, &task.name)?;
                 state.temporary = None;

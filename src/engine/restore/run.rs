@@ -183,11 +183,11 @@ impl<'a> Run<'a> {
         lock(&self.changes).len()
     }
 
-    /// Tells the changes up to this place in their order.
+    /// Tells the changes up to this place in their order; a file before its copy, which has the same place.
     pub(super) fn tell_up_to(&self, place: u64) {
         let Some(tell) = self.tell else { return };
         let mut changes = lock(&self.changes);
-        changes.sort_by_key(|(place, _)| *place);
+        changes.sort_by(|(place, change), (other, after)| place.cmp(other).then_with(|| change.path.cmp(&after.path)));
         let known = changes.partition_point(|(at, _)| *at <= place);
         changes.drain(..known).for_each(|(_, change)| tell(&change));
     }

@@ -213,7 +213,7 @@ impl Run<'_> {
                 self.may_write(folder)?;
             }
             if keeps_copy {
-                self.keep_copy(&dir, name, &folder.path())?;
+                self.keep_copy(&dir, name, &folder.path(), None)?;
             }
             return Ok((None, told, self.foresee_new(folder, &meta)));
         }
@@ -222,7 +222,7 @@ impl Run<'_> {
             make(&dir, &temporary, entry)?;
             let put = || {
                 if keeps_copy {
-                    self.keep_copy(&dir, name, &folder.path())?;
+                    self.keep_copy(&dir, name, &folder.path(), None)?;
                 }
                 put_in_place(&dir, &temporary, name)
             };
@@ -244,8 +244,9 @@ impl Run<'_> {
         self.options.overwrite == Overwrite::KeepNewer && attributes.is_older_than(there)
     }
 
-    /// Gives something that will be replaced a further name, which is free. `above` is the path of the folder.
-    pub(super) fn keep_copy(&self, dir: &TargetDir, name: &[u8], above: &[u8]) -> io::Result<()> {
+    /// Gives something that will be replaced a further name, which is free. `above` is the path of the folder; the copy is told in this
+    /// place or the next one.
+    pub(super) fn keep_copy(&self, dir: &TargetDir, name: &[u8], above: &[u8], place: Option<u64>) -> io::Result<()> {
         let mut number = 1;
         loop {
             let end = if number == 1 { ".newer".to_owned() } else { format!(".newer~{number}") };
@@ -263,7 +264,7 @@ impl Run<'_> {
                 }
             }
             self.tally.copies.fetch_add(1, Relaxed);
-            self.change(Mark::Added, join(above, &copy), false, "what was there is newer, and is kept", None);
+            self.change(Mark::Added, join(above, &copy), false, "what was there is newer, and is kept", place);
             return Ok(());
         }
     }

@@ -1,6 +1,7 @@
 //! Rights, limits and signals of this process, and of commands that it starts.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use rustix::process::{
@@ -10,6 +11,12 @@ use rustix::process::{
 /// Most bytes of free memory that stay at the end of the heap; larger blocks are never taken from the heap.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const HEAP_KEPT: libc::c_int = 8 << 20;
+
+/// Number of bytes that this user may still write to the file system of an absolute path, which need not exist yet.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let found = path.ancestors().find_map(|above| rustix::fs::statvfs(above).ok())?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
 
 /// Raises the number of files that may be open at once as far as the system allows. Returns the new number.
 pub fn raise_file_limit() -> u64 {

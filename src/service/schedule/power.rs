@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::cli::child::program;
+use crate::service::machine::Machine;
 
 /// Whether the machine runs on battery. Where that cannot be found out, it does not.
-pub fn on_battery() -> bool {
+pub fn on_battery(machine: &dyn Machine) -> bool {
     if cfg!(target_os = "macos") {
-        let output = program("pmset").args(["-g", "batt"]).output();
+        let output = machine.program("pmset").args(["-g", "batt"]).output();
         return output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("'Battery Power'"));
     }
     supplies_say_battery(Path::new("/sys/class/power_supply"))
@@ -16,7 +16,7 @@ pub fn on_battery() -> bool {
 /// Linux: some battery discharges, and no mains is connected. Elsewhere there is no such folder.
 fn supplies_say_battery(folder: &Path) -> bool {
     let (mut mains, mut discharging) = (false, false);
-    for entry in vault::folder::entries(folder).into_iter().flatten().flatten() {
+    for entry in crate::folder::entries(folder).into_iter().flatten().flatten() {
         let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default().trim().to_owned();
         match read("type").as_str() {
             "Mains" | "USB" => mains |= read("online") == "1",

@@ -2,40 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use vault::engine::check;
-use vault::engine::check::CheckOptions;
-use vault::engine::prune;
-use vault::engine::retention;
-use vault::progress::Progress;
-use vault::tree::Time;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
-
-use super::plan::waits_for_clock;
-use super::report;
-use super::report::Care;
-use super::report::Checked;
-use super::report::Trouble;
-use super::work::Crew;
-use super::work::Opened;
-use super::work::lock;
-use crate::cli::args::CollectArgs;
-use crate::cli::args::FilterArgs;
-use crate::cli::config::VaultConfig;
-use crate::cli::dates;
-use crate::cli::drill;
-use crate::cli::drill::Wish;
-use crate::cli::error::Exit;
-use crate::cli::error::Failure;
-use crate::cli::error::quoted;
-use crate::cli::key;
-use crate::cli::progress::Lane;
-use crate::cli::progress::Of;
-use crate::cli::prune as prune_command;
-use vault::service::drill::Last;
-
-/// How much of a vault may stay occupied by what nobody needs.
-const MAX_UNUSED: f64 = 0.05;
+use crate::engine::check::{self, CheckOptions};
+use crate::engine::collect::CollectOptions;
+use crate::engine::{prune, retention};
+use crate::failure::{Exit, Failure};
+use crate::progress::Progress;
+use crate::service::config::VaultConfig;
+use crate::service::drill::{self, Last, Wish};
+use crate::service::forget::{self, LEVEL, MAX_UNUSED};
+use crate::service::plan::waits_for_clock;
+use crate::service::report::{Care, Checked, Trouble};
+use crate::service::run::observer::Of;
+use crate::service::run::work::{Crew, Opened, lock};
+use crate::service::select::Filter;
+use crate::service::settle::settle;
+use crate::tree::Time;
+use crate::vault::{SnapshotInfo, Vault};
 
 impl Crew<'_> {
     /// Cares for each vault that was opened.
@@ -46,22 +28,7 @@ impl Crew<'_> {
         self.spread(&pieces, |at| {
             let care = self.care(*at);
             self.journal.care(&care);
-            if let Some(line) = report::care_line(&care).filter(|_| !self.context.global.json) {
-                let is_bad = care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged);
-                let is_hurt = care.drilled.as_ref().is_some_and(|last| last.failed > 0);
-                let is_bad = is_bad || is_hurt || !care.held.is_empty();
-                if is_bad || !self.context.global.quiet {
-                    let hint = care.trouble.as_ref().and_then(|trouble| trouble.hint.clone());
-                    let damaged = is_hurt || care.checked.is_some_and(|checked| checked.damaged);
-                    let repo = quoted(&care.vault);
-                    let hint = hint.or_else(|| {
-                        let of = "They are in the next run, unless that is earlier. By hand: vault prune";
-                        (!care.held.is_empty()).then(|| of.to_owned())
-                    });
-                    let hint = hint.or(damaged.then(|| format!("See what is hurt with: vault check --repo {repo}")));
-                    self.say(&line, hint.as_deref(), is_bad);
-                }
-            }
+            self.at.observer.care(&care);
             lock(&self.report).cares.push(care);
         });
     }
@@ -82,16 +49,21 @@ impl Crew<'_> {
             trouble: None,
         };
         let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
-        let lane = self.context.screen.lane(Of::vault(&config.name));
-        let done = self.prune(at, config, vault, &lane, &mut care).and_then(|()| {
+        let lane_of = self.at.observer.lane(Of::vault(&config.name));
+        let lane = lane_of.as_ref();
+        let done = self.prune(at, config, vault, lane, &mut care).and_then(|()| {
             let is_due = self.wishes.check.contains(&care.place);
-            if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
+            if is_due && !self.at.observer.progress().stopped() {
+                self.check(config, vault, lane, &mut care)
+            } else {
+                Ok(())
+            }
         });
-        let done = done.and_then(|()| self.drill(config, vault, &lane, &mut care));
-        drop(lane);
-        key::settle(self.context, vault);
+        let done = done.and_then(|()| self.drill(config, vault, lane, &mut care));
+        drop(lane_of);
+        settle(vault, self.at.machine.now(), self.at.observer.progress());
         // What is known is kept for the report and for runs that do not open the vault.
-        let known = vault.known_findings(dates::now()).map_err(Failure::from).map(drop);
+        let known = vault.known_findings(self.at.machine.now()).map_err(Failure::from).map(drop);
         let done = done.and(known);
         care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
         care
@@ -102,7 +74,7 @@ impl Crew<'_> {
         at: usize,
         config: &VaultConfig,
         vault: &Vault,
-        lane: &Lane,
+        lane: &dyn Progress,
         care: &mut Care,
     ) -> Result<(), Failure> {
         if !self.wishes.prune {
@@ -110,17 +82,13 @@ impl Crew<'_> {
         }
         let taken = lock(&self.sites[at].taken).clone();
         let host = &vault.identity().host;
-        let (now, new) = (dates::now(), self.taken_now());
+        let (now, new) = (self.at.machine.now(), self.taken_now());
         let snapshots = vault.snapshots();
         let mut decisions = Vec::new();
         for job in self.plan.jobs.iter().filter(|job| taken.contains_key(&job.source.name)) {
             let target = job.targets.iter().find(|target| target.vault == at);
-            let Some((keep, target)) = job.source.keep.as_ref().zip(target) else { continue };
-            let own: Vec<_> = snapshots
-                .iter()
-                .filter(|info| info.body.source == job.source.name && info.body.host == *host)
-                .cloned()
-                .collect();
+            let Some((rules, target)) = job.source.keep.as_ref().zip(target) else { continue };
+            let own = forget::of_source(&snapshots, &job.source.name, host);
             // The last one that a clock dated, and not in this run: now must fit it.
             let counts =
                 |info: &&SnapshotInfo| !info.is_outlier && !info.body.given && !new.contains(&info.id.to_string());
@@ -130,21 +98,28 @@ impl Crew<'_> {
                 continue;
             }
             care.pruned.push(job.source.name.clone());
-            let period = |time, length| prune_command::period(&self.context.zone, time, length);
-            decisions.extend(retention::plan(&own, &keep.rules(dates::now()), &period));
+            let period = |time, length| forget::period(self.at.zone, time, length);
+            decisions.extend(retention::plan(&own, &rules.rules(self.at.machine.now()), &period));
         }
         decisions.retain(|decision| !decision.keep());
         if let Some(age) = config.retire_after {
-            let before = Time { secs: dates::now().secs.saturating_sub_unsigned(age.as_secs()), nanos: 0 };
-            for client in prune::retire_unseen(vault, before, dates::now(), lane)? {
+            let before = Time { secs: self.at.machine.now().secs.saturating_sub_unsigned(age.as_secs()), nanos: 0 };
+            for client in prune::retire_unseen(vault, before, self.at.machine.now(), lane)? {
                 lane.detail(&format!("client {client} wrote nothing for a long time: it is retired"));
             }
         }
         if decisions.is_empty() && vault.condemned().is_empty() {
             return Ok(());
         }
-        let args = CollectArgs { max_unused: MAX_UNUSED, max_repack_size: None, no_verify: false };
-        let options = prune_command::collect_options(self.context, &args);
+        let clock = self.at.machine.clock();
+        let options = CollectOptions {
+            max_unused: MAX_UNUSED,
+            max_moved: None,
+            level: LEVEL,
+            verify: true,
+            clock: &clock,
+            threads: self.at.threads,
+        };
         let report = prune::prune(vault, &decisions, &options, lane)?;
         care.forgotten = decisions.len() as u64;
         care.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
@@ -152,16 +127,16 @@ impl Crew<'_> {
     }
 
     /// Tries a restore of a few files, if that is due.
-    fn drill(&self, config: &VaultConfig, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {
+    fn drill(&self, config: &VaultConfig, vault: &Vault, lane: &dyn Progress, care: &mut Care) -> Result<(), Failure> {
         let last = Last::load(vault);
-        let is_due = |every| Last::is_due(last.as_ref(), every, dates::now().secs);
+        let is_due = |every| Last::is_due(last.as_ref(), every, self.at.machine.now().secs);
         let is_wanted = self.wishes.drill && config.drill_every.is_some_and(is_due) && !vault.snapshots().is_empty();
-        if !is_wanted || self.context.screen.stopped() {
+        if !is_wanted || self.at.observer.progress().stopped() {
             return Ok(());
         }
-        let filter = FilterArgs::default();
+        let filter = Filter::default();
         let wish = Wish { files: drill::FILES_OF_RUN, len_max: drill::LEN_MAX_OF_RUN, filter: &filter };
-        drill::perform(self.context, vault, &wish, lane)?;
+        drill::perform(vault, &wish, self.at.threads, self.at.machine, lane)?;
         care.drilled = Last::load(vault);
         Ok(())
     }
@@ -171,13 +146,14 @@ impl Crew<'_> {
         lock(&self.report).outcomes.iter().filter_map(|outcome| outcome.snapshot.clone()).collect()
     }
 
-    fn check(&self, config: &VaultConfig, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {
+    fn check(&self, config: &VaultConfig, vault: &Vault, lane: &dyn Progress, care: &mut Care) -> Result<(), Failure> {
+        let clock = self.at.machine.clock();
         let options = CheckOptions {
             read_data: false,
             sample: (config.check_sample > 0.0).then_some(config.check_sample),
             max_time: config.check_max_time,
-            clock: &dates::now,
-            threads: self.context.threads(),
+            clock: &clock,
+            threads: self.at.threads,
         };
         let report = check::check(vault, &options, lane)?;
         care.checked = Some(Checked {

@@ -1,37 +1,30 @@
 //! launchd's agents (macOS).
 
 use std::fmt::Write;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Job;
-use super::Scheduler;
-use super::State;
-use super::Unit;
-use super::ask;
-use super::check_text;
-use super::order;
-use super::program_text;
-use super::xml;
-use crate::cli::config::home;
-use crate::cli::context::Context;
-use crate::cli::error::Failure;
+use crate::failure::Failure;
+use crate::service::machine::Machine;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, check_text, order, xml};
 
 const LABEL: &str = "vault.run";
 
 /// launchd.
-pub struct Launchd;
+pub struct Launchd<'a> {
+    /// The machine.
+    pub machine: &'a dyn Machine,
+}
 
 fn file() -> String {
     format!("{LABEL}.plist")
 }
 
 /// The user's session, as launchctl names it.
-fn domain() -> Result<String, String> {
-    order("id", &["-u"]).map(|uid| format!("gui/{uid}"))
+fn domain(machine: &dyn Machine) -> Result<String, String> {
+    order(machine, "id", &["-u"]).map(|uid| format!("gui/{uid}"))
 }
 
-impl Scheduler for Launchd {
+impl Scheduler for Launchd<'_> {
     fn name(&self) -> &'static str {
         "launchd"
     }
@@ -40,24 +33,24 @@ impl Scheduler for Launchd {
         Ok(vec![Unit { name: file(), text: plist(job)? }])
     }
 
-    fn folder(&self, _: &Context) -> Result<PathBuf, Failure> {
+    fn folder(&self) -> Result<PathBuf, Failure> {
         let failed = || Failure::new("there is no home folder to install a schedule in");
-        home().map(|home| home.join("Library/LaunchAgents")).ok_or_else(failed)
+        self.machine.home().map(|home| home.join("Library/LaunchAgents")).ok_or_else(failed)
     }
 
     fn load(&self, folder: &Path) -> Result<(), String> {
-        let domain = domain()?;
+        let domain = domain(self.machine)?;
         // One that is loaded goes on by its old text.
-        let _ = ask("launchctl", &["bootout", &format!("{domain}/{LABEL}")]);
-        order("launchctl", &["bootstrap", &domain, &folder.join(file()).to_string_lossy()]).map(|_| ())
+        let _ = ask(self.machine, "launchctl", &["bootout", &format!("{domain}/{LABEL}")]);
+        order(self.machine, "launchctl", &["bootstrap", &domain, &folder.join(file()).to_string_lossy()]).map(|_| ())
     }
 
     fn unload(&self, _: &Path) -> Result<(), String> {
-        order("launchctl", &["bootout", &format!("{}/{LABEL}", domain()?)]).map(|_| ())
+        order(self.machine, "launchctl", &["bootout", &format!("{}/{LABEL}", domain(self.machine)?)]).map(|_| ())
     }
 
     fn state(&self, folder: &Path) -> Result<State, String> {
-        let (known, text) = ask("launchctl", &["print", &format!("{}/{LABEL}", domain()?)])?;
+        let (known, text) = ask(self.machine, "launchctl", &["print", &format!("{}/{LABEL}", domain(self.machine)?)])?;
         let problem = last_exit(&text).filter(|_| known);
         Ok(State { installed: folder.join(file()).exists(), active: known, last: None, next: None, problem })
     }
@@ -70,7 +63,7 @@ fn last_exit(text: &str) -> Option<String> {
 }
 
 fn plist(job: &Job) -> Result<String, String> {
-    let mut words = format!("    <string>{}</string>\n", xml(check_text(program_text(job)?)?));
+    let mut words = format!("    <string>{}</string>\n", xml(check_text(job.program_text()?)?));
     for arg in &job.args {
         let _ = writeln!(words, "    <string>{}</string>", xml(check_text(arg)?));
     }
@@ -98,7 +91,7 @@ fn plist(job: &Job) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     #[test]
     fn the_property_list_is_as_expected() {

@@ -9,55 +9,27 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
 
-use vault::engine::copy::CopyOptions;
-use vault::engine::copy::copy;
-use vault::engine::copy::copy_of;
-use vault::engine::digest::Digests;
-use vault::engine::digest::TreeDigest;
-use vault::engine::index::Index;
-use vault::engine::index::IndexError;
-use vault::engine::snapshot::Input;
-use vault::engine::snapshot::SnapshotOptions;
-use vault::engine::snapshot::SnapshotReport;
-use vault::failure::of_left;
-use vault::fs::Dir;
-use vault::id::ObjectName;
-use vault::progress::Progress;
-pub(super) use vault::sync::lock;
-use vault::sync::try_spawn;
-use vault::tree::Snapshot;
-use vault::tree::Stream;
-use vault::tree::Verdict;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
-
-use super::hooks;
-use super::now::Journal;
-use super::plan::Due;
-use super::plan::Job;
-use super::plan::Plan;
-use super::plan::Target;
-use super::report;
-use super::report::HookTrouble;
-use super::report::Outcome;
-use super::report::Report;
-use super::report::State;
-use super::report::Trouble;
-use crate::cli::ahead::count_beside;
-use crate::cli::ahead::is_first;
-use crate::cli::config::VaultConfig;
-use crate::cli::context::Chosen;
-use crate::cli::context::Context;
-use crate::cli::dates;
-use crate::cli::error::Exit;
-use crate::cli::error::Failure;
-use crate::cli::output::Output;
-use crate::cli::output::Style;
-use crate::cli::progress::Lane;
-use crate::cli::progress::Of;
-use crate::cli::roots;
-use crate::cli::snapshot as snapshot_command;
-use vault::json;
+use crate::engine::copy::{CopyOptions, copy, copy_of};
+use crate::engine::digest::{Digests, TreeDigest};
+use crate::engine::index::{Index, IndexError};
+use crate::engine::snapshot::{Input, SnapshotOptions, SnapshotReport};
+use crate::failure::{Exit, Failure, of_left};
+use crate::fs::Dir;
+use crate::id::ObjectName;
+use crate::json;
+use crate::progress::Progress;
+use crate::service::ahead::{count_beside, is_first};
+use crate::service::config::VaultConfig;
+use crate::service::plan::{Due, Job, Plan, Target};
+use crate::service::report::{HookTrouble, Outcome, Report, State, Trouble};
+use crate::service::run::hooks;
+use crate::service::run::now::Journal;
+use crate::service::run::observer::{Of, Setting};
+use crate::service::{roots, sources};
+pub(super) use crate::sync::lock;
+use crate::sync::try_spawn;
+use crate::tree::{Snapshot, Stream, Verdict};
+use crate::vault::{SnapshotInfo, Vault};
 
 /// What a run does beside snapshots.
 #[derive(Debug, Clone)]
@@ -76,18 +48,16 @@ pub struct Wishes {
 
 /// A run under way.
 pub struct Crew<'a> {
-    pub(super) context: &'a Context,
+    pub(super) at: &'a Setting<'a>,
     pub(super) plan: &'a Plan,
     pub(super) wishes: Wishes,
     pub(super) sites: Vec<Site>,
     pub(super) report: Mutex<Report>,
     pub(super) journal: &'a Journal,
-    out: Mutex<Output>,
 }
 
 /// A vault during a run.
 pub(super) struct Site {
-    chosen: Chosen,
     pub(super) device: u64,
     pub(super) opened: Mutex<Opened>,
     /// The sources of which there is a state of now, each with the snapshot that has it.
@@ -129,15 +99,14 @@ impl Drop for Release<'_> {
 
 impl<'a> Crew<'a> {
     /// Gets ready.
-    pub fn new(context: &'a Context, plan: &'a Plan, wishes: Wishes, journal: &'a Journal) -> Self {
+    pub fn new(at: &'a Setting<'a>, plan: &'a Plan, wishes: Wishes, journal: &'a Journal) -> Self {
         let site = |config: &VaultConfig| Site {
-            chosen: Chosen { place: config.place.clone(), config: Some(config.clone()) },
             device: config.place.folder().map_or(0, device),
             opened: Mutex::new(Opened::Not),
             taken: Mutex::default(),
         };
         let sites: Vec<Site> = plan.vaults.iter().map(site).collect();
-        Self { context, plan, wishes, sites, report: Mutex::default(), journal, out: Mutex::new(Output::new()) }
+        Self { at, plan, wishes, sites, report: Mutex::default(), journal }
     }
 
     /// Takes what is due, then cares for the vaults. Returns what happened.
@@ -148,11 +117,11 @@ impl<'a> Crew<'a> {
             }
         }
         self.take_all();
-        if !self.context.screen.stopped() {
+        if !self.at.observer.progress().stopped() {
             self.care_all();
         }
-        vault::sync::into_inner(self.out).finish()?;
-        let mut report = vault::sync::into_inner(self.report);
+        self.at.observer.flush()?;
+        let mut report = crate::sync::into_inner(self.report);
         // As in the configuration, whatever was ready first.
         let targets = self.plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
         let targets: Vec<(&str, &str)> = targets
@@ -172,34 +141,15 @@ impl<'a> Crew<'a> {
             Due::In(time) => Some(time),
         };
         let place = config.place.to_string();
-        let outcome = Outcome::new(&job.source.name, &config.name, place, dates::now(), state);
+        let outcome = Outcome::new(&job.source.name, &config.name, place, self.at.machine.now(), state);
         Outcome { overdue: target.overdue, due_in, ..outcome }
     }
 
     /// Shows a result, and keeps it for the report.
     fn tell(&self, outcome: Outcome) {
-        let global = &self.context.global;
-        let is_news = outcome.state != State::NotDue || global.verbose > 0;
-        let is_bad = !matches!(outcome.state, State::Complete | State::Unchanged | State::NotDue);
         self.journal.result(&outcome);
-        if !global.json && is_news && (is_bad || !global.quiet) {
-            let (text, hint) = report::line(&outcome);
-            self.say(&text, hint.as_deref(), is_bad);
-        }
+        self.at.observer.result(&outcome);
         lock(&self.report).outcomes.push(outcome);
-    }
-
-    pub(super) fn say(&self, text: &str, hint: Option<&str>, is_bad: bool) {
-        self.context.screen.aside(|| {
-            let mut out = lock(&self.out);
-            let line = if is_bad { out.paint(Style::Warning, text) } else { text.to_owned() };
-            // Where nobody reads on, the work goes on.
-            let _ = out.line(line);
-            if let Some(hint) = hint {
-                let _ = out.line(format_args!("    {hint}"));
-            }
-            let _ = out.flush();
-        });
     }
 
     /// Runs each piece of work as soon as no other that goes on shares a disk with it.
@@ -250,15 +200,15 @@ impl<'a> Crew<'a> {
     /// A source with its hooks.
     fn take_source(&self, job: &Job) {
         let targets: Vec<&Target> = job.targets.iter().filter(|target| target.due == Due::Now).collect();
-        if self.context.screen.stopped() {
+        if self.at.observer.progress().stopped() {
             targets.into_iter().for_each(|target| self.tell(self.outcome(job, target, State::Interrupted)));
             return;
         }
-        let stopped = || self.context.screen.stopped();
+        let stopped = || self.at.observer.progress().stopped();
         let mut failed = None;
         if let Some(command) = &job.source.hooks.before {
             let variables = variables(&job.source.name, "before", &[], None);
-            failed = hooks::call(command, &variables, job.source.hooks.timeout, &stopped).err();
+            failed = hooks::call(command, &variables, job.source.hooks.timeout, &stopped, self.at.machine).err();
         }
         let go_on = job.source.hooks.go_on && !stopped();
         if let Some(what) = failed.clone().filter(|_| !go_on) {
@@ -297,7 +247,7 @@ impl<'a> Crew<'a> {
         let never = || false;
         if let Some(command) = &job.source.hooks.after {
             let variables = variables(&job.source.name, "after", &outcomes, hook_trouble().as_ref());
-            if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never) {
+            if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never, self.at.machine) {
                 self.hook_failed(job, "after", what);
             }
         }
@@ -305,7 +255,7 @@ impl<'a> Crew<'a> {
         let bad = trouble.is_some() || outcomes.iter().any(|outcome| outcome.state == State::Failed);
         if let Some(command) = job.source.hooks.on_failure.as_ref().filter(|_| bad) {
             let variables = variables(&job.source.name, "on-failure", &outcomes, trouble.as_ref());
-            if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never) {
+            if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never, self.at.machine) {
                 self.hook_failed(job, "on-failure", what);
             }
         }
@@ -327,12 +277,10 @@ impl<'a> Crew<'a> {
     }
 
     fn hook_failed(&self, job: &Job, hook: &'static str, what: String) {
-        let source = job.source.name.clone();
-        if !self.context.global.json {
-            self.say(&format!("{source}: the command {hook}: {what}"), None, true);
-        }
-        self.journal.hook(&source, hook, &what);
-        lock(&self.report).hooks.push(HookTrouble { source, hook, what });
+        let trouble = HookTrouble { source: job.source.name.clone(), hook, what };
+        self.at.observer.hook(&trouble);
+        self.journal.hook(&trouble.source, hook, &trouble.what);
+        lock(&self.report).hooks.push(trouble);
     }
 
     /// A source into a vault.
@@ -340,27 +288,27 @@ impl<'a> Crew<'a> {
         let config = &self.plan.vaults[target.vault];
         let site = &self.sites[target.vault];
         let outcome = self.outcome(job, target, State::Failed);
-        if self.context.screen.stopped() {
+        if self.at.observer.progress().stopped() {
             return Outcome { state: State::Interrupted, ..outcome };
         }
-        if config.removable && matches!(self.context.has_vault(&config.place), Ok(false)) {
+        if config.removable && matches!(self.at.doors.has_vault(&config.place), Ok(false)) {
             return Outcome { state: State::Away, ..outcome };
         }
-        let lane = self.context.screen.lane(Of::source(&job.source.name, &config.name));
-        let taken = self.open(site, &lane).and_then(|vault| {
-            let Taken { snapshot, stands, body } = if let Some(copied) = self.copied(job, config, &vault, &lane)? {
+        let lane = self.at.observer.lane(Of::source(&job.source.name, &config.name));
+        let lane = lane.as_ref();
+        let taken = self.open(site, config, lane).and_then(|vault| {
+            let Taken { snapshot, stands, body } = if let Some(copied) = self.copied(job, config, &vault, lane)? {
                 copied
             } else {
-                let report = self.snapshot(job, config, &vault, &lane)?;
+                let report = self.snapshot(job, config, &vault, lane)?;
                 Taken { snapshot: report.id, stands: report.id.or(report.same), body: report.snapshot }
             };
             if let Some(stands) = stands {
                 lock(&site.taken).insert(job.source.name.clone(), stands);
             }
-            let digest = self.digest(&vault, &body.tree, &lane);
+            let digest = self.digest(&vault, &body.tree, lane);
             Ok((vault.id().to_string(), digest, snapshot, body))
         });
-        drop(lane);
         match taken {
             Ok((id, digest, snapshot, body)) => {
                 let state = match body.verdict {
@@ -385,7 +333,13 @@ impl<'a> Crew<'a> {
 
     /// Copies what this run has just taken into the vault that this one is filled from. `None` if there is nothing of the kind, or if it
     /// cannot be had whole: then nothing is copied, and the disk is read.
-    fn copied(&self, job: &Job, config: &VaultConfig, vault: &Vault, lane: &Lane) -> Result<Option<Taken>, Trouble> {
+    fn copied(
+        &self,
+        job: &Job,
+        config: &VaultConfig,
+        vault: &Vault,
+        lane: &dyn Progress,
+    ) -> Result<Option<Taken>, Trouble> {
         let Some(first) = &config.copy_from else { return Ok(None) };
         let Some(at) = self.plan.vaults.iter().position(|vault| vault.name == *first) else { return Ok(None) };
         let site = &self.sites[at];
@@ -401,14 +355,15 @@ impl<'a> Crew<'a> {
         let Some(taken) = from.snapshot(&taken) else {
             return disk(&format!("the snapshot in {first} was forgotten meanwhile"));
         };
+        let clock = self.at.machine.clock();
         let options = CopyOptions {
             dry_run: false,
             whole: true,
             level: config.level,
             verify: true,
             others: config.others,
-            clock: &dates::now,
-            threads: self.context.threads(),
+            clock: &clock,
+            threads: self.at.threads,
         };
         let report = match copy(&from, vault, std::slice::from_ref(&taken), &options, lane) {
             Ok(report) => report,
@@ -439,13 +394,13 @@ impl<'a> Crew<'a> {
     }
 
     /// The digest of a tree: in one vault, equal for the same names and contents.
-    fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane) -> Option<String> {
+    fn digest(&self, vault: &Vault, tree: &Stream, lane: &dyn Progress) -> Option<String> {
         if !self.wishes.digests {
             return None;
         }
         let digest = || -> Result<Option<TreeDigest>, IndexError> {
             let index = Index::new(vault)?;
-            let digests = Digests::of(&index, std::slice::from_ref(tree), self.context.threads(), lane)?;
+            let digests = Digests::of(&index, std::slice::from_ref(tree), self.at.threads, lane)?;
             index.finish(None)?;
             Ok(digests.get(tree))
         };
@@ -458,7 +413,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn open(&self, site: &Site, lane: &Lane) -> Result<Arc<Vault>, Trouble> {
+    fn open(&self, site: &Site, config: &VaultConfig, lane: &dyn Progress) -> Result<Arc<Vault>, Trouble> {
         let _asking = lock(&ASKING);
         let mut opened = lock(&site.opened);
         match &*opened {
@@ -466,25 +421,22 @@ impl<'a> Crew<'a> {
             Opened::Never(trouble) => return Err(trouble.clone()),
             Opened::Not => {}
         }
-        match self.context.open_chosen(&site.chosen, None, lane) {
-            Ok((vault, _)) => {
+        match self.at.doors.open(config, lane) {
+            Ok(vault) => {
                 let vault = Arc::new(vault);
                 *opened = Opened::Yes(Arc::clone(&vault));
                 Ok(vault)
             }
             Err(failure) => {
                 let mut trouble = Trouble::from(failure);
-                if let Some(config) = &site.chosen.config
-                    && site.chosen.place.folder().is_some_and(|folder| !folder.exists())
-                    && !config.removable
-                {
+                if config.place.folder().is_some_and(|folder| !folder.exists()) && !config.removable {
                     trouble.hint = Some(format!(
                         "If there is no vault yet: vault init --repo {}. Is the disk connected? If it may be away: removable = true",
                         config.name
                     ));
                 }
                 // A folder may yet be mounted by a command before the next source.
-                if site.chosen.place.folder().is_none_or(Path::exists) {
+                if config.place.folder().is_none_or(Path::exists) {
                     *opened = Opened::Never(trouble.clone());
                 }
                 Err(trouble)
@@ -492,23 +444,30 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn snapshot(&self, job: &Job, config: &VaultConfig, vault: &Vault, lane: &Lane) -> Result<SnapshotReport, Trouble> {
+    fn snapshot(
+        &self,
+        job: &Job,
+        config: &VaultConfig,
+        vault: &Vault,
+        lane: &dyn Progress,
+    ) -> Result<SnapshotReport, Trouble> {
         let source = &job.source;
-        let paths = source.paths.iter().map(|path| snapshot_command::existing(Path::new("/"), path));
+        let paths = source.paths.iter().map(|path| sources::existing(Path::new("/"), path));
         let paths = paths.collect::<Result<Vec<_>, _>>()?;
-        paths.iter().try_for_each(|path| snapshot_command::refuse_special(path))?;
-        let exclude = snapshot_command::exclude_of(source)?;
+        paths.iter().try_for_each(|path| sources::refuse_special(path))?;
+        let exclude = sources::exclude_of(source)?;
         let roots = roots::name_roots(&paths, &mut BTreeSet::new());
         let input = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
         let mut tags = source.tags.clone();
         tags.sort();
         tags.dedup();
+        let clock = self.at.machine.clock();
         let options = SnapshotOptions {
             source: source.name.clone(),
             inputs: roots.into_iter().map(input).collect(),
-            time: dates::now(),
+            time: self.at.machine.now(),
             given: false,
-            clock: &dates::now,
+            clock: &clock,
             tags,
             description: String::new(),
             exclude,
@@ -520,12 +479,12 @@ impl<'a> Crew<'a> {
             others: config.others,
             read_all: false,
             read_special: false,
-            threads: self.context.threads(),
+            threads: self.at.threads,
         };
         let exclude = options.exclude.clone();
-        let counts = self.context.screen.draws() && is_first(vault, &options.source);
+        let counts = self.at.observer.draws() && is_first(vault, &options.source);
         let report = count_beside(lane.counters(), counts, &paths, &exclude, || {
-            vault::engine::snapshot::snapshot(vault, options, lane)
+            crate::engine::snapshot::snapshot(vault, options, lane)
         });
         Ok(report.map_err(Failure::from)?)
     }
@@ -578,9 +537,9 @@ mod tests {
 
     #[test]
     fn hooks_learn_the_worst() {
-        let mut failed = Outcome::new("a", "disk", "/v".to_owned(), vault::tree::Time::default(), State::Failed);
+        let mut failed = Outcome::new("a", "disk", "/v".to_owned(), crate::tree::Time::default(), State::Failed);
         failed.trouble = Some(Trouble { exit: Exit::Failed, what: "no disk".into(), hint: None });
-        let mut taken = Outcome::new("a", "disk", "/v".to_owned(), vault::tree::Time::default(), State::Complete);
+        let mut taken = Outcome::new("a", "disk", "/v".to_owned(), crate::tree::Time::default(), State::Complete);
         taken.snapshot = Some("1f2e".into());
         let found = variables("a", "after", &[taken.clone(), failed], None);
         let value = |name: &str| found.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str());

@@ -1,39 +1,34 @@
 //! How much there is, before it is read: measured for a person or for the order of sources, and counted beside a first snapshot, so
 //! that its bar has an end. Later snapshots need no counting: they expect what the one before found.
 
-use std::fs;
-use std::fs::Metadata;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::exclude::Rules;
-use vault::engine::walk::IGNORE_FILE_MAX;
-use vault::fs::Dir;
-use vault::progress::Counters;
-use vault::sync::try_spawn;
-use vault::vault::Vault;
-
-use crate::cli::roots::bytes_of;
+use crate::engine::exclude::{ExcludeOptions, Rules};
+use crate::engine::walk::IGNORE_FILE_MAX;
+use crate::fs::Dir;
+use crate::progress::Counters;
+use crate::service::machine::Machine;
+use crate::service::roots::bytes_of;
+use crate::sync::try_spawn;
+use crate::vault::Vault;
 
 /// The bytes of the files below these paths, and whether that is all: after `time` it is as much as was found by then. Nothing is
 /// opened but folders.
-pub fn measure(paths: &[PathBuf], time: Duration) -> (u64, bool) {
-    let begun = Instant::now();
+pub fn measure(paths: &[PathBuf], time: Duration, machine: &dyn Machine) -> (u64, bool) {
+    let begun = machine.elapsed();
     let mut todo = paths.to_vec();
     let mut bytes = 0_u64;
     while let Some(path) = todo.pop() {
-        if begun.elapsed() > time {
+        if machine.elapsed().saturating_sub(begun) > time {
             return (bytes, false);
         }
         let Ok(found) = fs::symlink_metadata(&path) else { continue };
         if found.is_dir() {
-            todo.extend(vault::folder::entries(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            todo.extend(crate::folder::entries(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         } else if found.is_file() {
             bytes = bytes.saturating_add(found.len());
         }
@@ -132,7 +127,7 @@ impl Count<'_> {
         {
             folder.rules = rules;
         }
-        for entry in vault::folder::entries(&folder.path).into_iter().flatten().flatten() {
+        for entry in crate::folder::entries(&folder.path).into_iter().flatten().flatten() {
             let Ok(found) = entry.metadata() else { continue };
             let name = bytes_of(&entry.file_name());
             let below = if folder.below.is_empty() { name } else { [&folder.below[..], b"/", &name].concat() };
@@ -170,6 +165,7 @@ fn is_elsewhere(_: &Metadata, _: &Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::machine::tests::{Still, ticking};
 
     #[test]
     fn folders_are_measured() {
@@ -177,9 +173,10 @@ mod tests {
         fs::create_dir_all(folder.path().join("a/b")).unwrap();
         fs::write(folder.path().join("a/b/c"), vec![0; 1000]).unwrap();
         fs::write(folder.path().join("d"), vec![0; 24]).unwrap();
-        assert_eq!(measure(&[folder.path().to_owned()], Duration::from_secs(60)), (1024, true));
-        assert_eq!(measure(&[folder.path().join("d")], Duration::from_secs(60)), (24, true));
-        assert!(!measure(&[folder.path().to_owned()], Duration::ZERO).1);
+        assert_eq!(measure(&[folder.path().to_owned()], Duration::from_secs(60), &Still(&[])), (1024, true));
+        assert_eq!(measure(&[folder.path().join("d")], Duration::from_secs(60), &Still(&[])), (24, true));
+        let is_all = measure(&[folder.path().to_owned()], Duration::from_secs(2), &ticking()).1;
+        assert!(!is_all, "the time was over");
     }
 
     #[test]

@@ -6,14 +6,11 @@ use std::process::ExitStatus;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
-use std::time::Instant;
 
-use vault::fs::end_group;
-use vault::fs::own_group;
-use vault::progress::plain;
-
-use crate::cli::child::shell;
-use crate::cli::units;
+use crate::fs::{end_group, own_group};
+use crate::progress::plain;
+use crate::service::machine::Machine;
+use crate::service::units;
 
 /// How often a running command is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -29,32 +26,35 @@ pub fn call(
     variables: &[(&str, String)],
     timeout: Duration,
     stopped: &dyn Fn() -> bool,
+    machine: &dyn Machine,
 ) -> Result<(), String> {
-    let mut process = shell(command.as_ref());
+    let mut process = machine.shell(command.as_ref());
     process.stdin(Stdio::null()).stdout(io::stderr());
     process.envs(variables.iter().map(|(name, value)| (*name, value.replace('\0', ""))));
     // With its children it is a group of its own: Ctrl-C at the terminal ends us, and only we end it.
     own_group(&mut process);
     let mut child = process.spawn().map_err(|error| format!("it cannot be started: {}", plain(&error)))?;
-    let begun = Instant::now();
-    let mut told: Option<(Instant, String)> = None;
+    let begun = machine.elapsed();
+    let mut told: Option<(Duration, String)> = None;
     loop {
+        let now = machine.elapsed();
+        let is_late = now.saturating_sub(begun) >= timeout;
         match child.try_wait() {
             Ok(Some(status)) => return told.map_or_else(|| result(status), |(_, why)| Err(why)),
             Ok(None) => {}
             Err(error) => return Err(format!("it is lost: {}", plain(&error))),
         }
         match &told {
-            None if stopped() || begun.elapsed() >= timeout => {
-                let why = if begun.elapsed() >= timeout {
+            None if stopped() || is_late => {
+                let why = if is_late {
                     format!("it took longer than {}, and was ended", units::every(timeout))
                 } else {
                     "interrupted".to_owned()
                 };
                 end_group(&mut child, true);
-                told = Some((Instant::now(), why));
+                told = Some((now, why));
             }
-            Some((when, _)) if when.elapsed() >= GRACE => end_group(&mut child, false),
+            Some((when, _)) if now.saturating_sub(*when) >= GRACE => end_group(&mut child, false),
             _ => {}
         }
         sleep(TICK);
@@ -67,10 +67,15 @@ fn result(status: ExitStatus) -> Result<(), String> {
 
 #[cfg(all(test, unix))]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests may read the clock")]
+
+    use std::time::Instant;
+
     use super::*;
+    use crate::service::machine::tests::real;
 
     fn run(command: &str, timeout_ms: u64) -> Result<(), String> {
-        call(command, &[("VAULT_X", "a b".to_owned())], Duration::from_millis(timeout_ms), &|| false)
+        call(command, &[("VAULT_X", "a b".to_owned())], Duration::from_millis(timeout_ms), &|| false, &real())
     }
 
     #[test]
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_stopped_stops_the_command() {
-        let error = call("sleep 30", &[], Duration::from_secs(60), &|| true).unwrap_err();
+        let error = call("sleep 30", &[], Duration::from_secs(60), &|| true, &real()).unwrap_err();
         assert_eq!(error, "interrupted");
     }
 }

@@ -1,28 +1,23 @@
 //! The Task Scheduler (Windows).
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Job;
-use super::Scheduler;
-use super::State;
-use super::Unit;
-use super::ask;
-use super::check_text;
-use super::order;
-use super::program_text;
-use super::xml;
-use crate::cli::context::Context;
-use crate::cli::error::Failure;
-use crate::cli::run::folder as run_folder;
+use crate::failure::Failure;
+use crate::service::machine::Machine;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, check_text, order, xml};
 
 const TASK: &str = "vault run";
 const FILE: &str = "vault-run.xml";
 
 /// The Task Scheduler.
-pub struct Tasks;
+pub struct Tasks<'a> {
+    /// The machine.
+    pub machine: &'a dyn Machine,
+    /// The folder in which runs are remembered.
+    pub runs: &'a Path,
+}
 
-impl Scheduler for Tasks {
+impl Scheduler for Tasks<'_> {
     fn name(&self) -> &'static str {
         "Task Scheduler"
     }
@@ -31,8 +26,8 @@ impl Scheduler for Tasks {
         Ok(vec![Unit { name: FILE.to_owned(), text: task(job)? }])
     }
 
-    fn folder(&self, context: &Context) -> Result<PathBuf, Failure> {
-        run_folder(context)
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        Ok(self.runs.to_owned())
     }
 
     /// With a mark of the byte order, as it says itself.
@@ -43,15 +38,15 @@ impl Scheduler for Tasks {
 
     fn load(&self, folder: &Path) -> Result<(), String> {
         let file = folder.join(FILE);
-        order("schtasks", &["/Create", "/TN", TASK, "/XML", &file.to_string_lossy(), "/F"]).map(|_| ())
+        order(self.machine, "schtasks", &["/Create", "/TN", TASK, "/XML", &file.to_string_lossy(), "/F"]).map(|_| ())
     }
 
     fn unload(&self, _: &Path) -> Result<(), String> {
-        order("schtasks", &["/Delete", "/TN", TASK, "/F"]).map(|_| ())
+        order(self.machine, "schtasks", &["/Delete", "/TN", TASK, "/F"]).map(|_| ())
     }
 
     fn state(&self, _: &Path) -> Result<State, String> {
-        let (known, text) = ask("schtasks", &["/Query", "/TN", TASK, "/FO", "CSV", "/NH", "/V"])?;
+        let (known, text) = ask(self.machine, "schtasks", &["/Query", "/TN", TASK, "/FO", "CSV", "/NH", "/V"])?;
         Ok(if known { read_state(&text) } else { State::default() })
     }
 }
@@ -72,7 +67,7 @@ fn read_state(text: &str) -> State {
 }
 
 fn task(job: &Job) -> Result<String, String> {
-    let program = xml(check_text(program_text(job)?)?);
+    let program = xml(check_text(job.program_text()?)?);
     let words: Vec<String> = job.args.iter().map(|arg| check_text(arg).map(quoted)).collect::<Result<_, _>>()?;
     let args = xml(&words.join(" "));
     let minutes = job.every.as_secs() / 60;
@@ -150,7 +145,8 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::schedule::tests::odd_job;
+    use crate::service::machine::tests::Still;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     #[test]
     fn the_task_is_as_expected() {
@@ -164,7 +160,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
-        let bytes = Tasks.encode(&text);
+        let bytes = Tasks { machine: &Still(&[]), runs: Path::new("") }.encode(&text);
         assert_eq!(bytes[..6], [0xff, 0xfe, b'<', 0, b'?', 0]);
     }
 

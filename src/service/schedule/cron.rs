@@ -3,14 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Job;
-use super::Scheduler;
-use super::State;
-use super::Unit;
-use super::check_text;
-use super::program_text;
-use crate::cli::context::Context;
-use crate::cli::error::Failure;
+use crate::failure::Failure;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, check_text};
 
 /// cron. Its table belongs to the user, so its line is only printed.
 pub struct Cron;
@@ -24,7 +18,7 @@ impl Scheduler for Cron {
         Ok(vec![Unit { name: "crontab".to_owned(), text: format!("{}\n", line(job)?) }])
     }
 
-    fn folder(&self, _: &Context) -> Result<PathBuf, Failure> {
+    fn folder(&self) -> Result<PathBuf, Failure> {
         Err(Failure::new("vault does not change cron's table").hint("Add the line with: crontab -e"))
     }
 
@@ -43,7 +37,7 @@ impl Scheduler for Cron {
 
 /// The line that starts it.
 pub fn line(job: &Job) -> Result<String, String> {
-    let mut command = word(check_text(program_text(job)?)?);
+    let mut command = word(check_text(job.program_text()?)?);
     for arg in &job.args {
         command.push(' ');
         command.push_str(&word(check_text(arg)?));
@@ -74,7 +68,7 @@ fn word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     #[test]
     fn the_line_is_as_expected() {

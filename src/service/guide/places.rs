@@ -1,15 +1,12 @@
 //! What is offered in the first minutes: folders that are worth keeping, and places where a vault may lie.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use vault::fs::Dir;
-use vault::store::Delivery;
-use vault::store::dir::DirStore;
-
-use crate::cli::init;
-use crate::cli::units;
+use crate::fs::Dir;
+use crate::service::{delivery, local};
+use crate::store::Delivery;
+use crate::store::dir::DirStore;
 
 /// Folders of a home that hold what people made themselves.
 const FOLDERS: &[&str] =
@@ -46,17 +43,14 @@ pub struct Place {
 impl Place {
     /// A folder that someone named.
     pub fn folder(path: PathBuf) -> Self {
-        let synced = init::guess_delivery(&path, &|path| path.exists()) == Delivery::Synced;
+        let synced = delivery::guess(&path) == Delivery::Synced;
         let removable = DISKS.iter().any(|disks| path.starts_with(disks)) || path.starts_with("/Volumes");
         Self { path, synced, removable }
     }
 
-    /// A line about it.
-    pub fn described(&self) -> String {
-        let free = DirStore::open(&self.path).ok().and_then(|store| store.free_space().ok().flatten());
-        let free = free.map_or_else(String::new, |free| format!(", {} free", units::size(free)));
-        let kind = if self.synced { "carried to other machines" } else { "a disk" };
-        format!("{} ({kind}{free})", self.path.display())
+    /// The bytes that are free there, if that is known.
+    pub fn free(&self) -> Option<u64> {
+        DirStore::open(&self.path).ok().and_then(|store| store.free_space().ok().flatten())
     }
 
     /// A name for the vault in the configuration.
@@ -71,21 +65,13 @@ impl Place {
     }
 }
 
-/// A path as it is shown, with ~ for the home.
-pub fn short(path: &Path, home: Option<&Path>) -> String {
-    match home.and_then(|home| path.strip_prefix(home).ok()) {
-        Some(below) if !below.as_os_str().is_empty() => format!("~/{}", below.display()),
-        _ => path.display().to_string(),
-    }
-}
-
 /// Folders of a home that are worth keeping: those that are there and not empty, by their English names and by those that
 /// the desktop gave them.
 pub fn sources(home: &Path) -> Vec<PathBuf> {
     let named = fs::read_to_string(home.join(".config/user-dirs.dirs")).unwrap_or_default();
     let mut folders: Vec<PathBuf> = FOLDERS.iter().map(|name| home.join(name)).collect();
     folders.extend(user_folders(&named, home));
-    let is_full = |path: &PathBuf| vault::folder::entries(path).is_ok_and(|mut entries| entries.next().is_some());
+    let is_full = |path: &PathBuf| crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_some());
     let mut found: Vec<PathBuf> = Vec::new();
     for folder in folders.into_iter().filter(is_full) {
         if !found.contains(&folder) {
@@ -130,10 +116,10 @@ fn disks() -> Vec<PathBuf> {
         let drives = ('D'..='Z').map(|letter| PathBuf::from(format!("{letter}:\\")));
         drives.filter(|path| path.is_dir()).collect()
     } else if cfg!(target_os = "macos") {
-        let entries = vault::folder::entries("/Volumes").into_iter().flatten().flatten();
+        let entries = crate::folder::entries("/Volumes").into_iter().flatten().flatten();
         // The one that is a link leads to the system's own disk.
         entries
-            .filter(|entry| entry.file_type().is_ok_and(vault::folder::Type::is_dir))
+            .filter(|entry| entry.file_type().is_ok_and(crate::folder::Type::is_dir))
             .map(|entry| entry.path())
             .collect()
     } else {
@@ -182,6 +168,30 @@ pub fn same_disk(place: &Path, sources: &[PathBuf]) -> bool {
     own.is_some() && sources.iter().any(|source| device(source) == own)
 }
 
+/// The folder of the vault itself: the one that was named if it is new, or empty and of no other use; else one in it. In a synced
+/// folder, and on a disk, whatever is added later must not come to lie among the files of the vault.
+pub fn usable(place: Place) -> Result<Place, String> {
+    let is_empty = |path: &Path| crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none());
+    let is_top = is_top(&place.path);
+    let path = if place.path.is_dir() && (is_top || !is_empty(&place.path)) {
+        place.path.join("vault")
+    } else {
+        place.path.clone()
+    };
+    for folder in [&place.path, &path] {
+        if local::has_vault_in(folder).map_err(|failure| failure.what)? {
+            return Ok(Place { path: folder.clone(), ..place });
+        }
+    }
+    if path.exists() && !is_empty(&path) {
+        return Err(format!("{} is not empty", path.display()));
+    }
+    match path.parent() {
+        Some(parent) if parent.is_dir() => Ok(Place { path, ..place }),
+        _ => Err(format!("there is no folder {}", path.parent().unwrap_or(&path).display())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +225,19 @@ mod tests {
         let name = |path: &str| Place::folder(PathBuf::from(path)).name();
         let names = ["/home/me/Dropbox/x", "/media/me/usb", "/srv/vault"].map(name);
         assert_eq!(names, ["cloud", "disk", "main"]);
+    }
+
+    #[test]
+    fn a_vault_goes_into_an_empty_folder_or_one_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        fs::create_dir_all(top.join("full/vault")).unwrap();
+        fs::create_dir(top.join("empty")).unwrap();
+        let place = |name: &str| usable(Place::folder(top.join(name))).map(|place| place.path);
+        assert_eq!(place("empty"), Ok(top.join("empty")));
+        assert_eq!(place("new"), Ok(top.join("new")));
+        assert_eq!(place("full"), Ok(top.join("full/vault")));
+        fs::write(top.join("full/vault/x"), "x").unwrap();
+        assert!(place("full").is_err() && place("no/where").is_err());
     }
 }

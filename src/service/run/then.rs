@@ -6,11 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-use crate::cli::child::program;
-use crate::cli::child::shell;
-use crate::cli::error::Exit;
-use crate::cli::error::Failure;
-use vault::progress::plain;
+use crate::failure::{Exit, Failure};
+use crate::progress::plain;
+use crate::service::machine::Machine;
 
 /// Whether it is done at all: not after a failure unless that was asked for, and never after an interruption.
 pub fn is_wanted(exit: Exit, always: bool) -> bool {
@@ -22,14 +20,14 @@ pub fn is_wanted(exit: Exit, always: bool) -> bool {
 }
 
 /// Does it, and waits for it. `removable` are the folders of vaults that lie on disks which may be taken out.
-pub fn act(action: &str, exit: Exit, removable: &[&Path]) -> Result<(), Failure> {
+pub fn act(action: &str, exit: Exit, removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
     if action == "eject" {
-        return eject(removable);
+        return eject(removable, machine);
     }
     let mut command = match action {
-        "shutdown" => system(SHUTDOWN),
-        "suspend" => system(SUSPEND),
-        _ => shell(action.as_ref()),
+        "shutdown" => system(machine, SHUTDOWN),
+        "suspend" => system(machine, SUSPEND),
+        _ => machine.shell(action.as_ref()),
     };
     command.env("VAULT_EXIT_CODE", (exit as u8).to_string()).stdin(Stdio::null()).stdout(std::io::stderr());
     let failed = |what: String| Failure::new(format!("--then {action}: {what}")).hint("Everything before it was done.");
@@ -38,7 +36,7 @@ pub fn act(action: &str, exit: Exit, removable: &[&Path]) -> Result<(), Failure>
 }
 
 /// Ejects the disks of vaults. Those that are away are out already.
-fn eject(removable: &[&Path]) -> Result<(), Failure> {
+fn eject(removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
     let failed = |what: String| Failure::new(format!("--then eject: {what}")).hint("Everything before it was done.");
     if removable.is_empty() {
         return Err(failed("no vault of this run is on a disk that may be taken out".to_owned())
@@ -53,7 +51,7 @@ fn eject(removable: &[&Path]) -> Result<(), Failure> {
     }
     for line in &words {
         let words: Vec<&str> = line.iter().map(String::as_str).collect();
-        let mut command = system(&words);
+        let mut command = system(machine, &words);
         command.stdin(Stdio::null()).stdout(std::io::stderr());
         let status = command.status();
         let status = status.map_err(|error| failed(format!("{} cannot be started: {}", words[0], plain(&error))))?;
@@ -121,8 +119,8 @@ const SUSPEND: &[&str] = if cfg!(windows) {
     &["systemctl", "suspend"]
 };
 
-fn system(words: &[&str]) -> Command {
-    let mut command = program(words[0]);
+fn system(machine: &dyn Machine, words: &[&str]) -> Command {
+    let mut command = machine.program(words[0]);
     command.args(&words[1..]);
     command
 }
@@ -130,6 +128,7 @@ fn system(words: &[&str]) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::machine::tests::Still;
 
     #[test]
     fn the_disk_of_a_folder_is_found_and_never_that_of_the_system() {
@@ -147,9 +146,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_ejected_is_said() {
-        assert!(eject(&[]).unwrap_err().hint.unwrap().contains("removable = true"));
-        assert!(eject(&[Path::new("/nowhere/vault")]).is_ok(), "it is out already");
-        let here = eject(&[Path::new("/")]).unwrap_err();
+        assert!(eject(&[], &Still(&[])).unwrap_err().hint.unwrap().contains("removable = true"));
+        assert!(eject(&[Path::new("/nowhere/vault")], &Still(&[])).is_ok(), "it is out already");
+        let here = eject(&[Path::new("/")], &Still(&[])).unwrap_err();
         assert!(here.what.contains("not on a disk that can be ejected"), "{}", here.what);
     }
 

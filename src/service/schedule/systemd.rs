@@ -1,28 +1,21 @@
 //! systemd's timers (Linux): of a user, or of the system.
 
-use std::env;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Job;
-use super::Scheduler;
-use super::State;
-use super::Unit;
-use super::ask;
-use super::check_text;
-use super::order;
-use super::program_text;
-use crate::cli::config::home;
-use crate::cli::context::Context;
-use crate::cli::error::Failure;
+use crate::failure::Failure;
+use crate::service::folders;
+use crate::service::machine::Machine;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, check_text, order};
 
 const SERVICE: &str = "vault-run.service";
 const TIMER: &str = "vault-run.timer";
 
 /// systemd.
-#[derive(Debug, Clone, Copy)]
-pub struct Systemd {
+#[derive(Clone, Copy)]
+pub struct Systemd<'a> {
+    /// The machine.
+    pub machine: &'a dyn Machine,
     /// Of the whole system, as root; else of this user.
     pub system: bool,
 }
@@ -30,19 +23,19 @@ pub struct Systemd {
 /// Where an administrator's units lie.
 const SYSTEM_FOLDER: &str = "/etc/systemd/system";
 
-impl Systemd {
+impl Systemd<'_> {
     /// Runs systemctl for the manager that is meant.
     fn control(self, args: &[&str]) -> Result<String, String> {
-        order("systemctl", &self.with_manager(args))
+        order(self.machine, "systemctl", &self.with_manager(args))
     }
 
-    fn with_manager<'a>(self, args: &[&'a str]) -> Vec<&'a str> {
+    fn with_manager<'w>(self, args: &[&'w str]) -> Vec<&'w str> {
         let manager = if self.system { "--system" } else { "--user" };
         [manager].into_iter().chain(args.iter().copied()).collect()
     }
 }
 
-impl Scheduler for Systemd {
+impl Scheduler for Systemd<'_> {
     fn name(&self) -> &'static str {
         "systemd"
     }
@@ -54,12 +47,11 @@ impl Scheduler for Systemd {
         ])
     }
 
-    fn folder(&self, _: &Context) -> Result<PathBuf, Failure> {
+    fn folder(&self) -> Result<PathBuf, Failure> {
         if self.system {
             return Ok(PathBuf::from(SYSTEM_FOLDER));
         }
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let folder = absolute("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")));
+        let folder = folders::configurations(self.machine);
         let failed = || Failure::new("there is no home folder to install a schedule in");
         folder.map(|folder| folder.join("systemd/user")).ok_or_else(failed)
     }
@@ -77,7 +69,7 @@ impl Scheduler for Systemd {
 
     fn forget(&self) {
         // If it does not answer, it knows nothing of the files either.
-        let _ = ask("systemctl", &self.with_manager(&["daemon-reload"]));
+        let _ = ask(self.machine, "systemctl", &self.with_manager(&["daemon-reload"]));
     }
 
     fn state(&self, _: &Path) -> Result<State, String> {
@@ -90,7 +82,7 @@ impl Scheduler for Systemd {
 }
 
 fn service(job: &Job, system: bool) -> Result<String, String> {
-    let mut command = quoted(check_text(program_text(job)?)?);
+    let mut command = quoted(check_text(job.program_text()?)?);
     for arg in &job.args {
         command.push(' ');
         command.push_str(&quoted(check_text(arg)?));
@@ -200,7 +192,7 @@ fn read_state(timer: &str, service: &str, journal: &str) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     const JOURNAL: &str = "journalctl --user";
 

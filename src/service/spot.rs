@@ -1,24 +1,13 @@
 //! A path inside a snapshot: what all commands do that take `SNAPSHOT:PATH`, and what is said where there is nothing.
 
-use vault::engine::browse;
-use vault::engine::browse::BrowseError;
-use vault::engine::restore::RestoreError;
-use vault::path::Shown;
-use vault::path::components;
-use vault::path::join;
-use vault::tree::Entry;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
-
-use crate::cli::args::FilterArgs;
-use crate::cli::context::Context;
-use crate::cli::error::Failure;
-use crate::cli::error::quoted;
-use crate::cli::select;
-use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
-use crate::cli::select::named;
-use crate::cli::suggest::nearest;
+use crate::engine::browse::{self, BrowseError};
+use crate::engine::restore::RestoreError;
+use crate::failure::{Failure, quoted};
+use crate::path::{Shown, components, join};
+use crate::service::select::{self, Aim, Among, Wanted, named};
+use crate::service::suggest::nearest;
+use crate::tree::Entry;
+use crate::vault::{SnapshotInfo, Vault};
 
 /// So many names of a folder are compared with what was typed.
 const NAMES_MAX: usize = 20_000;
@@ -27,11 +16,7 @@ pub const OTHERS_MAX: usize = 64;
 
 /// A path inside a snapshot, as it was asked for.
 pub struct Spot<'a> {
-    context: &'a Context,
-    vault: &'a Vault,
-    /// All of the vault, the oldest first.
-    snapshots: &'a [SnapshotInfo],
-    filter: &'a FilterArgs,
+    among: Among<'a>,
     wanted: &'a Wanted,
     aim: Aim,
     /// The path as it was typed.
@@ -76,31 +61,11 @@ impl MayBeGap for RestoreError {
 }
 
 impl<'a> Spot<'a> {
-    /// Finds the snapshot that is meant, and where in it the path is.
-    pub fn find(
-        context: &'a Context,
-        vault: &'a Vault,
-        snapshots: &'a [SnapshotInfo],
-        filter: &'a FilterArgs,
-        wanted: &'a Wanted,
-        aim: Aim,
-    ) -> Result<Self, Failure> {
-        let info = wanted.find_to_read(context, vault, snapshots, filter, aim)?;
-        Ok(Self::of(context, vault, snapshots, filter, (wanted, aim), info))
-    }
-
     /// The path that is meant in this snapshot.
-    pub fn of(
-        context: &'a Context,
-        vault: &'a Vault,
-        snapshots: &'a [SnapshotInfo],
-        filter: &'a FilterArgs,
-        (wanted, aim): (&'a Wanted, Aim),
-        info: SnapshotInfo,
-    ) -> Self {
+    pub fn of(among: Among<'a>, (wanted, aim): (&'a Wanted, Aim), info: SnapshotInfo) -> Self {
         let typed = wanted.path.clone().unwrap_or_default();
         let path = select::inside(&info.body.roots, &typed);
-        Self { context, vault, snapshots, filter, wanted, aim, typed, info, path }
+        Self { among, wanted, aim, typed, info, path }
     }
 
     /// The same with a path inside the snapshot, in place of the one that was typed with it.
@@ -110,14 +75,14 @@ impl<'a> Spot<'a> {
 
     /// What lies there.
     pub fn entry(&self) -> Result<Entry, Failure> {
-        browse::find_entry(self.vault, &self.info, &self.path).map_err(|error| self.failure(error))
+        browse::find_entry(self.among.vault, &self.info, &self.path).map_err(|error| self.failure(error))
     }
 
     /// How a command ends that looked there. Where there is nothing, it says which snapshot was looked into, and what may have
     /// been meant.
     pub fn failure(&self, error: impl MayBeGap) -> Failure {
         let Some(gap) = error.gap() else { return error.into() };
-        let snapshot = named(&self.info, &self.context.zone);
+        let snapshot = named(&self.info, self.among.zone);
         match gap {
             Gap::Match(patterns) => Failure::new(format!("nothing in snapshot {snapshot} matches {patterns}"))
                 .hint(format!("See what is in it with: vault ls {}", self.info.id.short())),
@@ -129,14 +94,14 @@ impl<'a> Spot<'a> {
 
     /// What to look for instead.
     fn suggestion(&self) -> String {
-        let (vault, typed) = (self.vault, self.typed.as_slice());
+        let (vault, typed) = (self.among.vault, self.typed.as_slice());
         if let Some(path) = there(vault, &self.info, typed) {
             return format!("Did you mean {}?", self.spelled(&self.info, &path));
         }
         let others = self.others();
         for info in &others {
             if let Some(path) = there(vault, info, typed) {
-                let snapshot = named(info, &self.context.zone);
+                let snapshot = named(info, self.among.zone);
                 return format!("Snapshot {snapshot} has it: {}", self.spelled(info, &path));
             }
         }
@@ -159,7 +124,7 @@ impl<'a> Spot<'a> {
     /// Other snapshots that may have it, those that are nearest first: of the same source the newest ones, of each other one the
     /// last.
     fn others(&self) -> Vec<&SnapshotInfo> {
-        let newest_first = || self.snapshots.iter().rev().filter(|info| info.id != self.info.id);
+        let newest_first = || self.among.snapshots.iter().rev().filter(|info| info.id != self.info.id);
         let mut found: Vec<&SnapshotInfo> =
             newest_first().filter(|info| self.is_same_source(info)).take(OTHERS_MAX).collect();
         found.extend(last_of_each(newest_first().filter(|info| !self.is_same_source(info)), &self.info.body.host));
@@ -169,7 +134,7 @@ impl<'a> Spot<'a> {
     /// A path of a snapshot as it may be typed: with the words that were used, if they lead there, else with the id.
     fn spelled(&self, info: &SnapshotInfo, path: &[u8]) -> String {
         let same = self.wanted.with_path(path);
-        let leads = same.leads_to(self.context, self.vault, self.snapshots, self.filter, self.aim, info);
+        let leads = same.leads_to(&self.among, self.aim, info);
         let snapshot = if leads { self.wanted.text().to_owned() } else { info.id.short() };
         quoted(&format!("{snapshot}:{}", Shown(path)))
     }

@@ -1,12 +1,12 @@
-//! A state folder for one command that only reads, where the user's own cannot be written.
+//! A folder that goes with the work that needs it: for what a trial restores, or as the state of one command that only reads, where the
+//! user's own cannot be written.
 
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use vault::fs::make_private_folder;
-use vault::seal::random_name;
+use crate::fs::make_private_folder;
+use crate::seal::random_name;
 
 /// What of a vault's state is worth having for one command, beside the catalogue, which is built from the store: what this
 /// machine remembers of the log and of damage.
@@ -17,10 +17,10 @@ const REMEMBERED: &[&str] = &["client", "seen", "findings", "opened"];
 pub struct Temporary(PathBuf);
 
 impl Temporary {
-    /// Makes one in the system's folder for temporary files, with what can be read of the state of this vault in `state`.
-    pub fn new(state: Option<&Path>, vault: Option<&str>) -> io::Result<Self> {
+    /// Makes one in `parent`, such as the system's folder for temporary files, with what can be read of the state of this vault in `state`.
+    pub fn new(parent: &Path, state: Option<&Path>, vault: Option<&str>) -> io::Result<Self> {
         let name = random_name().map_err(io::Error::other)?;
-        let folder = Self(std::env::temp_dir().join(format!("vault-{name}")));
+        let folder = Self(parent.join(format!("vault-{name}")));
         make_private_folder(folder.path())?;
         if let (Some(state), Some(vault)) = (state, vault) {
             let own = folder.path().join(vault);
@@ -56,7 +56,7 @@ mod tests {
         for name in ["seen", "catalogue.redb"] {
             fs::write(state.path().join("id").join(name), name).unwrap();
         }
-        let folder = Temporary::new(Some(state.path()), Some("id")).unwrap();
+        let folder = Temporary::new(&std::env::temp_dir(), Some(state.path()), Some("id")).unwrap();
         let path = folder.path().to_owned();
         assert_eq!(fs::read_to_string(path.join("id/seen")).unwrap(), "seen");
         assert!(!path.join("id/catalogue.redb").exists());

@@ -9,17 +9,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
-use std::time::Instant;
 
-use super::report::Report;
-use super::report::State;
-use super::status::Pair;
-use super::status::Status;
-use crate::cli::child::program;
-use crate::cli::config::Desktop;
-use crate::cli::error::Failure;
-use crate::cli::error::chain;
-use vault::service::drill::Last;
+use crate::failure::{Failure, chain};
+use crate::service::config::Desktop;
+use crate::service::drill::Last;
+use crate::service::machine::Machine;
+use crate::service::report::{Report, State};
+use crate::service::status::{Pair, Status};
 
 /// Takes a figure out of what came of a drill.
 type OfDrill = fn(&Last) -> i64;
@@ -102,19 +98,19 @@ pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i6
 }
 
 /// Shows a notice on the desktop.
-pub fn show(title: &str, text: &str) -> Result<(), String> {
+pub fn show(title: &str, text: &str, machine: &dyn Machine) -> Result<(), String> {
     let mut command = if cfg!(target_os = "macos") {
-        let mut command = program("osascript");
+        let mut command = machine.program("osascript");
         let script = "display notification (item 2 of argv) with title (item 1 of argv)";
         command.args(["-e", "on run argv", "-e", script, "-e", "end run", title, text]);
         command
     } else if cfg!(windows) {
-        let mut command = program("powershell");
+        let mut command = machine.program("powershell");
         command.args(["-NoProfile", "-NonInteractive", "-Command", BALLOON]);
         command.env("VAULT_NOTICE_TITLE", title).env("VAULT_NOTICE_TEXT", text);
         command
     } else {
-        let mut command = program("notify-send");
+        let mut command = machine.program("notify-send");
         command.args(["--app-name=vault", "--icon=dialog-information", "--", title, text]);
         command
     };
@@ -122,12 +118,12 @@ pub fn show(title: &str, text: &str) -> Result<(), String> {
     let failed = |what: String| format!("no notice could be shown: {shown}: {what}");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| failed(chain(&error)))?;
-    let begun = Instant::now();
+    let begun = machine.elapsed();
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(failed(status.to_string())),
-            Ok(None) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(20)),
+            Ok(None) if machine.elapsed().saturating_sub(begun) < PATIENCE => sleep(Duration::from_millis(20)),
             Ok(None) => {
                 let _ = child.kill(); // whether it ends or not, it is not waited for
                 let _ = child.wait();
@@ -279,21 +275,21 @@ mod tests {
     fn a_trouble_is_told_once_a_day() {
         let mut status = Status::default();
         let failed = Report {
-            outcomes: vec![crate::cli::run::report::Outcome::new(
+            outcomes: vec![crate::service::report::Outcome::new(
                 "a",
                 "disk",
                 "/v".to_owned(),
-                vault::tree::Time::default(),
+                crate::tree::Time::default(),
                 State::Failed,
             )],
             ..Report::default()
         };
         let good = Report {
-            outcomes: vec![crate::cli::run::report::Outcome::new(
+            outcomes: vec![crate::service::report::Outcome::new(
                 "a",
                 "disk",
                 "/v".to_owned(),
-                vault::tree::Time::default(),
+                crate::tree::Time::default(),
                 State::Complete,
             )],
             ..Report::default()
@@ -307,11 +303,11 @@ mod tests {
         assert!(told(Desktop::Always, &good, 90_002));
         assert!(!told(Desktop::Never, &failed, 90_003));
         let idle = Report {
-            outcomes: vec![crate::cli::run::report::Outcome::new(
+            outcomes: vec![crate::service::report::Outcome::new(
                 "a",
                 "disk",
                 "/v".to_owned(),
-                vault::tree::Time::default(),
+                crate::tree::Time::default(),
                 State::NotDue,
             )],
             ..Report::default()
@@ -326,10 +322,10 @@ mod tests {
         let pair = status.pair_mut("a \"b\"\\", "disk", "/v");
         *pair = Pair { taken: Some(5), duration_ms: 1500, result: "partial".into(), ..pair.clone() };
         status.checked.insert("/v".into(), 7);
-        let known = crate::cli::run::report::Known {
+        let known = crate::service::report::Known {
             vault: "v".into(),
             place: "/v".into(),
-            exit: crate::cli::error::Exit::Damage,
+            exit: crate::failure::Exit::Damage,
             findings: vec!["lost".into()],
         };
         let drills = vec![("/v".to_owned(), Last { secs: 8, files: 12, bytes: 99, failed: 1 })];

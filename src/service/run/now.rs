@@ -22,28 +22,18 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::failure::{Exit, Failure};
+use crate::json::{exact, time_text};
+use crate::path::Shown;
+use crate::progress::Phase;
+use crate::service::report::{self, Care, Outcome, State};
+use crate::service::run::observer::{Hear, Numbers, Of, Watch};
+use crate::service::status;
+use crate::sync::lock;
+use crate::tree::Time;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
-use vault::json::exact;
-use vault::path::Shown;
-use vault::progress::Phase;
-use vault::sync::lock;
-use vault::tree::Time;
-
-use super::report;
-use super::report::Care;
-use super::report::Outcome;
-use super::report::State;
-use super::status;
-use crate::cli::dates;
-use crate::cli::error::Exit;
-use crate::cli::error::Failure;
-use crate::cli::progress::Hear;
-use crate::cli::progress::Numbers;
-use crate::cli::progress::Of;
-use crate::cli::progress::Screen;
-use crate::cli::progress::Watch;
 
 /// The version of the file's content.
 const VERSION: u64 = 1;
@@ -114,7 +104,8 @@ struct Desk {
     started: Time,
     background: bool,
     due: usize,
-    watch: Watch,
+    watch: Arc<dyn Watch>,
+    clock: fn() -> Time,
     log: Mutex<Log>,
     results: Mutex<Vec<ResultJson>>,
     /// Whether it has been asked to stop, and whether it is over.
@@ -127,6 +118,7 @@ struct Log {
     file: Option<File>,
     len: u64,
     is_cut: bool,
+    clock: fn() -> Time,
 }
 
 impl Log {
@@ -136,7 +128,7 @@ impl Log {
         if self.len + len > LOG_MAX && !is_last {
             if !self.is_cut {
                 self.is_cut = true;
-                self.line(&json!({ "time": dates::exact(dates::now()), "event": "cut" }), true);
+                self.line(&json!({ "time": time_text((self.clock)()), "event": "cut" }), true);
             }
             return;
         }
@@ -149,7 +141,13 @@ impl Log {
 
 impl Journal {
     /// Begins to tell of a run that holds the lock. What cannot be written is not told: the run is what matters.
-    pub fn begin(screen: &Screen, folder: &Path, started: Time, background: bool, due: usize) -> Self {
+    pub fn begin(
+        watch: Arc<dyn Watch>,
+        folder: &Path,
+        (started, clock): (Time, fn() -> Time),
+        background: bool,
+        due: usize,
+    ) -> Self {
         let run = name(started);
         // What a run left behind that was killed.
         let _ = fs::remove_file(now_path(folder));
@@ -161,15 +159,16 @@ impl Journal {
             started,
             background,
             due,
-            watch: screen.watch(),
-            log: Mutex::new(Log { file, len: 0, is_cut: false }),
+            watch,
+            clock,
+            log: Mutex::new(Log { file, len: 0, is_cut: false, clock }),
             results: Mutex::default(),
             state: Mutex::default(),
             over: Condvar::new(),
         });
         desk.say("begun", json!({ "run": desk.run, "process": process::id(), "background": background, "due": due }));
         desk.write();
-        screen.let_hear(Some(Arc::clone(&desk) as Arc<dyn Hear>));
+        desk.watch.let_hear(Some(Arc::clone(&desk) as Arc<dyn Hear>));
         let own = Arc::clone(&desk);
         let writer = thread::Builder::new().name("vault-journal".to_owned()).spawn(move || own.tell()).ok();
         Self { desk, writer }
@@ -206,8 +205,7 @@ impl Journal {
     }
 
     /// The run is over.
-    pub fn end(mut self, screen: &Screen, done: &Result<Exit, Failure>) {
-        screen.let_hear(None);
+    pub fn end(mut self, done: &Result<Exit, Failure>) {
         let (exit, text) = match done {
             Ok(exit) => (*exit, None),
             Err(failure) => (failure.exit, Some(cut(&failure.what))),
@@ -217,11 +215,12 @@ impl Journal {
 
     fn finish(&mut self, exit: Exit, error: Option<&str>) {
         let Some(writer) = self.writer.take() else { return };
+        self.desk.watch.let_hear(None);
         lock(&self.desk.state).1 = true;
         self.desk.over.notify_all();
         let _ = writer.join(); // it only tells: if it failed, the run did not
         let line = json!({
-            "time": dates::exact(dates::now()), "event": "ended", "exit_code": exit as u8, "error": error,
+            "time": time_text((self.desk.clock)()), "event": "ended", "exit_code": exit as u8, "error": error,
         });
         lock(&self.desk.log).line(&line, true);
         let _ = fs::remove_file(now_path(&self.desk.folder));
@@ -249,7 +248,7 @@ impl Hear for Desk {
 impl Desk {
     fn say(&self, event: &str, mut told: Value) {
         if let Value::Object(fields) = &mut told {
-            fields.insert("time".to_owned(), dates::exact(dates::now()).into());
+            fields.insert("time".to_owned(), time_text((self.clock)()).into());
             fields.insert("event".to_owned(), event.into());
         }
         lock(&self.log).line(&told, false);
@@ -293,7 +292,7 @@ impl Desk {
             run: &self.run,
             process: process::id(),
             started: self.started,
-            at: dates::now(),
+            at: (self.clock)(),
             background: self.background,
             stopping: self.watch.is_stopped(),
             due: self.due,
@@ -349,8 +348,8 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
 fn open_log(folder: &Path, run: &str) -> io::Result<File> {
     let path = log_path(folder, run);
     let folder = folder.join("log");
-    vault::fs::make_private_folder(&folder)?;
-    let found = vault::folder::entries(&folder)?.filter_map(|found| Some(found.ok()?.path()));
+    crate::fs::make_private_folder(&folder)?;
+    let found = crate::folder::entries(&folder)?.filter_map(|found| Some(found.ok()?.path()));
     let mut logs: Vec<PathBuf> = found.filter(|path| path.extension().is_some_and(|end| end == "ndjson")).collect();
     logs.sort();
     let surplus = (logs.len() + 1).saturating_sub(LOGS_KEPT);
@@ -360,14 +359,14 @@ fn open_log(folder: &Path, run: &str) -> io::Result<File> {
 
 /// Whether this run is asked to stop.
 fn is_asked(folder: &Path, run: &str) -> bool {
-    vault::ownfile::read(&stop_path(folder)).is_ok_and(|asked| asked == run.as_bytes())
+    crate::ownfile::read(&stop_path(folder)).is_ok_and(|asked| asked == run.as_bytes())
 }
 
 /// Asks a run to stop. It sees that within a second, and ends as it does after Ctrl-C.
 pub fn ask_to_stop(folder: &Path, run: &str) -> Result<(), Failure> {
     let path = stop_path(folder);
     let failed = |error: io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
-    vault::fs::replace_private_file(&path, run.as_bytes()).map_err(failed)
+    crate::fs::replace_private_file(&path, run.as_bytes()).map_err(failed)
 }
 
 /// What the run that goes on says of itself: null if it says nothing (yet), `None` if none goes on.
@@ -375,7 +374,7 @@ pub fn look(folder: &Path) -> Option<Value> {
     if !status::is_locked(folder) {
         return None;
     }
-    let bytes = vault::ownfile::read(&now_path(folder)).unwrap_or_default();
+    let bytes = crate::ownfile::read(&now_path(folder)).unwrap_or_default();
     let told: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     Some(if told["version"] == VERSION { told } else { Value::Null })
 }
@@ -384,7 +383,7 @@ pub fn look(folder: &Path) -> Option<Value> {
 pub fn log_from(folder: &Path, run: &str, from: u64) -> (Vec<Value>, u64) {
     let is_name = run.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = vault::ownfile::open(&log_path(folder, run))?;
+        let mut file = crate::ownfile::open(&log_path(folder, run))?;
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
         file.take(2 * LOG_MAX).read_to_end(&mut bytes)?;
@@ -398,12 +397,39 @@ pub fn log_from(folder: &Path, run: &str, from: u64) -> (Vec<Value>, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::cli::progress::Manner;
-    use vault::progress::Progress;
+    #![allow(clippy::disallowed_methods, reason = "tests may read the clock")]
 
-    fn screen() -> Screen {
-        Screen::new(Manner { json: true, verbose: false, reasons: false, bar: false })
+    use super::*;
+    use crate::service::run::observer::AtWork;
+
+    /// Work that is at one point.
+    #[derive(Default)]
+    struct Fixed {
+        works: Mutex<Vec<AtWork>>,
+        is_stopped: Mutex<bool>,
+        hearer: Mutex<Option<Arc<dyn Hear>>>,
+    }
+
+    impl Watch for Fixed {
+        fn at_work(&self) -> Vec<AtWork> {
+            lock(&self.works).clone()
+        }
+
+        fn stop(&self) {
+            *lock(&self.is_stopped) = true;
+        }
+
+        fn is_stopped(&self) -> bool {
+            *lock(&self.is_stopped)
+        }
+
+        fn let_hear(&self, hearer: Option<Arc<dyn Hear>>) {
+            *lock(&self.hearer) = hearer;
+        }
+    }
+
+    fn begin(watch: &Arc<Fixed>, folder: &Path, started: Time, background: bool, due: usize) -> Journal {
+        Journal::begin(Arc::clone(watch) as Arc<dyn Watch>, folder, (started, Time::default), background, due)
     }
 
     fn events(folder: &Path, run: &str) -> Vec<String> {
@@ -418,13 +444,15 @@ mod tests {
         assert_eq!(look(folder), None);
         let held = status::lock(folder).unwrap();
         assert_eq!(look(folder), Some(Value::Null));
-        let (screen, started) = (screen(), Time { secs: 7, nanos: 5 });
-        let journal = Journal::begin(&screen, folder, started, true, 2);
-        let lane = screen.lane(Of::source("documents", "disk"));
-        lane.counters().restart(10, 100);
-        lane.counters().add(3, 30);
-        lane.phase(Phase::Snapshot);
-        lane.warn("a file cannot be read");
+        let (watch, started) = (Arc::<Fixed>::default(), Time { secs: 7, nanos: 5 });
+        let journal = begin(&watch, folder, started, true, 2);
+        let of = Of::source("documents", "disk");
+        let numbers = Numbers { files: 3, bytes: 30, files_goal: 10, bytes_goal: 100, ..Numbers::default() };
+        let work = AtWork { of: of.clone(), phase: Some(Phase::Snapshot), since: started, numbers };
+        lock(&watch.works).push(work);
+        let hearer = lock(&watch.hearer).clone().unwrap();
+        hearer.phase(&of, Phase::Snapshot);
+        hearer.warning("a file cannot be read");
         journal.result(&Outcome::new("pictures", "disk", "/v".to_owned(), Time::default(), State::Complete));
         journal.desk.write();
         let now = look(folder).unwrap();
@@ -436,18 +464,19 @@ mod tests {
         let told = (&work["source"], &work["vault"], &work["phase"], &work["files"], &work["bytes_goal"]);
         assert_eq!(told, (&json!("documents"), &json!("disk"), &json!("snapshot"), &json!(3), &json!(100)));
         assert_eq!(now["results"][0]["state"], "complete");
-        drop(lane);
+        drop(hearer);
         // A wish that is meant for another run is none.
         ask_to_stop(folder, "another").unwrap();
         thread::sleep(3 * TICK);
-        assert!(!screen.stopped());
+        assert!(!watch.is_stopped());
         ask_to_stop(folder, now["run"].as_str().unwrap()).unwrap();
         let since = std::time::Instant::now();
-        while !screen.stopped() {
+        while !watch.is_stopped() {
             assert!(since.elapsed() < Duration::from_secs(30), "it does not hear");
             thread::sleep(Duration::from_millis(5));
         }
-        journal.end(&screen, &Ok(Exit::Interrupted));
+        journal.end(&Ok(Exit::Interrupted));
+        assert!(lock(&watch.hearer).is_none());
         assert!(!now_path(folder).exists() && !stop_path(folder).exists());
         let run = name(started);
         assert_eq!(events(folder, &run), ["begun", "phase", "warning", "result", "stopping", "ended"]);
@@ -465,8 +494,7 @@ mod tests {
         assert_eq!(look(folder.path()), None);
         let _held = status::lock(folder.path()).unwrap();
         assert!(look(folder.path()).is_some());
-        let screen = screen();
-        drop(Journal::begin(&screen, folder.path(), Time { secs: 9, nanos: 0 }, false, 0));
+        drop(begin(&Arc::default(), folder.path(), Time { secs: 9, nanos: 0 }, false, 0));
         let (lines, _) = log_from(folder.path(), &name(Time { secs: 9, nanos: 0 }), 0);
         assert_eq!(lines.last().unwrap()["exit_code"], 101, "it did not come to its end");
         fs::write(now_path(folder.path()), "{").unwrap();
@@ -476,14 +504,14 @@ mod tests {
     #[test]
     fn logs_are_bounded_in_length_and_number() {
         let folder = tempfile::tempdir().unwrap();
-        let screen = screen();
+        let watch = Arc::default();
         let last = LOGS_KEPT.cast_signed() as i64;
         for secs in 0..=last {
-            let journal = Journal::begin(&screen, folder.path(), Time { secs, nanos: 0 }, false, 0);
+            let journal = begin(&watch, folder.path(), Time { secs, nanos: 0 }, false, 0);
             if secs == last {
                 (0..2000).for_each(|_| journal.desk.warning(&"x".repeat(3000)));
             }
-            journal.end(&screen, &Ok(Exit::Done));
+            journal.end(&Ok(Exit::Done));
         }
         assert_eq!(fs::read_dir(folder.path().join("log")).unwrap().count(), LOGS_KEPT);
         let run = name(Time { secs: last, nanos: 0 });

@@ -1,0 +1,165 @@
+//! A trial before anything is relied on: a few small files are kept, restored, and compared.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::prune;
+use crate::engine::restore::{RestoreOptions, Target, restore};
+use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
+use crate::engine::trust::VerifyOthers;
+use crate::failure::Failure;
+use crate::fs::make_private_folder;
+use crate::log::RecordBody;
+use crate::progress::Progress;
+use crate::service::machine::Machine;
+use crate::service::roots;
+use crate::vault::Vault;
+
+/// The trial takes no more files and bytes than this.
+const FILES_MAX: usize = 20;
+const BYTES_MAX: u64 = 4 << 20;
+/// How many folders are looked through for files to try with.
+const FOLDERS_MAX: usize = 200;
+
+/// How far a trial is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It begins: there are files to try it with.
+    Begun,
+    /// So many files of so many bytes are kept.
+    Kept {
+        /// Files.
+        files: u64,
+        /// Their sizes.
+        bytes: u64,
+    },
+    /// So many are restored.
+    Restored {
+        /// Files.
+        files: u64,
+    },
+    /// They are compared with those that they are of.
+    Compared {
+        /// How many are others by now.
+        changed: u64,
+    },
+}
+
+/// Keeps a few small files of these folders, restores them into a folder inside `scratch`, and compares them. Nothing stays of it.
+/// It returns whether there were any.
+///
+/// # Errors
+/// If any of that fails.
+pub fn perform(
+    vault: &Vault,
+    sources: &[PathBuf],
+    scratch: &Path,
+    threads: usize,
+    machine: &dyn Machine,
+    (progress, tell): (&dyn Progress, &dyn Fn(Step)),
+) -> Result<bool, Failure> {
+    let files = small_files(sources);
+    if files.is_empty() {
+        return Ok(false);
+    }
+    let Some(group) = roots::group(&files) else { return Ok(true) };
+    let name = roots::name_roots(std::slice::from_ref(&group.folder), &mut BTreeSet::new());
+    let Some(root) = name.into_iter().next() else { return Ok(true) };
+    let clock = || machine.now();
+    let options = SnapshotOptions {
+        source: "trial".to_owned(),
+        inputs: vec![Input::Path { name: root.name.clone(), path: root.path.clone(), only: group.only }],
+        time: machine.now(),
+        given: false,
+        clock: &clock,
+        tags: Vec::new(),
+        description: "the first trial".to_owned(),
+        exclude: ExcludeOptions::default(),
+        others: VerifyOthers::None,
+        skip_if_unchanged: false,
+        allow_empty: false,
+        dry_run: false,
+        level: 3,
+        verify: true,
+        read_all: false,
+        read_special: false,
+        threads,
+    };
+    tell(Step::Begun);
+    let report = snapshot(vault, options, progress)?;
+    let Some(id) = report.id else { return Ok(true) };
+    tell(Step::Kept { files: report.snapshot.files, bytes: report.snapshot.bytes });
+    let removed = Removed(scratch.to_owned());
+    make_private_folder(scratch)
+        .map_err(|error| Failure::caused(format!("cannot make {}", scratch.display()), &error))?;
+    let options = RestoreOptions {
+        verify: true,
+        no_owner: true,
+        threads,
+        ..RestoreOptions::new(id, Target::Folder(scratch.to_owned()))
+    };
+    let restored = restore(vault, &options, progress)?;
+    tell(Step::Restored { files: restored.files });
+    let restored_root = scratch.join(roots::path_of(&root.name));
+    let same = files.iter().filter(|path| {
+        let below = path.strip_prefix(&root.path).unwrap_or(path);
+        fs::read(path).is_ok_and(|bytes| fs::read(restored_root.join(below)).is_ok_and(|other| other == bytes))
+    });
+    tell(Step::Compared { changed: (files.len() - same.count()) as u64 });
+    drop(removed);
+    prune::say(vault, RecordBody::Forget(vec![id]), machine.now(), progress)?;
+    Ok(true)
+}
+
+/// A folder that is removed when it is no longer needed.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // what stays is in a folder of our own
+    }
+}
+
+/// Some small files of the sources.
+fn small_files(sources: &[PathBuf]) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = sources.to_vec();
+    let (mut files, mut bytes, mut looked) = (Vec::new(), 0, 0);
+    while let Some(path) = folders.pop() {
+        if looked >= FOLDERS_MAX || files.len() >= FILES_MAX {
+            break;
+        }
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_file() && found.len() > 0 && bytes + found.len() <= BYTES_MAX && fs::File::open(&path).is_ok() {
+            bytes += found.len();
+            files.push(path);
+        } else if found.is_dir() {
+            looked += 1;
+            let mut below: Vec<PathBuf> =
+                crate::folder::entries(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            below.sort();
+            folders.extend(below.into_iter().rev());
+        }
+    }
+    files.sort();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_small_files_are_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..40 {
+            fs::write(folder.path().join(format!("{number:02}")), "x").unwrap();
+        }
+        fs::write(folder.path().join("00"), vec![0; 5 << 20]).unwrap();
+        fs::write(folder.path().join("01"), "").unwrap();
+        let files = small_files(&[folder.path().to_owned()]);
+        assert_eq!(files.len(), FILES_MAX);
+        assert_eq!(files[0], folder.path().join("02"));
+    }
+}
