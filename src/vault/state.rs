@@ -198,7 +198,7 @@ impl Vault {
     pub(crate) fn is_own(&self, key: &ObjectKey, chains: &Chains) -> bool {
         let ObjectKey::Named(kind, name) = key else { return false };
         match kind {
-            // These are caches, whoever put them.
+            // These are caches, no matter which client put them.
             Kind::Key | Kind::Index => false,
             // A client's own record is remembered when it is put, so one that has to be read is another's.
             Kind::Log => chains.place_of(name).is_some_and(|(client, _)| self.is_this_client(client)),
