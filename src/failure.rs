@@ -165,6 +165,10 @@ impl From<StoreError> for Failure {
             StoreError::Exhausted { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => failure.hint(MEMORY),
             StoreError::Exhausted { .. } => failure
                 .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
+            StoreError::NotKept { .. } => failure.hint(
+                "Trust nothing to this place before it is known why. What is in the vault: vault check --read-data. What a place on \
+                 another machine does with what is put there: vault doctor ADDRESS",
+            ),
             StoreError::Stopped => Self::interrupted(),
             StoreError::Unreachable { .. } | StoreError::Throttled { .. } => failure
                 .exit(Exit::Unreachable)

@@ -11,6 +11,7 @@ use crate::log::{RecordBody, Standing};
 use crate::pack::TRAILER_LEN;
 use crate::progress::{Phase, Progress};
 use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
+use crate::store::proof::{look_for, put_proven};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
 use crate::vault::locked::Wanted;
@@ -170,7 +171,7 @@ pub fn mirror(
         // It is a mirror from the first object on: nobody takes a half of one for a vault.
         None => {
             let file = VaultFile { features: file.features | MIRROR, ..file };
-            to.put(&ObjectKey::Vault, file.encode().into())?;
+            put_proven(to, ObjectKey::Vault, file.encode().into())?;
         }
         Some(_) => {}
     }
@@ -178,12 +179,20 @@ pub fn mirror(
     let (mut source, mut there) = (source, there);
     report.there = source.iter().filter(|(key, len)| there.get(key) == Some(len)).count() as u64;
     for round in 0..ROUNDS {
-        if round > 0 {
-            // What was needed when it was listed lies elsewhere now.
-            (source, there) = (list(from)?, list(to)?);
-        }
-        if copy_missing(from, to, &source, &there, &mut report, progress)? == 0 {
+        let Copying { put, gone } = copy_missing(from, to, &source, &there, &mut report, progress)?;
+        if put.is_empty() && gone == 0 {
             break;
+        }
+        // Behind what was put: the place may not have kept it, and what was needed when it was listed may lie elsewhere now.
+        there = list(to)?;
+        let mut lost = None;
+        for (key, len) in &put {
+            lost = lost.or(look_for(to, key, *len, there.get(key).copied())?.err());
+        }
+        match lost {
+            None if gone == 0 => break,
+            Some(lost) if round + 1 == ROUNDS => return Err(lost.into()),
+            _ => source = list(from)?,
         }
     }
     report.damaged.sort_unstable();
@@ -192,7 +201,16 @@ pub fn mirror(
     Ok(report)
 }
 
-/// Copies what is missing by these lists. Returns how many objects were gone since they were listed.
+/// What came of copying what is missing.
+#[derive(Default)]
+struct Copying {
+    /// What was put, with the lengths.
+    put: HashMap<ObjectKey, u64>,
+    /// How many objects were gone since they were listed.
+    gone: usize,
+}
+
+/// Copies what is missing by these lists.
 fn copy_missing(
     from: &dyn Store,
     to: &dyn Store,
@@ -200,7 +218,7 @@ fn copy_missing(
     there: &HashMap<ObjectKey, u64>,
     report: &mut MirrorReport,
     progress: &dyn Progress,
-) -> Result<usize, MirrorError> {
+) -> Result<Copying, MirrorError> {
     let mut wanted: Vec<(ObjectKey, u64)> = Vec::new();
     for (key, len) in source {
         match there.get(key) {
@@ -218,7 +236,7 @@ fn copy_missing(
     progress.counters().restart(wanted.len() as u64, wanted.iter().map(|(_, len)| len).sum());
     progress.phase(Phase::Check);
     let threads = from.limits().reads.min(to.limits().writes).max(1);
-    let mut gone = 0;
+    let mut copying = Copying::default();
     for group in wanted.chunks(GROUP) {
         if progress.stopped() {
             return Err(VaultError::Interrupted.into());
@@ -234,13 +252,14 @@ fn copy_missing(
                 Copied::Done => {
                     report.copied += 1;
                     report.bytes += len;
+                    copying.put.insert(*key, *len);
                 }
-                Copied::Gone => gone += 1,
+                Copied::Gone => copying.gone += 1,
                 Copied::Damaged => report.damaged.push(*key),
             }
         }
     }
-    Ok(gone)
+    Ok(copying)
 }
 
 /// What became of an object.
@@ -335,6 +354,7 @@ pub fn promote(vault: &Vault) -> Result<bool, VaultError> {
     let file = vault_file(store)?.filter(|file| file.id == vault.id());
     let Some(file) = file else { return Ok(false) };
     store.quarantine(&ObjectKey::Vault)?;
-    store.put(&ObjectKey::Vault, VaultFile { features: file.features & !MIRROR, ..file }.encode().into())?;
+    let file = VaultFile { features: file.features & !MIRROR, ..file };
+    put_proven(store, ObjectKey::Vault, file.encode().into())?;
     Ok(true)
 }

@@ -18,11 +18,13 @@ use crate::log::{Link, Record, RecordBody, SlotChange, ValidSlot};
 use crate::ownfile;
 use crate::progress::Progress;
 use crate::seal::{Purpose, SlotFile, random, random_name};
+use crate::store::proof::Given;
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::session::{Noted, Session, write_names};
 use crate::vault::slots::digest;
+use crate::vault::unproven::Unproven;
 use crate::vault::{Vault, VaultError};
 
 /// Who works with a vault on this machine.
@@ -129,7 +131,7 @@ impl ClientState {
         (blake3::hash(body) == *sum).then(|| rmp_serde::from_slice(body).ok()).flatten()
     }
 
-    fn save(&self, folder: &Path, durable: bool) -> Result<(), VaultError> {
+    pub(super) fn save(&self, folder: &Path, durable: bool) -> Result<(), VaultError> {
         let mut body = Vec::new();
         let encoded = self.serialize(&mut rmp_serde::Serializer::new(&mut body).with_struct_map());
         encoded.map_err(|error| state_error("write", folder)(std::io::Error::other(error.to_string())))?;
@@ -222,7 +224,7 @@ impl Vault {
         fits.then_some(state)
     }
 
-    /// Publishes a record that relies on no pack. As [`Self::publish_relying`] otherwise; if `confirm` says no, nothing is
+    /// Publishes a record that relies on no pack, and looks for it in the store behind it. As [`Self::publish_relying`] otherwise; if `confirm` says no, nothing is
     /// published.
     ///
     /// # Errors
@@ -243,6 +245,7 @@ impl Vault {
         }
         let name = random_name()?;
         self.put_in_parts(&mut state, name, body, time, Writer { own, ends: false })?;
+        self.prove_records(None)?;
         Ok(Some(name))
     }
 
@@ -251,6 +254,7 @@ impl Vault {
     ///
     /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
     ///   put, nothing is published.
+    /// - A record that the store has said yes to and not kept is put once more; if that does not help, it was never put.
     /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
     ///   set back), others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
     ///   that are condemned by now count as absent.
@@ -305,6 +309,9 @@ impl Vault {
             };
             if is_missing {
                 drop(lock);
+                let parts = session.parts(&self.log().packs);
+                // One that cannot be deleted stays, and is told by a check.
+                let _ = self.store().delete_many(&parts, &mut |_| {});
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
             }
@@ -320,8 +327,11 @@ impl Vault {
             }
             for ((number, body), name) in (0..).zip(bodies.iter()).zip(&names) {
                 // Each is true by itself, so it may end between any two.
-                if number > 0 && number % TOGETHER == 0 && progress.stopped() {
-                    return Err(VaultError::Interrupted);
+                if number > 0 && number % TOGETHER == 0 {
+                    if progress.stopped() {
+                        return Err(VaultError::Interrupted);
+                    }
+                    self.prove_records(None)?;
                 }
                 let writer = Writer { ends: ends && number + 1 == count, ..writer };
                 self.put_in_parts(&mut state, *name, body.clone(), time, writer)?;
@@ -341,6 +351,7 @@ impl Vault {
                     continue;
                 }
             }
+            self.prove_records(None)?;
             self.withdraw(earlier, time, session, progress)?;
             return Ok(Some(names));
         }
@@ -550,9 +561,11 @@ impl Vault {
         let record = Record { client, number, previous, seen, time, claims, closed, body };
         let sealed = record.seal_as(self.keys(), name)?;
         let digest = Digest::new(*blake3::hash(&sealed.bytes).as_bytes());
+        let before = state.clone();
         state.pending = Some(digest);
         state.save(self.state(), false)?;
-        self.store().put(&ObjectKey::Named(Kind::Log, name), sealed.bytes.clone())?;
+        let given = Given { key: ObjectKey::Named(Kind::Log, name), bytes: sealed.bytes.clone() };
+        self.store().put(&given.key, given.bytes.clone())?;
         state.number += 1;
         state.digest = digest;
         state.pending = None;
@@ -568,6 +581,7 @@ impl Vault {
         }
         drop(log);
         state.save(self.state(), true)?;
+        self.note_unproven(Unproven { name, digest, given, before });
         // It is remembered at once, so that it is known even if its object is lost before anyone reads it. If that fails, it is
         // read from the store like any other.
         let _ = self.remember_record(&sealed, condemns);

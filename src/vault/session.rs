@@ -14,7 +14,9 @@ use serde::Serialize;
 use crate::id::{ClientId, ObjectName};
 use crate::ownfile;
 use crate::progress::Progress;
-use crate::seal::random;
+use crate::seal::{ObjectKind, random};
+use crate::store::ObjectKey;
+use crate::store::proof::is_kept;
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::client::{make_private_folder, state_error};
@@ -98,7 +100,17 @@ impl Session {
     /// Whether a pack that the store lists with this length may be the one that this work has put under its name. It says nothing
     /// about what others have put.
     pub(crate) fn may_be_as_put(&self, name: &ObjectName, len: u64) -> bool {
-        lock(&self.packs).lens.get(name).is_none_or(|put| *put == len)
+        lock(&self.packs).lens.get(name).is_none_or(|put| is_kept(*put, Some(len)))
+    }
+
+    /// The packs that this work has put and of which the store lists a part: whoever sees them later could take them for damaged.
+    pub(super) fn parts(&self, listed: &HashMap<ObjectName, (ObjectKind, u64)>) -> Vec<ObjectKey> {
+        let packs = lock(&self.packs);
+        let is_part = |(name, (_, len)): &(&ObjectName, &(ObjectKind, u64))| {
+            packs.lens.get(*name).is_some_and(|put| !is_kept(*put, Some(*len)))
+        };
+        let parts = listed.iter().filter(is_part);
+        parts.map(|(name, (kind, _))| ObjectKey::Named(kind.store_kind(), *name)).collect()
     }
 
     /// How many packs no record claims yet.

@@ -37,6 +37,7 @@ use crate::pack::PackError;
 use crate::pack::reader::object_key;
 use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
+use crate::store::proof::put_proven;
 use crate::store::{Kind, ObjectKey, StoreError, Subject};
 use crate::tree::Time;
 use crate::vault::session::Session;
@@ -538,7 +539,8 @@ impl Repair<'_> {
         }
         for copy in &plan.slot_copies {
             let name = crate::seal::random_name()?;
-            self.vault.store().put(&ObjectKey::Named(Kind::Key, name), Bytes::copy_from_slice(copy.slot.as_bytes()))?;
+            let bytes = Bytes::copy_from_slice(copy.slot.as_bytes());
+            put_proven(self.vault.store(), ObjectKey::Named(Kind::Key, name), bytes)?;
             self.report.slot_copies += 1;
         }
         Ok(())
