@@ -103,6 +103,19 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same of a mirror: nothing that is wrong there is damage of the vault.
+    fn of_mirror(self, what: String) -> Self {
+        let hint = match self.exit {
+            Exit::Damage => Some(
+                "The vault itself is not concerned. What is wrong there: vault mirror --to PLACE --verify".to_owned(),
+            ),
+            _ => self.hint,
+        };
+        Self { what, hint, ..self }
+    }
+}
+
 /// An error with its causes, in one line. A cause that its effect has named already is not said again.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = plain(error);
@@ -283,6 +296,7 @@ impl From<MirrorError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             MirrorError::Vault(error) => error.into(),
+            MirrorError::To { source, .. } => Self::from(source).of_mirror(failure.what),
             MirrorError::NoVault { .. } => failure.exit(Exit::Unreachable).hint("Mend it first: vault repair"),
             MirrorError::Other { .. } | MirrorError::Unknown { .. } => {
                 failure.hint("Nothing was changed. A mirror is made in an empty place, and kept up to date there.")
@@ -296,6 +310,8 @@ impl From<ReadError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             ReadError::Pack(PackError::Store(error)) => error.into(),
+            // It ends as that vault's trouble does, in words that say whose it is.
+            ReadError::Lender { source, .. } => Self { what: failure.what, ..Self::from(*source) },
             ReadError::Seal(SealError::Zstd) => failure.hint(MEMORY),
             error if error.is_newer() => failure.hint(NEWER),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
@@ -514,14 +530,8 @@ impl From<RepairError> for Failure {
             RepairError::Changed => {
                 Self::new(chain(&error)).hint("What was done until then stays. Run vault repair again.")
             }
-            RepairError::Lender(_) | RepairError::Entry { .. } => {
-                let what = chain(&error);
-                let inner = match error {
-                    RepairError::Lender(error) => error.into(),
-                    _ => Self::new(""),
-                };
-                Self { what, ..inner }
-            }
+            RepairError::Lender { place, source } => ReadError::Lender { place, source: Box::new(source) }.into(),
+            RepairError::Entry { .. } => Self::new(chain(&error)),
             RepairError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
         }
     }

@@ -100,7 +100,7 @@ fn what_a_store_loses_is_put_again_or_told_and_never_called_damage() {
                 let what = format!("{what}, as do all later ones");
                 match ended {
                     Err(error) => {
-                        let is_told = ["has it not", " bytes", "vanished"].iter().any(|words| error.contains(words));
+                        let is_told = ["has it not", " bytes", "vanish"].iter().any(|words| error.contains(words));
                         assert!(is_told, "{what}: {error}");
                         told += 1;
                         // What was not done is not there.

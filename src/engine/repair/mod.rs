@@ -88,10 +88,15 @@ pub enum RepairError {
     Vault(#[from] VaultError),
     /// The trees could not be read, for a reason other than damage.
     #[error(transparent)]
-    Mark(#[from] MarkError),
+    Mark(MarkError),
     /// The vault that things are brought back from could not be read, for a reason other than damage.
-    #[error("the place that it is brought back from")]
-    Lender(#[source] ReadError),
+    #[error("{place}, from which it is brought back")]
+    Lender {
+        /// Where that lies.
+        place: String,
+        /// What is the matter there.
+        source: ReadError,
+    },
     /// What is in it cannot be stored here as it was read.
     #[error("{path} cannot be brought back: {what}")]
     Entry {
@@ -112,13 +117,31 @@ pub enum RepairError {
 impl From<CopyError> for RepairError {
     fn from(error: CopyError) -> Self {
         match error {
-            CopyError::From(error) => Self::Lender(error),
-            CopyError::There(error) => MarkError::from(error).into(),
+            CopyError::From(error) | CopyError::There(error) => error.into(),
             CopyError::To(error) => error.into(),
             CopyError::Interrupted => VaultError::Interrupted.into(),
             CopyError::Entry { path, what } => Self::Entry { path, what },
             CopyError::Threads(why) => Self::Threads(why),
             CopyError::Same { .. } | CopyError::Unsettled => Self::Changed,
+        }
+    }
+}
+
+/// What was read for this vault from another one tells of that one.
+impl From<ReadError> for RepairError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Lender { place, source } => Self::Lender { place, source: *source },
+            error => Self::Mark(error.into()),
+        }
+    }
+}
+
+impl From<MarkError> for RepairError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::Read(error) => error.into(),
+            error => Self::Mark(error),
         }
     }
 }

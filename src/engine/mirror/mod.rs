@@ -1,6 +1,8 @@
 //! A mirror: the objects of a vault in another place, as they are (SPEC §8.11). No key is needed to add what is missing, and each
 //! object is verified by the hash that it ends with before it is copied.
 
+pub mod compare;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -46,9 +48,28 @@ pub enum MirrorError {
         /// Where.
         place: String,
     },
-    /// A store failed, or the user stopped it.
+    /// The vault's store failed, or the user stopped it.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The place of the mirror failed. It says nothing about the vault.
+    #[error("the mirror in {place}")]
+    To {
+        /// Where.
+        place: String,
+        /// What is the matter there.
+        source: VaultError,
+    },
+}
+
+impl MirrorError {
+    /// What goes wrong in the place of the mirror.
+    fn of<E: Into<VaultError>>(to: &dyn Store) -> impl Fn(E) -> Self {
+        let place = to.place();
+        move |error| match error.into() {
+            error @ (VaultError::Interrupted | VaultError::Store(StoreError::Stopped)) => Self::Vault(error),
+            source => Self::To { place: place.clone(), source },
+        }
+    }
 }
 
 fn other_told(other: Option<&VaultId>) -> String {
@@ -157,23 +178,17 @@ pub fn mirror(
 ) -> Result<MirrorReport, MirrorError> {
     let file = vault_file(from)?.ok_or_else(|| MirrorError::NoVault { place: from.place() })?;
     wanted.require(file.id, &|| from.place())?;
-    let there_file = vault_file(to)?;
+    let there_file = vault_file(to).map_err(MirrorError::of(to))?;
     let source = list(from)?;
-    let there = list(to)?;
+    let there = list(to).map_err(MirrorError::of(to))?;
     match there_file {
-        Some(there) if there.id != file.id => {
-            return Err(MirrorError::Other { place: to.place(), other: Some(there.id) });
-        }
-        Some(there) if there.features & MIRROR == 0 => {
-            return Err(MirrorError::Other { place: to.place(), other: None });
-        }
+        Some(there) => require_mirror(&there, file.id, to)?,
         None if !there.is_empty() => return Err(MirrorError::Unknown { place: to.place() }),
         // It is a mirror from the first object on: nobody takes a half of one for a vault.
         None => {
             let file = VaultFile { features: file.features | MIRROR, ..file };
-            put_proven(to, ObjectKey::Vault, file.encode().into())?;
+            put_proven(to, ObjectKey::Vault, file.encode().into()).map_err(MirrorError::of(to))?;
         }
-        Some(_) => {}
     }
     let mut report = MirrorReport { vault: Some(file.id), ..MirrorReport::default() };
     let (mut source, mut there) = (source, there);
@@ -184,14 +199,15 @@ pub fn mirror(
             break;
         }
         // Behind what was put: the place may not have kept it, and what was needed when it was listed may lie elsewhere now.
-        there = list(to)?;
+        there = list(to).map_err(MirrorError::of(to))?;
         let mut lost = None;
         for (key, len) in &put {
-            lost = lost.or(look_for(to, key, *len, there.get(key).copied())?.err());
+            let found = look_for(to, key, *len, there.get(key).copied()).map_err(MirrorError::of(to))?;
+            lost = lost.or(found.err());
         }
         match lost {
             None if gone == 0 => break,
-            Some(lost) if round + 1 == ROUNDS => return Err(lost.into()),
+            Some(lost) if round + 1 == ROUNDS => return Err(MirrorError::of(to)(lost)),
             _ => source = list(from)?,
         }
     }
@@ -199,6 +215,14 @@ pub fn mirror(
     report.damaged.dedup();
     report.surplus = there.keys().filter(|key| !source.contains_key(key)).count() as u64;
     Ok(report)
+}
+
+/// Refuses what is no mirror of this vault.
+fn require_mirror(there: &VaultFile, vault: VaultId, to: &dyn Store) -> Result<(), MirrorError> {
+    if there.id == vault && there.features & MIRROR != 0 {
+        return Ok(());
+    }
+    Err(MirrorError::Other { place: to.place(), other: Some(there.id).filter(|id| *id != vault) })
 }
 
 /// What came of copying what is missing.
@@ -224,7 +248,7 @@ fn copy_missing(
         match there.get(key) {
             Some(have) if have == len => {}
             Some(_) => {
-                to.quarantine(key)?;
+                to.quarantine(key).map_err(MirrorError::of(to))?;
                 report.mended += 1;
                 wanted.push((*key, *len));
             }
@@ -245,7 +269,7 @@ fn copy_missing(
             let (key, len) = &group[at];
             let copied = copy(from, to, key, *len)?;
             progress.counters().add(1, *len);
-            Ok::<_, StoreError>(copied)
+            Ok::<_, MirrorError>(copied)
         })?;
         for ((key, len), copied) in group.iter().zip(copied) {
             match copied {
@@ -271,21 +295,40 @@ enum Copied {
     Damaged,
 }
 
-fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<Copied, StoreError> {
-    let ObjectKey::Named(kind, _) = key else { return Ok(Copied::Gone) };
-    let bytes: Bytes = match from.get(key, len_max(*kind)) {
-        Ok(bytes) => bytes,
-        Err(StoreError::Missing { .. }) => return Ok(Copied::Gone),
-        Err(StoreError::Long { .. } | StoreError::Short { .. }) => return Ok(Copied::Damaged),
-        Err(error) => return Err(error),
+fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<Copied, MirrorError> {
+    let bytes = match read_whole(from, key, len)? {
+        Read::Whole(bytes) => bytes,
+        Read::Gone => return Ok(Copied::Gone),
+        Read::Damaged(_) => return Ok(Copied::Damaged),
     };
-    if bytes.len() as u64 != len || !is_whole(*kind, &bytes) {
-        return Ok(Copied::Damaged);
-    }
     match to.put(key, bytes) {
         // Another machine mirrors at the same time.
         Err(StoreError::Exists { .. }) => Ok(Copied::Done),
-        done => done.map(|()| Copied::Done),
+        done => done.map(|()| Copied::Done).map_err(MirrorError::of(to)),
+    }
+}
+
+/// What an object is found to be when all of it is read.
+enum Read {
+    /// It ends with the hash of what stands before.
+    Whole(Bytes),
+    Gone,
+    /// It is not what was put, and why.
+    Damaged(String),
+}
+
+/// Reads an object that was listed with this length.
+fn read_whole(store: &dyn Store, key: &ObjectKey, len: u64) -> Result<Read, StoreError> {
+    let ObjectKey::Named(kind, _) = key else { return Ok(Read::Gone) };
+    match store.get(key, len_max(*kind)) {
+        Ok(bytes) if bytes.len() as u64 != len => {
+            Ok(Read::Damaged(format!("it has {} bytes, and was listed with {len}", bytes.len())))
+        }
+        Ok(bytes) if !is_whole(*kind, &bytes) => Ok(Read::Damaged("its hash is wrong".to_owned())),
+        Ok(bytes) => Ok(Read::Whole(bytes)),
+        Err(StoreError::Missing { .. }) => Ok(Read::Gone),
+        Err(error @ (StoreError::Long { .. } | StoreError::Short { .. })) => Ok(Read::Damaged(error.reason())),
+        Err(error) => Err(error),
     }
 }
 
@@ -295,15 +338,11 @@ fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<C
 /// # Errors
 /// If `to` is no mirror of this vault, or a store fails.
 pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError> {
-    match vault_file(to)? {
-        Some(file) if file.id == vault.id() && file.features & MIRROR != 0 => {}
-        Some(file) => {
-            let other = Some(file.id).filter(|id| *id != vault.id());
-            return Err(MirrorError::Other { place: to.place(), other });
-        }
+    match vault_file(to).map_err(MirrorError::of(to))? {
+        Some(file) => require_mirror(&file, vault.id(), to)?,
         None => return Err(MirrorError::Unknown { place: to.place() }),
     }
-    let there = list(to)?;
+    let there = list(to).map_err(MirrorError::of(to))?;
     let source = list(vault.store())?;
     let chains = vault.chains();
     let condemned: HashSet<ObjectName> = chains
@@ -329,7 +368,7 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
             ObjectKey::Named(Kind::Pack | Kind::Meta, name) => condemned.contains(name),
             ObjectKey::Named(Kind::Log, name) => chains.held(name).is_some() || chains.is_past(name),
             ObjectKey::Named(Kind::Index, _) => true,
-            ObjectKey::Named(Kind::Key, _) => is_removed(key)?,
+            ObjectKey::Named(Kind::Key, _) => is_removed(key).map_err(MirrorError::of(to))?,
             ObjectKey::Vault => false,
         };
         if is_given_up {
@@ -337,7 +376,7 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
         }
     }
     let mut deleted = 0;
-    to.delete_many(&gone, &mut |_| deleted += 1)?;
+    to.delete_many(&gone, &mut |_| deleted += 1).map_err(MirrorError::of(to))?;
     Ok(deleted)
 }
 
