@@ -109,7 +109,7 @@ fn what_a_store_loses_is_put_again_or_told_and_never_called_damage() {
                         let vault = open_vault(&shared, scratch().path()).unwrap();
                         assert!(vault.snapshots().len() <= snapshots.max(2), "{what}");
                     }
-                    // An index object is a favour to others: the next run writes it again.
+                    // An index object is a favour to others: without it nothing else fails.
                     Ok(()) => assert!(put + 1 >= puts, "{what}: it succeeds"),
                 }
                 if put % 2 == 0 || campaign() > 0 {

@@ -19,7 +19,7 @@ use crate::ownfile;
 use crate::progress::Progress;
 use crate::seal::{Purpose, SlotFile, random, random_name};
 use crate::store::proof::Given;
-use crate::store::{Delivery, Kind, ObjectKey};
+use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::session::{Noted, Session, write_names};
@@ -253,7 +253,7 @@ impl Vault {
     /// where it is decided whether what was found when the work began still holds:
     ///
     /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
-    ///   put, nothing is published.
+    ///   put, nothing is published. A store that keeps losing them is told to do so.
     /// - A record that the store has said yes to and not kept is put once more; if that does not help, it was never put.
     /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
     ///   set back), others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
@@ -312,6 +312,11 @@ impl Vault {
                 let parts = session.parts(&self.log().packs);
                 // One that cannot be deleted stays, and is told by a check.
                 let _ = self.store().delete_many(&parts, &mut |_| {});
+                let may_stay = packs.iter().filter(|name| !unusable.contains(*name));
+                if let Some((key, need, have)) = session.lost_again(may_stay, &self.log().packs) {
+                    let place = self.store().place();
+                    return Err(StoreError::NotKept { object: (&key).into(), place, need, have }.into());
+                }
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
             }

@@ -244,11 +244,7 @@ impl<'a> Shelf<'a> {
     ) -> Result<(), VaultError> {
         let (name, bytes, entries) = builder.finish(&packs, replaced.clone())?;
         let len = bytes.len() as u64;
-        // The next list shows whether one for packs that no other describes was kept. What others go for must be there before.
-        match replaced.as_slice() {
-            [] => self.vault.store().put(&key(name), bytes.into())?,
-            _ => put_proven(self.vault.store(), key(name), bytes.into())?,
-        }
+        put_proven(self.vault.store(), key(name), bytes.into())?;
         self.vault.log().indexes.insert(name, len);
         self.notes.insert(name, IndexNote { name, len, entries, replaced, packs });
         self.new.push(name);
