@@ -103,6 +103,19 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same failure at a mirror: damage there is no damage of the vault.
+    fn of_mirror(self, what: String) -> Self {
+        let hint = match self.exit {
+            Exit::Damage => Some(
+                "The vault itself is not concerned. What is wrong there: vault mirror --to PLACE --verify".to_owned(),
+            ),
+            _ => self.hint,
+        };
+        Self { what, hint, ..self }
+    }
+}
+
 /// An error with its causes, in one line. Causes that the text already contains are not repeated.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = plain(error);
@@ -165,6 +178,10 @@ impl From<StoreError> for Failure {
             StoreError::Exhausted { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => failure.hint(MEMORY),
             StoreError::Exhausted { .. } => failure
                 .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
+            StoreError::NotKept { .. } => failure.hint(
+                "Trust nothing to this place before it is known why. What is in the vault: vault check --read-data. What a place on \
+                 another machine does with what is put there: vault doctor ADDRESS",
+            ),
             StoreError::Stopped => Self::interrupted(),
             StoreError::Unreachable { .. } | StoreError::Throttled { .. } => failure
                 .exit(Exit::Unreachable)
@@ -279,6 +296,7 @@ impl From<MirrorError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             MirrorError::Vault(error) => error.into(),
+            MirrorError::To { source, .. } => Self::from(source).of_mirror(failure.what),
             MirrorError::NoVault { .. } => failure.exit(Exit::Unreachable).hint("Mend it first: vault repair"),
             MirrorError::Other { .. } | MirrorError::Unknown { .. } => {
                 failure.hint("Nothing was changed. A mirror is made in an empty place, and kept up to date there.")
@@ -292,6 +310,8 @@ impl From<ReadError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             ReadError::Pack(PackError::Store(error)) => error.into(),
+            // It ends as that vault's trouble does, in words that say whose it is.
+            ReadError::Lender { source, .. } => Self { what: failure.what, ..Self::from(*source) },
             ReadError::Seal(SealError::Zstd) => failure.hint(MEMORY),
             error if error.is_newer() => failure.hint(NEWER),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
@@ -510,14 +530,8 @@ impl From<RepairError> for Failure {
             RepairError::Changed => {
                 Self::new(chain(&error)).hint("What was done until then stays. Run vault repair again.")
             }
-            RepairError::Lender(_) | RepairError::Entry { .. } => {
-                let what = chain(&error);
-                let inner = match error {
-                    RepairError::Lender(error) => error.into(),
-                    _ => Self::new(""),
-                };
-                Self { what, ..inner }
-            }
+            RepairError::Lender { place, source } => ReadError::Lender { place, source: Box::new(source) }.into(),
+            RepairError::Entry { .. } => Self::new(chain(&error)),
             RepairError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
         }
     }

@@ -1084,6 +1084,110 @@ fn a_connection_that_ends_says_nothing_of_objects() {
     assert!(!sshd.folder("v").exists(), "it is not made again");
 }
 
+/// OpenSSH's server of files, without a line: the program that is run in place of ssh. `options` say what it forbids or lacks.
+#[cfg(unix)]
+fn sftp_server(folder: &std::path::Path, options: &str) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let places = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"];
+    let Some(server) = places.into_iter().find(|place| std::path::Path::new(place).exists()) else {
+        eprintln!("skipped: OpenSSH's sftp-server is not installed");
+        return None;
+    };
+    let program = folder.join(format!("ssh{}", options.replace([' ', ','], "_")));
+    std::fs::write(&program, format!("#!/bin/sh\nexec {server} {options}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    Some(program.to_str().unwrap().to_owned())
+}
+
+/// A server that has only what every server has: names are given by renaming, and nothing tells what it takes.
+#[cfg(unix)]
+#[test]
+fn folders_behind_a_plain_server_of_files_conform() {
+    let folder = scratch();
+    let lacks = "-P hardlink,fsync,limits,statvfs,posix-rename";
+    let Some(program) = sftp_server(folder.path(), lacks) else { return };
+    let (next, quick) = (AtomicUsize::new(0), Quick::new());
+    check_store(|| {
+        let place = folder.path().join(format!("v{}", next.fetch_add(1, Relaxed)));
+        std::fs::create_dir(&place).unwrap();
+        let address = format!("sftp://nas{}", place.display());
+        Shared(opened_with(&address, quick.clone(), Policy::default(), &[("VAULT_SSH", &program)]))
+    });
+}
+
+/// What a server of files forbids is told of the object, and nothing is tried again or taken for missing.
+#[cfg(unix)]
+#[test]
+fn what_a_server_of_files_forbids_is_told_of_the_object() {
+    let folder = scratch();
+    let place = folder.path().join("v");
+    std::fs::create_dir(&place).unwrap();
+    let address = format!("sftp://nas{}", place.display());
+    let open = |options: &str| {
+        let program = sftp_server(folder.path(), options)?;
+        let quick = Quick::new();
+        Some((opened_with(&address, quick.clone(), hasty(), &[("VAULT_SSH", &program)]), quick))
+    };
+    let Some((store, _)) = open("") else { return };
+    store.put(&key(Kind::Pack, 1), Bytes::from_static(THERE)).unwrap();
+    assert_eq!(beyond(store.as_ref()), End::Short);
+    assert_eq!(end(store.get(&key(Kind::Pack, 9), 10)), End::Missing);
+    assert_eq!(end(store.put(&key(Kind::Pack, 1), Bytes::from_static(b"other"))), End::Exists);
+    // Only reading.
+    let (reads, quick) = open("-R").unwrap();
+    for act in [get, range, len, list_packs, list_everything] {
+        assert_eq!(act(reads.as_ref()), End::Done);
+    }
+    assert_eq!(put(reads.as_ref()), End::Denied);
+    assert_eq!(delete(reads.as_ref()), End::Denied);
+    assert_eq!(end(reads.quarantine(&key(Kind::Pack, 1))), End::Denied);
+    assert_eq!(quick.waited(), Duration::ZERO, "what is forbidden is not waited for");
+    // Only adding.
+    let (adds, quick) = open("-P remove,rmdir,rename,posix-rename").unwrap();
+    assert_eq!(put(adds.as_ref()), End::Done);
+    assert_eq!(delete(adds.as_ref()), End::Denied);
+    assert_eq!(end(adds.quarantine(&key(Kind::Pack, 1))), End::Denied);
+    assert_eq!(get(adds.as_ref()), End::Done, "it is where it was");
+    assert_eq!(quick.waited(), Duration::ZERO);
+}
+
+/// A machine that may only add takes snapshots, and its prune says why it deletes nothing.
+#[cfg(unix)]
+#[test]
+fn a_machine_that_may_only_add_over_sftp_takes_snapshots() {
+    let folder = scratch();
+    let place = folder.path().join("v");
+    std::fs::create_dir(&place).unwrap();
+    let Some(program) = sftp_server(folder.path(), "-P remove,rmdir,rename,posix-rename") else { return };
+    only_adds(format!("sftp://nas{}", place.display()), vec![("VAULT_SSH", program)]);
+}
+
+/// The life of a vault for a machine that may not delete.
+pub fn only_adds(repo: String, variables: Vec<(&'static str, String)>) {
+    let elsewhere = Elsewhere { desk: Desk::new(), repo, variables };
+    let desk = &elsewhere.desk;
+    elsewhere.run(&["init"], 0);
+    for number in 0..3 {
+        desk.write("file", bytes(number, 200_000));
+        elsewhere.run(&["snapshot", "."], 0);
+    }
+    let pruned = elsewhere.run(&["prune", "--keep", "1", "--yes", "--max-unused", "0%"], 1);
+    assert!(pruned.contains("does not allow it") && pruned.contains("whose credentials may delete"), "{pruned}");
+    desk.write("file", bytes(9, 200_000));
+    elsewhere.run(&["snapshot", "."], 0);
+    assert!(elsewhere.run(&["check", "--read-data"], 0).contains("No damage was found."));
+    elsewhere.run(&["restore", "latest", "--to", desk.path("restored").to_str().unwrap()], 0);
+    assert_eq!(std::fs::read(desk.path("restored/source/file")).unwrap(), bytes(9, 200_000));
+}
+
+#[test]
+fn a_machine_that_may_only_add_to_a_bucket_takes_snapshots() {
+    let server = FakeS3::start(1000);
+    server.always(Op::Delete, Fault::Status(403, "AccessDenied"));
+    let variables = vec![("AWS_ACCESS_KEY_ID", KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())];
+    only_adds(server.vault("v"), variables);
+}
+
 #[test]
 fn a_vault_lives_in_seaweedfs() {
     let weed = match Weed::start() {

@@ -26,7 +26,7 @@ use crate::support::source::{Size, bytes, plant};
 use crate::support::{THREADS, World, campaign, copy_folder, now, open_vault, scratch, small_chunks, take};
 
 /// What a command comes to; an error is told as it is shown.
-type End = Result<(), String>;
+pub type End = Result<(), String>;
 
 /// An error with all that led to it.
 fn told(error: &dyn Error) -> String {
@@ -34,7 +34,7 @@ fn told(error: &dyn Error) -> String {
     format!("{error}{}", cause.unwrap_or_default())
 }
 
-fn end<T, E: Error>(done: Result<T, E>) -> End {
+pub fn end<T, E: Error>(done: Result<T, E>) -> End {
     done.map(drop).map_err(|error| told(&error))
 }
 
@@ -101,13 +101,13 @@ const COMMANDS: &[(&str, Command)] = &[
 ];
 
 /// A vault with two snapshots, and its state folder.
-struct Fixture {
-    world: World,
+pub struct Fixture {
+    pub world: World,
     clean: MemState,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut world = World::new(small_chunks());
         plant(&world.source(), 1, Size::Tiny);
         for round in 0..2 {
@@ -119,7 +119,7 @@ impl Fixture {
     }
 
     /// The store and the state as they were.
-    fn begin(&self) -> (Arc<FaultyStore<MemStore>>, Arc<dyn Store>) {
+    pub fn begin(&self) -> (Arc<FaultyStore<MemStore>>, Arc<dyn Store>) {
         fs::remove_dir_all(self.world.state()).unwrap();
         copy_folder(&self.world.folder.path().join("saved"), &self.world.state());
         let store = Arc::new(FaultyStore::new(MemStore::from_state(self.clean.clone())));
@@ -127,7 +127,7 @@ impl Fixture {
     }
 
     /// Afterwards all is well, for this machine and for one that knows nothing.
-    fn check_later(&self, store: &Arc<FaultyStore<MemStore>>, what: &str) {
+    pub fn check_later(&self, store: &Arc<FaultyStore<MemStore>>, what: &str) {
         store.heal();
         assert!(store.inner().quarantined().is_empty(), "{what}: something was moved aside");
         let shared: Arc<dyn Store> = store.clone();

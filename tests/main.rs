@@ -13,6 +13,7 @@ mod archives;
 mod browse;
 mod budgets;
 mod line;
+mod lost;
 mod damage;
 mod hints;
 mod crash;

@@ -2,11 +2,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vault::engine::mirror::{MirrorError, mirror};
+use vault::engine::repair::{self, RepairError, RepairOptions};
+use vault::failure::{Exit, Failure};
+use vault::progress::Silent;
+use vault::store::testing::faulty::{Fault, FaultyStore};
+use vault::store::testing::mem::MemStore;
+use vault::store::{Kind, ObjectKey, Store};
+use vault::vault::Wanted;
 
 use crate::support::binary::{Desk, said};
-use crate::support::copy_folder;
 use crate::support::s3::{FakeS3, KEY};
 use crate::support::source::bytes;
+use crate::support::{THREADS, World, copy_folder, now, open_vault, scratch, small_chunks};
 
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -525,4 +535,131 @@ fn what_has_not_arrived_where_it_is_brought_back_from_is_waited_for() {
     let done = all.desk.run(&args);
     assert!(done.code == 0 && !done.out.contains("not there yet"), "{}{}", done.out, done.err);
     assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
+}
+
+/// Each object of the mirror is read and compared; what differs is named, and put anew if that is wanted.
+#[test]
+fn a_mirror_is_compared_by_reading() {
+    let all = Mirrored::new();
+    let run = |args: &[&str], code: i32| -> serde_json::Value {
+        let said = said(&all.desk.command(args).env_remove("VAULT_PASSWORD").output().unwrap());
+        assert_eq!(said.code, code, "{}{}", said.out, said.err);
+        serde_json::from_str(&said.out).unwrap_or_default()
+    };
+    let verify = ["mirror", "--to", &all.to, "--verify", "--json"];
+    let mend = ["mirror", "--to", &all.to, "--mend", "--json"];
+    run(&verify, 10);
+    assert!(!all.mirror.exists(), "nothing is made");
+    all.mirror(0);
+    let sound = run(&verify, 0);
+    let count = sound["compared"].as_u64().unwrap();
+    assert_eq!(count, files(&all.store).len() as u64 - 1, "all but VAULT: {sound}");
+    let plain = all.desk.ok(&["mirror", "--to", &all.to, "--verify"]);
+    assert!(plain.contains("as it is there"), "{plain}");
+    // Behind, which is not damage.
+    all.desk.write("two", bytes(2, 50_000));
+    all.desk.take("2026-01-02T12:00:00Z");
+    let behind = run(&verify, 3);
+    assert!(
+        behind["missing"].as_array().unwrap().len() >= 3 && behind["different"] == serde_json::json!([]),
+        "{behind}"
+    );
+    all.mirror(0);
+    // One bit; a whole object that is another one; one that is cut short; a slot.
+    let packs = Mirrored::packs(&all.mirror);
+    harm(&all.mirror);
+    let log = files(&all.mirror.join("log"));
+    replace(&log[0], &fs::read(&log[1]).unwrap());
+    let meta = files(&all.mirror.join("meta"));
+    let cut = fs::read(&meta[0]).unwrap();
+    replace(&meta[0], &cut[..cut.len() / 2]);
+    let slots = files(&all.mirror.join("keys"));
+    replace(&slots[0], &vec![0; 512]);
+    let found = run(&verify, 4);
+    assert_eq!(found["different"].as_array().unwrap().len(), packs.len() + 3, "{found}");
+    let said_so = said(&all.desk.command(&["mirror", "--to", &all.to, "--verify"]).output().unwrap());
+    assert!(said_so.out.contains("--mend") && said_so.out.contains("its hash is wrong"), "{}", said_so.out);
+    let mended = run(&mend, 0);
+    assert!(mended["different"].as_array().unwrap().iter().all(|one| one["mended"] == true), "{mended}");
+    run(&verify, 0);
+    all.check();
+    // What is damaged in the vault stays as it is in the mirror.
+    for pack in Mirrored::packs(&all.store) {
+        let mut content = fs::read(&pack).unwrap();
+        *content.last_mut().unwrap() ^= 1;
+        replace(&pack, &content);
+    }
+    let found = run(&mend, 4);
+    assert_eq!(
+        (found["damaged_in_vault"].as_array().unwrap().len(), &found["different"]),
+        (packs.len(), &serde_json::json!([]))
+    );
+    all.check();
+    // What is no mirror of this vault is not compared with it.
+    let other = all.desk.path("other");
+    all.desk.ok(&["init", "--repo", other.to_str().unwrap()]);
+    let refused = said(&all.desk.command(&["mirror", "--to", other.to_str().unwrap(), "--verify"]).output().unwrap());
+    assert!(refused.code == 1 && refused.err.contains("no mirror of this vault"), "{}", refused.err);
+}
+
+/// Whichever place fails is the one that is named, at whatever request.
+#[test]
+fn the_place_that_fails_is_the_one_that_is_told() {
+    let mut world = World::new(small_chunks());
+    fs::write(world.source().join("file"), bytes(1, 60_000)).unwrap();
+    world.take();
+    let mirrored = MemStore::new();
+    mirror(&world.store, &mirrored, &Wanted::default(), &Silent::default()).unwrap();
+    // What the vault has is not read any more, neither trees nor contents.
+    for (key, _) in world.store.objects() {
+        if matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _)) {
+            world.store.remove(&key);
+        }
+    }
+    let repaired = |cut: Option<u64>| {
+        let (here, there) = (scratch(), scratch());
+        let store: Arc<dyn Store> = Arc::new(world.store.deep_copy());
+        let vault = open_vault(&store, here.path()).unwrap();
+        let far = Arc::new(FaultyStore::new(mirrored.clone()));
+        let shared: Arc<dyn Store> = far.clone();
+        let donor = open_vault(&shared, there.path()).unwrap();
+        let opened = far.counts().operations;
+        if let Some(cut) = cut {
+            far.add(Fault::CutLineAt(opened + cut));
+        }
+        let options =
+            RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS, from: Some(&donor) };
+        let done = repair::plan(&vault, &options, &Silent::default())
+            .and_then(|plan| repair::execute(&vault, plan, &options, &Silent::default()));
+        (done, far.counts().operations - opened)
+    };
+    let (done, operations) = repaired(None);
+    assert!(!done.unwrap().has_losses && operations > 2, "{operations}");
+    for cut in 0..operations {
+        let error = repaired(Some(cut)).0.unwrap_err();
+        assert!(matches!(&error, RepairError::Lender { .. }), "cut at {cut}: {error:?}");
+        let failure = Failure::from(error);
+        assert!(failure.what.starts_with(&format!("{}, from which", mirrored.place())), "{failure:?}");
+        assert_eq!(failure.exit, Exit::Unreachable, "{failure:?}");
+    }
+    // Of a mirror that is made: the vault's own trouble, or that of the other place.
+    let made = |from_cut: Option<u64>, to_cut: Option<u64>| {
+        let (from, to) = (FaultyStore::new(mirrored.deep_copy()), FaultyStore::new(MemStore::new()));
+        from_cut.into_iter().for_each(|cut| from.add(Fault::CutLineAt(cut)));
+        to_cut.into_iter().for_each(|cut| to.add(Fault::CutLineAt(cut)));
+        let done = mirror(&from, &to, &Wanted::default(), &Silent::default());
+        (done, from.counts().operations, to.counts().operations)
+    };
+    let (done, from, to) = made(None, None);
+    done.unwrap();
+    for cut in 0..from {
+        let error = made(Some(cut), None).0.unwrap_err();
+        assert!(matches!(error, MirrorError::Vault(_)), "{cut}: {error:?}");
+    }
+    for cut in 0..to {
+        let error = made(None, Some(cut)).0.unwrap_err();
+        assert!(matches!(error, MirrorError::To { .. }), "{cut}: {error:?}");
+        let failure = Failure::from(error);
+        assert!(failure.exit == Exit::Unreachable && failure.what.starts_with("the mirror in "), "{failure:?}");
+    }
 }

@@ -25,6 +25,7 @@ const NOT_RUN: &[&str] = &[
     "vault repair --from /mnt/second/mirror",
     "vault mirror --to /mnt/disk/vault",
     "vault mirror --to sftp://nas/vault --delete",
+    "vault mirror --to sftp://nas/vault --verify",
     "vault promote --repo /mnt/disk/vault --yes",
     "vault schedule install",
     "vault schedule status",

@@ -12,7 +12,7 @@ use vault::store::remote::Policy;
 use vault::store::testing::conformance::{check_store, key, list};
 use vault::store::{Kind, ObjectKey, Store, StoreError};
 
-use crate::far::{Quick, Shared, hasty, live, opened_with};
+use crate::far::{Quick, Shared, hasty, live, only_adds, opened_with};
 use crate::support::binary::{Desk, said};
 use crate::support::rest::{FakeRest, has_rclone};
 use crate::support::s3::{Fault, Op};
@@ -275,4 +275,57 @@ fn rclone_is_begun_again() {
         list_packs(store.as_ref()).unwrap();
     }
     assert!(matches!(store.len(&ObjectKey::Vault), Err(StoreError::Missing { .. })));
+}
+
+/// A server that rclone is, as others run it: with a password, and nothing goes from it.
+struct OnlyGrows {
+    _folder: TempDir,
+    child: std::process::Child,
+    port: u16,
+}
+
+impl OnlyGrows {
+    fn start() -> Option<Self> {
+        if !has_rclone() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = std::process::Command::new("rclone");
+        command.args(["serve", "restic", "--append-only", "--user", "me", "--pass", "secret", "--addr"]);
+        command.arg(format!("127.0.0.1:{port}")).arg(folder.path()).env("RCLONE_CONFIG", "/dev/null");
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let server = Self { _folder: folder, child, port };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "rclone does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(server)
+    }
+
+    fn vault(&self, name: &str) -> String {
+        format!("rest+http://me@127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+impl Drop for OnlyGrows {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Over rclone itself: what was put cannot be replaced or deleted, and a machine takes snapshots there as anywhere.
+#[test]
+fn a_machine_that_may_only_add_by_rclone_takes_snapshots() {
+    let Some(server) = OnlyGrows::start() else { return };
+    let store = opened_with(&server.vault("objects"), Quick::new(), Policy::default(), PASSWORD);
+    put(store.as_ref()).unwrap();
+    let again = store.put(&key(Kind::Pack, 2), Bytes::from_static(b"other"));
+    assert!(matches!(again, Err(StoreError::Exists { .. })), "{again:?}");
+    let deleted = store.delete(&key(Kind::Pack, 2));
+    assert!(matches!(deleted, Err(StoreError::Denied { .. })), "{deleted:?}");
+    assert_eq!(store.get(&key(Kind::Pack, 2), 100).unwrap(), b"what is put"[..]);
+    only_adds(server.vault("life"), vec![("VAULT_REST_PASSWORD", "secret".to_owned())]);
 }

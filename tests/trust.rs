@@ -100,7 +100,7 @@ fn poison(desk: &Desk, content: &[u8], lie: Lie, claim: Claim) -> ObjectName {
         bytes.extend_from_slice(blake3::hash(&bytes.clone()).as_bytes());
     }
     if let Some(session) = &session {
-        session.note_pack(&pack.name, pack.bytes.len() as u64).unwrap();
+        session.note_pack(&pack.name, pack.kind, pack.bytes.len() as u64).unwrap();
     }
     vault.store().put(&ObjectKey::Named(Kind::Pack, pack.name), bytes.into()).unwrap();
     let forged = || {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use vault::engine::mirror;
+use vault::engine::mirror::compare;
+use vault::engine::mirror::compare::{Comparison, Difference};
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::store::place::Place;
@@ -18,7 +20,11 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
 use crate::cli::output::Output;
+use crate::cli::output::Style;
 use crate::cli::units;
+
+/// How many things of one sort are shown.
+const SHOWN: usize = 20;
 
 #[derive(Serialize)]
 struct MirrorJson {
@@ -30,6 +36,24 @@ struct MirrorJson {
     damaged: Vec<String>,
     surplus: u64,
     deleted: u64,
+}
+
+#[derive(Serialize)]
+struct DifferenceJson<'a> {
+    object: String,
+    what: &'a str,
+    mended: bool,
+}
+
+#[derive(Serialize)]
+struct CompareJson<'a> {
+    to: String,
+    compared: u64,
+    bytes: u64,
+    missing: Vec<String>,
+    different: Vec<DifferenceJson<'a>>,
+    damaged_in_vault: Vec<String>,
+    surplus: u64,
 }
 
 #[derive(Serialize)]
@@ -46,6 +70,13 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
     }
     context.screen.watch_interrupts();
     let source = context.paced(context.store(&from.place)?);
+    let wanted = context.wanted(&context::place_name(&from.place), from.config.as_ref());
+    if args.verify || args.mend {
+        let target = context.paced(context.store(&to)?);
+        let found = compare::compare(source.as_ref(), target.as_ref(), &wanted, args.mend, &context.screen);
+        context.screen.clear();
+        return tell_compared(context, &to.to_string(), &found?);
+    }
     if !args.another && context.known_in(&to).is_some() && !context.has_vault(&to)? {
         let anyway = "To make a new mirror there all the same: --another";
         init::refuse_where_one_is_known(context, &to, anyway)?;
@@ -59,7 +90,6 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
         }
     };
     let target = context.paced(target);
-    let wanted = context.wanted(&context::place_name(&from.place), from.config.as_ref());
     let mut report = mirror::mirror(source.as_ref(), target.as_ref(), &wanted, &context.screen)?;
     if let Some(id) = report.vault {
         context.met(&context::place_name(&to), id, false, &BTreeSet::new());
@@ -105,6 +135,62 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
     }
     out.finish()?;
     Ok(if report.damaged.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+/// Says what a comparison has found. The code is that of a check: 4 if anything is damaged, 3 if the mirror is only behind.
+fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit, Failure> {
+    let mut out = Output::new();
+    let unmended = found.different.iter().filter(|different| !different.is_mended).count() as u64;
+    if context.global.json {
+        let different = found.different.iter().map(|Difference { key, what, is_mended }| DifferenceJson {
+            object: key.to_string(),
+            what,
+            mended: *is_mended,
+        });
+        out.json(&CompareJson {
+            to: to.to_owned(),
+            compared: found.compared,
+            bytes: found.bytes,
+            missing: found.missing.iter().map(ToString::to_string).collect(),
+            different: different.collect(),
+            damaged_in_vault: found.damaged_in_vault.iter().map(ToString::to_string).collect(),
+            surplus: found.surplus,
+        })?;
+    } else {
+        for Difference { key, what, is_mended } in &found.different {
+            let then = if *is_mended { "; it was put anew" } else { "" };
+            out.styled(Style::Warning, &format!("{key} in the mirror: {what}{then}"))?;
+        }
+        for key in &found.damaged_in_vault {
+            out.styled(Style::Warning, &format!("{key} is damaged in the vault, and whole in the mirror"))?;
+        }
+        for key in found.missing.iter().take(SHOWN) {
+            out.styled(Style::Warning, &format!("{key} is not in the mirror"))?;
+        }
+        if found.missing.len() > SHOWN {
+            out.say(format!("and {} more", units::count((found.missing.len() - SHOWN) as u64)))?;
+        }
+        if !context.global.quiet {
+            let compared = units::counted(found.compared, "object", "objects");
+            out.say(format!("{compared} read in {to} ({}).", units::size(found.bytes)))?;
+            if found.different.is_empty() && found.missing.is_empty() && found.damaged_in_vault.is_empty() {
+                out.say("The mirror has all that the vault has, as it is there.")?;
+            }
+        }
+        if unmended > 0 {
+            out.say("What is damaged in the mirror is put anew with: vault mirror --to PLACE --mend")?;
+        }
+        if !found.missing.is_empty() {
+            out.say("What it does not have is copied with: vault mirror --to PLACE")?;
+        }
+        if !found.damaged_in_vault.is_empty() {
+            out.say("The vault is mended out of the mirror with: vault repair --from PLACE")?;
+        }
+    }
+    out.finish()?;
+    let is_damaged = unmended > 0 || !found.damaged_in_vault.is_empty();
+    let exit = if found.missing.is_empty() { Exit::Done } else { Exit::Skipped };
+    Ok(if is_damaged { Exit::Damage } else { exit })
 }
 
 /// Makes a mirror a vault.

@@ -1,5 +1,6 @@
 //! `vault doctor ADDRESS`: what a place on another machine does.
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -53,10 +54,17 @@ fn names() -> Result<Vec<ObjectName>, Failure> {
     names.collect::<Result<_, _>>().map_err(|error| Failure::new(error.to_string()))
 }
 
+/// Opens where a place is tried out. Its own folder must be there.
+fn store_beside(context: &Context, address: &Address) -> Result<Arc<dyn Store>, Failure> {
+    let beside = address.beside();
+    context.prepare(&beside)?;
+    context.far(&beside)
+}
+
 /// Whether a place shows at once what is put there and deleted. Where a vault is to be made, its folder must be there.
 pub fn listings(context: &Context, address: &Address) -> Result<Listings, Failure> {
     let mut names = names()?.into_iter();
-    let store = context.far(&address.beside())?;
+    let store = store_beside(context, address)?;
     Ok(look_at_listings(store.as_ref(), ROUNDS, &mut || names.next().unwrap_or(ObjectName::new([0; 16])))?)
 }
 
@@ -69,7 +77,7 @@ pub fn run(context: &Context, text: &str) -> Result<Exit, Failure> {
     };
     context.screen.watch_interrupts();
     context.prepare(&address)?;
-    let store = context.far(&address.beside())?;
+    let store = store_beside(context, &address)?;
     let found = examine(store.as_ref())?;
     context.screen.clear();
     let offset = found.time.map(|time| time - dates::now().secs);

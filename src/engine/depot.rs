@@ -654,7 +654,7 @@ fn begin<'s>(
     let len = pack.bytes.len() as u64;
     if let Some(session) = session {
         shared.vault.publish_claims(session, clock)?;
-        session.note_pack(&pack.name, len)?;
+        session.note_pack(&pack.name, pack.kind, len)?;
     }
     let kept = shared.vault.keeps(pack.kind).then(|| pack.bytes.clone());
     let upload = put(&key, pack.bytes)?;

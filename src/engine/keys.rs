@@ -354,7 +354,9 @@ fn put_recorded(
     let added = vault.valid_slot(slot).into_iter().collect();
     let change = RecordBody::Slots(SlotChange { add: added, remove });
     let published = vault.publish(change, time, None, confirm, progress);
-    if !matches!(published, Ok(Some(_))) {
+    // A record that was put, and could just not be looked for behind it, has made the slot valid.
+    let is_valid = || vault.slot_set().standing(&slot.id(), &digest(slot)) == Standing::Valid;
+    if !matches!(published, Ok(Some(_))) && !is_valid() {
         take_back(vault.store(), &names);
     }
     Ok(published?.is_some())

@@ -108,7 +108,7 @@ pub struct Segments<'a> {
     infos: RwLock<HashMap<u32, Arc<PackInfo>>>,
     shared: Arc<SegmentCache>,
     /// Another vault, which is asked for chunks that cannot be read here.
-    donor: Option<Box<Self>>,
+    donor: Option<Box<(&'a Vault, Self)>>,
 }
 
 impl<'a> Segments<'a> {
@@ -127,10 +127,20 @@ impl<'a> Segments<'a> {
     /// The same, but chunks that cannot be read here are read from another vault with the same ids, if one is given.
     ///
     /// # Errors
-    /// If the other vault's catalogue fails.
-    pub fn lent_by(self, donor: Option<&'a Vault>) -> Result<Self, CatalogueError> {
-        let donor = donor.map(|donor| Self::new(donor, Arc::new(donor.catalogue().reader()?)));
+    /// [`ReadError::Lender`] if that one's catalogue fails.
+    pub fn lent_by(self, donor: Option<&'a Vault>) -> Result<Self, ReadError> {
+        let donor = donor.map(|donor| Ok((donor, Self::of_lender(donor)?)));
+        let donor: Option<Result<_, ReadError>> = donor;
         Ok(Self { donor: donor.transpose()?.map(Box::new), ..self })
+    }
+
+    /// The segments of a vault that lends chunks to another one.
+    ///
+    /// # Errors
+    /// [`ReadError::Lender`] if its catalogue fails.
+    pub fn of_lender(donor: &'a Vault) -> Result<Self, ReadError> {
+        let segments = donor.catalogue().reader().and_then(|reader| Self::new(donor, Arc::new(reader)));
+        segments.map_err(|error| ReadError::from(error).of_lender(donor))
     }
 
     /// The place of a chunk, if it is stored, and the kind of its pack.
@@ -183,15 +193,18 @@ impl<'a> Segments<'a> {
             let index = segment.index_of(id, place.offset, place.len).ok_or(ReadError::Lost(*id))?;
             Ok((segment, index))
         });
-        match (found.and_then(|found| found.ok_or_else(|| self.lookup.lost(id))), &self.donor) {
-            // An error of the donor says nothing about this vault.
-            (Err(error), Some(donor)) if error.is_contained() && donor.lookup.locate(id)?.is_some() => {
-                match donor.chunk(id) {
-                    Err(theirs) if theirs.is_contained() => Err(error),
-                    lent => lent,
-                }
-            }
-            (found, _) => found,
+        let (error, (donor, segments)) =
+            match (found.and_then(|found| found.ok_or_else(|| self.lookup.lost(id))), self.donor.as_deref()) {
+                (Err(error), Some(donor)) if error.is_contained() => (error, donor),
+                (found, _) => return found,
+            };
+        // What is wrong with the donor says nothing about this vault.
+        let lent = segments.lookup.locate(id).and_then(|place| place.map(|_| segments.chunk(id)).transpose());
+        match lent {
+            Ok(Some(lent)) => Ok(lent),
+            Ok(None) => Err(error),
+            Err(theirs) if theirs.is_contained() => Err(error),
+            Err(theirs) => Err(theirs.of_lender(donor)),
         }
     }
 }

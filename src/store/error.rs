@@ -107,6 +107,19 @@ pub enum StoreError {
         /// How long it asks to wait, if it says so.
         after: Option<std::time::Duration>,
     },
+    /// The store has said that an object was written, and has not kept it. What was there before may be as it was; nothing that is put
+    /// there now can be relied on.
+    #[error("{place} said that {object} was written, and {}", not_kept(*need, *have))]
+    NotKept {
+        /// Which one.
+        object: Subject,
+        /// Where the store lies.
+        place: String,
+        /// Bytes that were put.
+        need: u64,
+        /// Bytes that are there; none if there is no such object.
+        have: Option<u64>,
+    },
     /// The work was told to stop while it waited for the store. The outcome of a write is unknown.
     #[error("stopped while waiting for the store")]
     Stopped,
@@ -130,6 +143,10 @@ pub enum StoreError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fn not_kept(need: u64, have: Option<u64>) -> String {
+    have.map_or_else(|| "has it not".to_owned(), |have| format!("has {have} of its {need} bytes"))
 }
 
 impl StoreError {
@@ -157,6 +174,7 @@ impl StoreError {
             | Self::Denied { object, .. }
             | Self::Exhausted { object, .. }
             | Self::Unreachable { object, .. }
+            | Self::NotKept { object, .. }
             | Self::Io { object, .. } => Some(object),
             Self::Gone { .. } | Self::Unusable { .. } | Self::Throttled { .. } | Self::Stopped => None,
         }
@@ -179,6 +197,7 @@ impl StoreError {
             | Self::Unreachable { .. }
             | Self::Unusable { .. }
             | Self::Throttled { .. }
+            | Self::NotKept { .. }
             | Self::Stopped => true,
             Self::Denied { object, .. } => matches!(object, Subject::Place(_)),
             _ => false,

@@ -9,6 +9,7 @@ pub mod gated;
 pub mod paced;
 pub mod place;
 pub mod probe;
+pub mod proof;
 pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

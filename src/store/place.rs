@@ -253,17 +253,20 @@ impl Address {
 }
 
 impl Address {
-    /// Where a place is tried out: below a bucket's prefix, where nothing looks for objects of a vault; otherwise in the folder
-    /// itself.
+    /// Where a place is tried out: below it, where nothing looks for objects of a vault. So what cannot be deleted there is in nobody's way.
     #[must_use]
     pub fn beside(&self) -> Self {
-        let below = |prefix: &str| if prefix.is_empty() { "doctor".to_owned() } else { format!("{prefix}/doctor") };
+        let below = |path: &str| if path.is_empty() { "doctor".to_owned() } else { format!("{path}/doctor") };
         let mut beside = self.clone();
         match &mut beside {
-            Self::S3(S3Address { prefix, .. }) | Self::Azure { prefix, .. } | Self::Google { prefix, .. } => {
-                *prefix = below(prefix);
-            }
-            Self::Sftp { .. } | Self::Rclone(_) | Self::Rest(_) | Self::WebDav(_) => {}
+            Self::S3(S3Address { prefix: path, .. })
+            | Self::Azure { prefix: path, .. }
+            | Self::Google { prefix: path, .. }
+            | Self::Sftp { path, .. }
+            | Self::Rest(WebAddress { path, .. })
+            | Self::WebDav(WebAddress { path, .. }) => *path = below(path),
+            Self::Rclone(path) if path.ends_with(':') || path.ends_with('/') => path.push_str("doctor"),
+            Self::Rclone(path) => path.push_str("/doctor"),
         }
         beside
     }

@@ -18,11 +18,13 @@ use crate::log::{Link, Record, RecordBody, SlotChange, ValidSlot};
 use crate::ownfile;
 use crate::progress::Progress;
 use crate::seal::{Purpose, SlotFile, random, random_name};
-use crate::store::{Delivery, Kind, ObjectKey};
+use crate::store::proof::Given;
+use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::session::{Noted, Session, write_names};
 use crate::vault::slots::digest;
+use crate::vault::unproven::Unproven;
 use crate::vault::{Vault, VaultError};
 
 /// The machine and user that work with a vault here.
@@ -129,7 +131,7 @@ impl ClientState {
         (blake3::hash(body) == *sum).then(|| rmp_serde::from_slice(body).ok()).flatten()
     }
 
-    fn save(&self, folder: &Path, durable: bool) -> Result<(), VaultError> {
+    pub(super) fn save(&self, folder: &Path, durable: bool) -> Result<(), VaultError> {
         let mut body = Vec::new();
         let encoded = self.serialize(&mut rmp_serde::Serializer::new(&mut body).with_struct_map());
         encoded.map_err(|error| state_error("write", folder)(std::io::Error::other(error.to_string())))?;
@@ -224,8 +226,8 @@ impl Vault {
         fits.then_some(state)
     }
 
-    /// Publishes a record that relies on no pack. Otherwise as [`Self::publish_relying`]; if `confirm` returns false,
-    /// nothing is published.
+    /// Publishes a record that relies on no pack, and proves that the store has kept it. Otherwise as [`Self::publish_relying`]; if `confirm`
+    /// returns false, nothing is published.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -245,6 +247,7 @@ impl Vault {
         }
         let name = random_name()?;
         self.put_in_parts(&mut state, name, body, time, Writer { own, ends: false })?;
+        self.prove_records(None)?;
         Ok(Some(name))
     }
 
@@ -252,7 +255,8 @@ impl Vault {
     /// here is it decided whether the packs found at the beginning of the work can still be relied on:
     ///
     /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
-    ///   put, nothing is published.
+    ///   put, nothing is published. If the store keeps losing them, that is reported.
+    /// - A record that the store has accepted and not kept is put once more; if that does not help, it counts as never put.
     /// - If the client that the session began with cannot go on (it was retired, its chain is forked, its state was lost or set back, or its
     ///   other processes do not know the session any more), others may no longer have waited for it. Then the session is bound to the client
     ///   that takes its place, and packs that are condemned by now count as absent.
@@ -308,6 +312,14 @@ impl Vault {
             };
             if is_missing {
                 drop(lock);
+                let parts = session.parts(&self.log().packs);
+                // One that cannot be deleted stays, and is told by a check.
+                let _ = self.store().delete_many(&parts, &mut |_| {});
+                let may_stay = packs.iter().filter(|name| !unusable.contains(*name));
+                if let Some((key, need, have)) = session.lost_again(may_stay, &self.log().packs) {
+                    let place = self.store().place();
+                    return Err(StoreError::NotKept { object: (&key).into(), place, need, have }.into());
+                }
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
             }
@@ -323,8 +335,11 @@ impl Vault {
             }
             for ((number, body), name) in (0..).zip(bodies.iter()).zip(&names) {
                 // Each record is true by itself, so the batch may end between any two.
-                if number > 0 && number % TOGETHER == 0 && progress.stopped() {
-                    return Err(VaultError::Interrupted);
+                if number > 0 && number % TOGETHER == 0 {
+                    if progress.stopped() {
+                        return Err(VaultError::Interrupted);
+                    }
+                    self.prove_records(None)?;
                 }
                 let writer = Writer { ends: ends && number + 1 == count, ..writer };
                 self.put_in_parts(&mut state, *name, body.clone(), time, writer)?;
@@ -345,6 +360,7 @@ impl Vault {
                     continue;
                 }
             }
+            self.prove_records(None)?;
             self.withdraw(earlier, time, session, progress)?;
             return Ok(Some(names));
         }
@@ -555,9 +571,11 @@ impl Vault {
         let record = Record { client, number, previous, seen, time, claims, closed, body };
         let sealed = record.seal_as(self.keys(), name)?;
         let digest = Digest::new(*blake3::hash(&sealed.bytes).as_bytes());
+        let before = state.clone();
         state.pending = Some(digest);
         state.save(self.state(), false)?;
-        self.store().put(&ObjectKey::Named(Kind::Log, name), sealed.bytes.clone())?;
+        let given = Given { key: ObjectKey::Named(Kind::Log, name), bytes: sealed.bytes.clone() };
+        self.store().put(&given.key, given.bytes.clone())?;
         state.number += 1;
         state.digest = digest;
         state.pending = None;
@@ -573,6 +591,7 @@ impl Vault {
         }
         drop(log);
         state.save(self.state(), true)?;
+        self.note_unproven(Unproven { name, digest, given, before });
         // The record is remembered at once, so that it is known even if its object is lost before anyone reads it. If
         // that fails, it is read from the store like any other.
         let _ = self.remember_record(&sealed, condemns);

@@ -1,5 +1,7 @@
 //! Making a vault (SPEC §3, §4).
 
+use std::collections::{HashMap, HashSet};
+
 use bytes::Bytes;
 
 use crate::chunk::ChunkParams;
@@ -10,6 +12,7 @@ use crate::progress::Progress;
 use crate::seal::{
     KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, WriterKey, random,
 };
+use crate::store::proof::{Given, prove, put_proven};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -64,7 +67,7 @@ impl Vault {
             },
         };
         let file = VaultFile { id: self.id(), features: features(self.keyring(), &self.format()) };
-        match self.store().put(&ObjectKey::Vault, file.encode().into()) {
+        match put_proven(self.store(), ObjectKey::Vault, file.encode().into()) {
             Err(StoreError::Exists { .. }) => {
                 progress.warn("something else has the name VAULT in the vault's folder: please move it away");
                 return Ok(());
@@ -82,13 +85,38 @@ const fn features(keyring: &Keyring, format: &Format) -> u64 {
     keyring.features | format.read
 }
 
-/// Puts both copies of a key slot; returns their names. If that fails, neither stays, as far as the store lets it.
-pub(crate) fn put_slot(store: &dyn Store, slot: &SlotFile) -> Result<[ObjectName; 2], VaultError> {
-    let names = [crate::seal::random_name()?, crate::seal::random_name()?];
-    let put =
-        |name: &ObjectName| store.put(&ObjectKey::Named(Kind::Key, *name), Bytes::copy_from_slice(slot.as_bytes()));
-    names.iter().try_for_each(put).inspect_err(|_| take_back(store, &names))?;
-    Ok(names)
+/// Both copies of a key slot, under new names.
+fn copies(slot: &SlotFile) -> Result<[Given; 2], VaultError> {
+    let copy = |name| Given { key: ObjectKey::Named(Kind::Key, name), bytes: Bytes::copy_from_slice(slot.as_bytes()) };
+    Ok([copy(crate::seal::random_name()?), copy(crate::seal::random_name()?)])
+}
+
+fn names(put: &[Given]) -> Vec<ObjectName> {
+    put.iter().filter_map(|given| if let ObjectKey::Named(_, name) = given.key { Some(name) } else { None }).collect()
+}
+
+/// Sees to it that the store has these copies of key slots. Returns the names of all copies that it lists, of whatever slot.
+fn prove_copies(store: &dyn Store, put: &[Given]) -> Result<HashMap<ObjectName, u64>, StoreError> {
+    let mut listed = HashMap::new();
+    store.list(Kind::Key, &mut |entry| {
+        if let Listed::Object { name, len } = entry {
+            listed.insert(name, len);
+        }
+    })?;
+    for given in put {
+        let len = if let ObjectKey::Named(_, name) = &given.key { listed.get(name).copied() } else { None };
+        prove(store, given, len)?;
+    }
+    Ok(listed)
+}
+
+/// Puts both copies of a key slot, and looks for them; returns their names. If that fails, neither stays, as far as the store lets it.
+pub(crate) fn put_slot(store: &dyn Store, slot: &SlotFile) -> Result<Vec<ObjectName>, VaultError> {
+    let put = copies(slot)?;
+    let done = put.iter().try_for_each(|given| store.put(&given.key, given.bytes.clone()));
+    let done = done.and_then(|()| prove_copies(store, &put).map(drop));
+    done.inspect_err(|_| take_back(store, &names(&put)))?;
+    Ok(names(&put))
 }
 
 /// Deletes copies of a key slot that was only partly put. The error to report is the one that led here.
@@ -159,27 +187,32 @@ fn create_with(
     if let Some(recovery) = &options.recovery {
         slots.push(slot(recovery, Purpose::Recovery, "recovery key")?);
     }
-    let mut put = Vec::new();
+    let mut put: Vec<Given> = Vec::new();
     let result = (|| {
         for slot in &slots {
-            put.extend(put_slot(store, slot)?);
+            for given in copies(slot)? {
+                put.push(given.clone());
+                store.put(&given.key, given.bytes)?;
+            }
         }
         // Some stores replace objects that they should not. If two people make a vault at once, the one who lists later
         // sees the other's slots and steps back; it may be both.
-        let mut is_alone = true;
-        store.list(Kind::Key, &mut |listed| {
-            is_alone &= !matches!(listed, Listed::Object { name, .. } if !put.contains(&name));
-        })?;
+        let own: HashSet<ObjectName> = names(&put).into_iter().collect();
         let made_at_once = || VaultError::MadeAtOnce { place: store.place() };
-        if !is_alone {
+        if !prove_copies(store, &put)?.keys().all(|name| own.contains(name)) {
             return Err(made_at_once());
         }
         let file: Bytes = VaultFile { id, features: features(&keyring, &Format::default()) }.encode().into();
         store.put(&ObjectKey::Vault, file.clone())?;
+        if store.holds(&ObjectKey::Vault, &file)? {
+            return Ok(());
+        }
+        // It was lost, or it is the other's.
+        prove(store, &Given { key: ObjectKey::Vault, bytes: file.clone() }, None)?;
         if store.holds(&ObjectKey::Vault, &file)? { Ok(()) } else { Err(made_at_once()) }
     })();
     // A vault that was reported as not made must not open.
-    result.inspect_err(|_: &VaultError| take_back(store, &put))?;
+    result.inspect_err(|_: &VaultError| take_back(store, &names(&put)))?;
     Ok(Created { id, slots: slots.iter().map(SlotFile::id).collect() })
 }
 

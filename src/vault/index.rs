@@ -11,6 +11,7 @@ use crate::pack::index::{
 };
 use crate::pack::{PackError, PackReader};
 use crate::progress::Progress;
+use crate::store::proof::put_proven;
 use crate::store::{Delivery, ObjectKey, StoreError};
 use crate::sync::{share, try_share};
 use crate::vault::lookup::unless_of_whole;
@@ -243,7 +244,7 @@ impl<'a> Shelf<'a> {
     ) -> Result<(), VaultError> {
         let (name, bytes, entries) = builder.finish(&packs, replaced.clone())?;
         let len = bytes.len() as u64;
-        self.vault.store().put(&key(name), bytes.into())?;
+        put_proven(self.vault.store(), key(name), bytes.into())?;
         self.vault.log().indexes.insert(name, len);
         self.notes.insert(name, IndexNote { name, len, entries, replaced, packs });
         self.new.push(name);

@@ -20,6 +20,7 @@ pub mod findings;
 pub mod state;
 mod lookup;
 mod kept;
+mod unproven;
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -246,6 +247,8 @@ pub struct Vault {
     /// Packs that were found damaged by reading since the vault was opened.
     damage_seen: Mutex<BTreeSet<ObjectRef>>,
     log: Mutex<LogState>,
+    /// Records that were put and not yet seen in the store.
+    unproven: Mutex<Vec<unproven::Unproven>>,
     /// Whether the vault is only read, so that not all footers need to be known.
     lazy: AtomicBool,
     /// The packs whose footers the catalogue does not have.

@@ -135,6 +135,7 @@ fn open_as(
         named,
         damage_seen: Mutex::default(),
         log: Mutex::new(LogState::default()),
+        unproven: Mutex::default(),
         lazy: AtomicBool::new(lazy),
         unread: Mutex::default(),
         generation: AtomicU64::new(0),
@@ -236,6 +237,7 @@ impl Vault {
             let known = self.known()?;
             let mut listing = list(self.store())?;
             let records = listing.records.clone();
+            self.prove_records(Some(&records))?;
             listing.take_out(&elsewhere);
             let mut bad = Vec::new();
             let look = self.refresh_records(&known, &listing, &mut bad, progress)?;

@@ -42,6 +42,14 @@ pub enum ReadError {
     /// The decompressor could not be set up.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// Another vault, from which it was to be read instead, could not be, for a reason other than damage. It says nothing about this one.
+    #[error("{place}, from which it is brought back")]
+    Lender {
+        /// Where the other vault lies.
+        place: String,
+        /// What is the matter there.
+        source: Box<Self>,
+    },
 }
 
 impl ReadError {
@@ -51,7 +59,16 @@ impl ReadError {
             Self::Lost(_) | Self::Stream(_) => true,
             Self::Entry(error) => !error.is_newer(),
             Self::Pack(error) => error.is_damage(),
-            Self::Hidden(_) | Self::Catalogue(_) | Self::Seal(_) => false,
+            Self::Hidden(_) | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
+        }
+    }
+
+    /// The same, of a vault from which something was to be read for another one.
+    #[must_use]
+    pub fn of_lender(self, donor: &Vault) -> Self {
+        match self {
+            Self::Lender { .. } => self,
+            error => Self::Lender { place: donor.store().place(), source: Box::new(error) },
         }
     }
 
@@ -61,7 +78,7 @@ impl ReadError {
             Self::Entry(error) => error.is_newer(),
             Self::Pack(error) => error.is_newer(),
             Self::Hidden(_) => true,
-            Self::Lost(_) | Self::Stream(_) | Self::Catalogue(_) | Self::Seal(_) => false,
+            Self::Lost(_) | Self::Stream(_) | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
         }
     }
 

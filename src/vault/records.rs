@@ -177,7 +177,9 @@ impl Vault {
     /// # Errors
     /// As [`Self::refresh`].
     pub(crate) fn look_at_log(&self) -> Result<(), VaultError> {
-        let mut names: Vec<ObjectName> = self.list_records()?.into_keys().collect();
+        let listed = self.list_records()?;
+        self.prove_records(Some(&listed))?;
+        let mut names: Vec<ObjectName> = listed.into_keys().collect();
         {
             let log = self.log();
             names.retain(|name| !log.chains.has(name));

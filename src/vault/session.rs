@@ -14,7 +14,9 @@ use serde::Serialize;
 use crate::id::{ClientId, ObjectName};
 use crate::ownfile;
 use crate::progress::Progress;
-use crate::seal::random;
+use crate::seal::{ObjectKind, random};
+use crate::store::ObjectKey;
+use crate::store::proof::is_kept;
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::client::{make_private_folder, state_error};
@@ -45,8 +47,10 @@ struct Bound {
 struct Packs {
     names: Vec<ObjectName>,
     file: Option<File>,
-    /// Length of each pack that this work has put, claimed or not: a store that lists it as shorter has not kept it.
-    lens: HashMap<ObjectName, u64>,
+    /// Kind and length of each pack that this work has put, claimed or not: a store that lists it as shorter has not kept it.
+    lens: HashMap<ObjectName, (ObjectKind, u64)>,
+    /// Number of times that the store had not kept one of them.
+    losses: u32,
 }
 
 impl Drop for Bound {
@@ -62,6 +66,8 @@ const ATTEMPTS: usize = 3;
 
 /// Names of packs begin with this in the folder of sessions.
 const PACKS: &str = "packs";
+/// So many times packs are stored again that the store has not kept.
+const LOSSES_BORNE: u32 = 2;
 
 impl Session {
     fn packs_path(path: &Path) -> PathBuf {
@@ -87,11 +93,11 @@ impl Session {
     ///
     /// # Errors
     /// If the state folder cannot be written.
-    pub fn note_pack(&self, name: &ObjectName, len: u64) -> Result<(), VaultError> {
+    pub fn note_pack(&self, name: &ObjectName, kind: ObjectKind, len: u64) -> Result<(), VaultError> {
         let path = Self::packs_path(&self.path());
         let mut packs = lock(&self.packs);
         packs.names.push(*name);
-        packs.lens.insert(*name, len);
+        packs.lens.insert(*name, (kind, len));
         let note = |packs: &mut Packs| -> std::io::Result<()> {
             let file = match &mut packs.file {
                 Some(file) => file,
@@ -107,7 +113,34 @@ impl Session {
     /// Whether a pack that the store lists with this length may be the one that this work has put under its name. True
     /// for packs of others.
     pub(crate) fn may_be_as_put(&self, name: &ObjectName, len: u64) -> bool {
-        lock(&self.packs).lens.get(name).is_none_or(|put| *put == len)
+        lock(&self.packs).lens.get(name).is_none_or(|(_, put)| is_kept(*put, Some(len)))
+    }
+
+    /// One of these packs that this work has put and the store lists not as it was put, if that has happened so often that it is of no use
+    /// to store them again: which one, the length that it was put with, and that which is there.
+    pub(super) fn lost_again<'p>(
+        &self,
+        mut packs: impl Iterator<Item = &'p ObjectName>,
+        listed: &HashMap<ObjectName, (ObjectKind, u64)>,
+    ) -> Option<(ObjectKey, u64, Option<u64>)> {
+        let mut noted = lock(&self.packs);
+        let lost = packs.find_map(|name| {
+            let (kind, need) = *noted.lens.get(name)?;
+            let have = listed.get(name).map(|(_, len)| *len);
+            (!is_kept(need, have)).then(|| (ObjectKey::Named(kind.store_kind(), *name), need, have))
+        })?;
+        noted.losses += 1;
+        (noted.losses > LOSSES_BORNE).then_some(lost)
+    }
+
+    /// The packs that this work has put and of which the store lists a part: whoever sees them later could take them for damaged.
+    pub(super) fn parts(&self, listed: &HashMap<ObjectName, (ObjectKind, u64)>) -> Vec<ObjectKey> {
+        let packs = lock(&self.packs);
+        let is_part = |(name, (_, len)): &(&ObjectName, &(ObjectKind, u64))| {
+            packs.lens.get(*name).is_some_and(|(_, put)| !is_kept(*put, Some(*len)))
+        };
+        let parts = listed.iter().filter(is_part);
+        parts.map(|(name, (kind, _))| ObjectKey::Named(kind.store_kind(), *name)).collect()
     }
 
     /// Number of packs that no record claims yet.

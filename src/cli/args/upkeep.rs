@@ -172,6 +172,7 @@ Examples:
   vault mirror --to /mnt/disk/vault      the vault's objects on a second disk
   vault mirror --to sftp://nas/vault     … and on another machine
   vault mirror --to /mnt/disk/vault --delete    … without what was pruned
+  vault mirror --to /mnt/disk/vault --verify    compare each object by reading it
 
 No password is needed to add what is missing. Each object is verified before it
 is copied. A mirror can be listed, restored from and checked like a vault, with
@@ -187,6 +188,14 @@ pub struct MirrorArgs {
     /// Delete there what the vault's records say was given up (asks for the password)
     #[arg(long)]
     pub delete: bool,
+
+    /// Copy nothing: read each object of the mirror and name what is not as in the vault
+    #[arg(long, conflicts_with_all = ["delete", "another"])]
+    pub verify: bool,
+
+    /// The same, and put what is damaged in the mirror anew
+    #[arg(long, conflicts_with_all = ["delete", "another", "verify"])]
+    pub mend: bool,
 
     /// Make a new mirror in a place where this machine knows one that is not there
     #[arg(long)]

@@ -177,7 +177,7 @@ fn publish(
         while let Ok(pack) = received.recv() {
             let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
             let entry = NewPack { kind: pack.kind, name: pack.name, len: pack.bytes.len() as u64, footer: pack.footer };
-            session.note_pack(&entry.name, entry.len)?;
+            session.note_pack(&entry.name, entry.kind, entry.len)?;
             begun.push_back((uploads.begin(scope, &key, pack.bytes)?, entry));
             while begun.len() > uploads.most()
                 && let Some(first) = begun.pop_front()

@@ -21,6 +21,7 @@ use crate::engine::prune::say;
 use crate::engine::repair;
 use crate::id::ObjectName;
 use crate::log::{RecordBody, SweepRules};
+use crate::seal::ObjectKind;
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store as _};
 use crate::vault::{Lost, Vault};
 
@@ -785,14 +786,14 @@ fn records_of_any_run_can_be_written() {
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
     for number in 0..8 {
         vault.publish_claims(&session, &|| sim.clock(0)).unwrap();
-        session.note_pack(&name(number), 1).unwrap();
+        session.note_pack(&name(number), ObjectKind::Pack, 1).unwrap();
     }
     let parts = vault.chains().unfinished(&vault.client().unwrap());
     assert_eq!(parts.len(), 6);
     // It is interrupted, and so was another one that claimed nothing.
     drop(session);
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
-    (8..20).for_each(|number| session.note_pack(&name(number), 1).unwrap());
+    (8..20).for_each(|number| session.note_pack(&name(number), ObjectKind::Pack, 1).unwrap());
     drop((session, vault));
     sim.take(0);
     let chains = sim.open(0).unwrap().chains();

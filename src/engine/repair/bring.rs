@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use crate::catalogue::CatalogueError;
 use crate::engine::browse::BrowseError;
 use crate::engine::copy::tree::{Memory, Trees};
 use crate::engine::copy::{self, CopyError};
@@ -26,7 +25,7 @@ use crate::store::Delivery;
 use crate::sync::lock;
 use crate::tree::{ChunkSink, FileKind, Holes, Snapshot};
 use crate::vault::session::Session;
-use crate::vault::{ObjectState, Vault, VaultError};
+use crate::vault::{ObjectState, ReadError, Vault, VaultError};
 
 /// Minimum number of reading threads, if the other vault allows as many requests: they wait more than they work.
 const READERS: usize = 8;
@@ -124,6 +123,7 @@ pub(super) fn bring_copies(
         for (body, path) in copies.0.iter().flat_map(|(body, paths)| paths.iter().map(move |path| (body, path))) {
             let states = again(&trees, body, path).map_err(|ended| match ended {
                 Ended::Elsewhere => Ended::Elsewhere,
+                Ended::Why(CopyError::From(error)) => Ended::Why(error.of_lender(donor).into()),
                 Ended::Why(error) => Ended::Why(RepairError::from(error)),
             })?;
             late += u64::from(states.contains(&ObjectState::NotArrived));
@@ -162,8 +162,7 @@ fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<Vec<Obje
 
 /// Opens the other vault for reading. Its own failures are reported as failures of the lender.
 fn segments(donor: &Vault) -> Result<Segments<'_>, RepairError> {
-    let failed = |error: CatalogueError| RepairError::Lender(error.into());
-    Segments::new(donor, Arc::new(donor.catalogue().reader().map_err(failed)?)).map_err(failed)
+    Ok(Segments::of_lender(donor)?)
 }
 
 /// Finds which of these chunks another vault has, in packs that its store lists with their right length.
@@ -172,15 +171,16 @@ fn segments(donor: &Vault) -> Result<Segments<'_>, RepairError> {
 /// If its store or its catalogue fails as a whole.
 pub(super) fn available(donor: &Vault, wanted: impl Iterator<Item = ChunkId>) -> Result<Lent, RepairError> {
     let segments = segments(donor)?;
+    let failed = |error: ReadError| RepairError::from(error.of_lender(donor));
     let mut lent = Lent::default();
     let mut whole: HashMap<u32, bool> = HashMap::new();
     for id in wanted {
-        let place = segments.locate(&id).map_err(RepairError::Lender)?.map(|(place, _)| place);
+        let place = segments.locate(&id).map_err(failed)?.map(|(place, _)| place);
         let place = match place {
             Some(place) => match whole.entry(place.pack) {
                 Entry::Occupied(known) => Some(place).filter(|_| *known.get()),
                 Entry::Vacant(new) => {
-                    let is_whole = segments.is_listed_whole(donor, place.pack).map_err(RepairError::Lender)?;
+                    let is_whole = segments.is_listed_whole(donor, place.pack).map_err(failed)?;
                     Some(place).filter(|_| *new.insert(is_whole))
                 }
             },
@@ -263,9 +263,10 @@ fn read(
     progress: &dyn Progress,
 ) -> Result<HashMap<ChunkId, ObjectState>, RepairError> {
     let segments = segments(donor)?;
+    let failed_there = |error: ReadError| RepairError::from(error.of_lender(donor));
     let mut placed = Vec::with_capacity(lent.ids.len());
     for id in &lent.ids {
-        if let Some((place, kind)) = segments.locate(id).map_err(RepairError::Lender)? {
+        if let Some((place, kind)) = segments.locate(id).map_err(failed_there)? {
             placed.push(((place.pack, place.segment, place.offset), kind, *id));
         }
     }
@@ -283,7 +284,7 @@ fn read(
                     lock(&failed).insert(*id, donor.state_of_unread(&error, may_be_late(donor)));
                     continue;
                 }
-                Err(error) => return Err(RepairError::Lender(error)),
+                Err(error) => return Err(failed_there(error)),
             };
             let bytes = segment.bytes(index);
             let put = if *kind == ObjectKind::Meta {

@@ -37,6 +37,7 @@ use crate::pack::PackError;
 use crate::pack::reader::object_key;
 use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
+use crate::store::proof::put_proven;
 use crate::store::{Kind, ObjectKey, StoreError, Subject};
 use crate::tree::Time;
 use crate::vault::session::Session;
@@ -87,10 +88,15 @@ pub enum RepairError {
     Vault(#[from] VaultError),
     /// The trees could not be read, for a reason other than damage.
     #[error(transparent)]
-    Mark(#[from] MarkError),
+    Mark(MarkError),
     /// The vault that data is brought back from could not be read, for a reason other than damage.
-    #[error("the place that it is brought back from")]
-    Lender(#[source] ReadError),
+    #[error("{place}, from which it is brought back")]
+    Lender {
+        /// Its place.
+        place: String,
+        /// The trouble there.
+        source: ReadError,
+    },
     /// An entry cannot be stored here as it was read.
     #[error("{path} cannot be brought back: {what}")]
     Entry {
@@ -111,13 +117,31 @@ pub enum RepairError {
 impl From<CopyError> for RepairError {
     fn from(error: CopyError) -> Self {
         match error {
-            CopyError::From(error) => Self::Lender(error),
-            CopyError::There(error) => MarkError::from(error).into(),
+            CopyError::From(error) | CopyError::There(error) => error.into(),
             CopyError::To(error) => error.into(),
             CopyError::Interrupted => VaultError::Interrupted.into(),
             CopyError::Entry { path, what } => Self::Entry { path, what },
             CopyError::Threads(why) => Self::Threads(why),
             CopyError::Same { .. } | CopyError::Unsettled => Self::Changed,
+        }
+    }
+}
+
+/// What was read for this vault from another one tells of that one.
+impl From<ReadError> for RepairError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Lender { place, source } => Self::Lender { place, source: *source },
+            error => Self::Mark(error.into()),
+        }
+    }
+}
+
+impl From<MarkError> for RepairError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::Read(error) => error.into(),
+            error => Self::Mark(error),
         }
     }
 }
@@ -537,7 +561,8 @@ impl Repair<'_> {
         }
         for copy in &plan.slot_copies {
             let name = crate::seal::random_name()?;
-            self.vault.store().put(&ObjectKey::Named(Kind::Key, name), Bytes::copy_from_slice(copy.slot.as_bytes()))?;
+            let bytes = Bytes::copy_from_slice(copy.slot.as_bytes());
+            put_proven(self.vault.store(), ObjectKey::Named(Kind::Key, name), bytes)?;
             self.report.slot_copies += 1;
         }
         Ok(())

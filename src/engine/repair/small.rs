@@ -18,7 +18,7 @@ use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::sync::try_share;
 use crate::vault::locked::Slots;
-use crate::vault::{BadObject, Lost, ObjectState, Vault, VaultError};
+use crate::vault::{BadObject, Lost, ObjectState, ReadError, Vault, VaultError};
 
 /// A key slot with only one copy left.
 #[derive(Debug, Clone)]
@@ -288,7 +288,8 @@ fn of_mirror(
         if here.is_accounted(client, *number) || known.contains(&link.name) {
             continue;
         }
-        let Some(found) = mirror.remembered_record(&link.name)? else { continue };
+        let found = mirror.remembered_record(&link.name).map_err(|error| ReadError::from(error).of_lender(mirror))?;
+        let Some(found) = found else { continue };
         let is_held = matches!(body, RecordBody::Found(_));
         // A merge comes with everything that it held.
         let Held { records, past } = unfold(found);

@@ -45,6 +45,20 @@ pub enum Fault {
         /// What it leaves.
         leaves: Leaves,
     },
+    /// The store says yes to this put, and has kept no more of it than this.
+    LosesPut {
+        /// Its number among the puts, from 0.
+        put: u64,
+        /// What it leaves.
+        leaves: Leaves,
+    },
+    /// It says yes to this put and all later ones, and has kept no more of them than this.
+    LosesPutsFrom {
+        /// The number of the first among the puts, from 0.
+        put: u64,
+        /// What it leaves.
+        leaves: Leaves,
+    },
     /// One operation of any sort fails and does nothing, the next ones work.
     FailAtOperation(u64),
     /// The line is cut at this operation: it and every later one find nobody there.
@@ -75,6 +89,8 @@ pub struct Counts {
     pub operations: u64,
     /// Puts, deletes and quarantines.
     pub writes: u64,
+    /// Puts.
+    pub puts: u64,
     /// Reads of bytes.
     pub gets: u64,
     /// Bytes of the puts that succeeded.
@@ -102,6 +118,8 @@ pub struct FaultyStore<S> {
 /// What is to become of one write.
 enum Verdict {
     Works,
+    /// It says that it works.
+    Loses(Leaves),
     Fails(Leaves, StoreError),
 }
 
@@ -216,6 +234,18 @@ impl<S: Store> FaultyStore<S> {
         verdict
     }
 
+    /// Counts one put, and says what is left of it if it is lost.
+    fn lost_of_put(&self) -> Option<Leaves> {
+        let mut state = self.state();
+        let number = state.counts.puts;
+        state.counts.puts += 1;
+        state.faults.iter().find_map(|fault| match fault {
+            Fault::LosesPut { put, leaves } if *put == number => Some(*leaves),
+            Fault::LosesPutsFrom { put, leaves } if *put <= number => Some(*leaves),
+            _ => None,
+        })
+    }
+
     /// Does a write that is no put, as far as the faults let it.
     fn write(
         &self,
@@ -224,7 +254,7 @@ impl<S: Store> FaultyStore<S> {
         work: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         match self.judge_write(action, key, 0) {
-            Verdict::Works => work(),
+            Verdict::Works | Verdict::Loses(_) => work(),
             Verdict::Fails(Leaves::Whole, e) => work().and(Err(e)),
             Verdict::Fails(_, e) => Err(e),
         }
@@ -261,8 +291,14 @@ impl<S: Store> FaultyStore<S> {
 impl<S: Store> Store for FaultyStore<S> {
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         let len = bytes.len();
-        let done = match self.judge_write("write", key, len as u64) {
-            Verdict::Works => self.inner.put(key, bytes),
+        let verdict = match (self.judge_write("write", key, len as u64), self.lost_of_put()) {
+            (Verdict::Works, Some(leaves)) => Verdict::Loses(leaves),
+            (verdict, _) => verdict,
+        };
+        let done = match verdict {
+            Verdict::Works | Verdict::Loses(Leaves::Whole) => self.inner.put(key, bytes),
+            Verdict::Loses(Leaves::Nothing) => Ok(()),
+            Verdict::Loses(Leaves::Half) => self.inner.put(key, bytes.slice(..len / 2)),
             Verdict::Fails(Leaves::Nothing, e) => Err(e),
             Verdict::Fails(Leaves::Half, e) => self.inner.put(key, bytes.slice(..len / 2)).and(Err(e)),
             Verdict::Fails(Leaves::Whole, e) => self.inner.put(key, bytes).and(Err(e)),

@@ -1,6 +1,8 @@
 //! A mirror: the objects of a vault in another place, as they are (SPEC §8.11). No key is needed to add what is missing, and each
 //! object is verified by the hash that it ends with before it is copied.
 
+pub mod compare;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use crate::log::{RecordBody, Standing};
 use crate::pack::TRAILER_LEN;
 use crate::progress::{Phase, Progress};
 use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
+use crate::store::proof::{look_for, put_proven};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
 use crate::vault::locked::Wanted;
@@ -45,9 +48,28 @@ pub enum MirrorError {
         /// Where.
         place: String,
     },
-    /// A store failed, or the user stopped it.
+    /// The vault's store failed, or the user stopped it.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The place of the mirror failed. It says nothing about the vault.
+    #[error("the mirror in {place}")]
+    To {
+        /// Where.
+        place: String,
+        /// What is the matter there.
+        source: VaultError,
+    },
+}
+
+impl MirrorError {
+    /// What goes wrong in the place of the mirror.
+    fn of<E: Into<VaultError>>(to: &dyn Store) -> impl Fn(E) -> Self {
+        let place = to.place();
+        move |error| match error.into() {
+            error @ (VaultError::Interrupted | VaultError::Store(StoreError::Stopped)) => Self::Vault(error),
+            source => Self::To { place: place.clone(), source },
+        }
+    }
 }
 
 fn other_told(other: Option<&VaultId>) -> String {
@@ -156,34 +178,37 @@ pub fn mirror(
 ) -> Result<MirrorReport, MirrorError> {
     let file = vault_file(from)?.ok_or_else(|| MirrorError::NoVault { place: from.place() })?;
     wanted.require(file.id, &|| from.place())?;
-    let there_file = vault_file(to)?;
+    let there_file = vault_file(to).map_err(MirrorError::of(to))?;
     let source = list(from)?;
-    let there = list(to)?;
+    let there = list(to).map_err(MirrorError::of(to))?;
     match there_file {
-        Some(there) if there.id != file.id => {
-            return Err(MirrorError::Other { place: to.place(), other: Some(there.id) });
-        }
-        Some(there) if there.features & MIRROR == 0 => {
-            return Err(MirrorError::Other { place: to.place(), other: None });
-        }
+        Some(there) => require_mirror(&there, file.id, to)?,
         None if !there.is_empty() => return Err(MirrorError::Unknown { place: to.place() }),
         // It is a mirror from the first object on: nobody takes a half of one for a vault.
         None => {
             let file = VaultFile { features: file.features | MIRROR, ..file };
-            to.put(&ObjectKey::Vault, file.encode().into())?;
+            put_proven(to, ObjectKey::Vault, file.encode().into()).map_err(MirrorError::of(to))?;
         }
-        Some(_) => {}
     }
     let mut report = MirrorReport { vault: Some(file.id), ..MirrorReport::default() };
     let (mut source, mut there) = (source, there);
     report.there = source.iter().filter(|(key, len)| there.get(key) == Some(len)).count() as u64;
     for round in 0..ROUNDS {
-        if round > 0 {
-            // What was needed when it was listed lies elsewhere now.
-            (source, there) = (list(from)?, list(to)?);
-        }
-        if copy_missing(from, to, &source, &there, &mut report, progress)? == 0 {
+        let Copying { put, gone } = copy_missing(from, to, &source, &there, &mut report, progress)?;
+        if put.is_empty() && gone == 0 {
             break;
+        }
+        // Behind what was put: the place may not have kept it, and what was needed when it was listed may lie elsewhere now.
+        there = list(to).map_err(MirrorError::of(to))?;
+        let mut lost = None;
+        for (key, len) in &put {
+            let found = look_for(to, key, *len, there.get(key).copied()).map_err(MirrorError::of(to))?;
+            lost = lost.or(found.err());
+        }
+        match lost {
+            None if gone == 0 => break,
+            Some(lost) if round + 1 == ROUNDS => return Err(MirrorError::of(to)(lost)),
+            _ => source = list(from)?,
         }
     }
     report.damaged.sort_unstable();
@@ -192,7 +217,24 @@ pub fn mirror(
     Ok(report)
 }
 
-/// Copies what is missing by these lists. Returns how many objects were gone since they were listed.
+/// Refuses what is no mirror of this vault.
+fn require_mirror(there: &VaultFile, vault: VaultId, to: &dyn Store) -> Result<(), MirrorError> {
+    if there.id == vault && there.features & MIRROR != 0 {
+        return Ok(());
+    }
+    Err(MirrorError::Other { place: to.place(), other: Some(there.id).filter(|id| *id != vault) })
+}
+
+/// What came of copying what is missing.
+#[derive(Default)]
+struct Copying {
+    /// What was put, with the lengths.
+    put: HashMap<ObjectKey, u64>,
+    /// How many objects were gone since they were listed.
+    gone: usize,
+}
+
+/// Copies what is missing by these lists.
 fn copy_missing(
     from: &dyn Store,
     to: &dyn Store,
@@ -200,13 +242,13 @@ fn copy_missing(
     there: &HashMap<ObjectKey, u64>,
     report: &mut MirrorReport,
     progress: &dyn Progress,
-) -> Result<usize, MirrorError> {
+) -> Result<Copying, MirrorError> {
     let mut wanted: Vec<(ObjectKey, u64)> = Vec::new();
     for (key, len) in source {
         match there.get(key) {
             Some(have) if have == len => {}
             Some(_) => {
-                to.quarantine(key)?;
+                to.quarantine(key).map_err(MirrorError::of(to))?;
                 report.mended += 1;
                 wanted.push((*key, *len));
             }
@@ -218,7 +260,7 @@ fn copy_missing(
     progress.counters().restart(wanted.len() as u64, wanted.iter().map(|(_, len)| len).sum());
     progress.phase(Phase::Check);
     let threads = from.limits().reads.min(to.limits().writes).max(1);
-    let mut gone = 0;
+    let mut copying = Copying::default();
     for group in wanted.chunks(GROUP) {
         if progress.stopped() {
             return Err(VaultError::Interrupted.into());
@@ -227,20 +269,21 @@ fn copy_missing(
             let (key, len) = &group[at];
             let copied = copy(from, to, key, *len)?;
             progress.counters().add(1, *len);
-            Ok::<_, StoreError>(copied)
+            Ok::<_, MirrorError>(copied)
         })?;
         for ((key, len), copied) in group.iter().zip(copied) {
             match copied {
                 Copied::Done => {
                     report.copied += 1;
                     report.bytes += len;
+                    copying.put.insert(*key, *len);
                 }
-                Copied::Gone => gone += 1,
+                Copied::Gone => copying.gone += 1,
                 Copied::Damaged => report.damaged.push(*key),
             }
         }
     }
-    Ok(gone)
+    Ok(copying)
 }
 
 /// What became of an object.
@@ -252,21 +295,40 @@ enum Copied {
     Damaged,
 }
 
-fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<Copied, StoreError> {
-    let ObjectKey::Named(kind, _) = key else { return Ok(Copied::Gone) };
-    let bytes: Bytes = match from.get(key, len_max(*kind)) {
-        Ok(bytes) => bytes,
-        Err(StoreError::Missing { .. }) => return Ok(Copied::Gone),
-        Err(StoreError::Long { .. } | StoreError::Short { .. }) => return Ok(Copied::Damaged),
-        Err(error) => return Err(error),
+fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<Copied, MirrorError> {
+    let bytes = match read_whole(from, key, len)? {
+        Read::Whole(bytes) => bytes,
+        Read::Gone => return Ok(Copied::Gone),
+        Read::Damaged(_) => return Ok(Copied::Damaged),
     };
-    if bytes.len() as u64 != len || !is_whole(*kind, &bytes) {
-        return Ok(Copied::Damaged);
-    }
     match to.put(key, bytes) {
         // Another machine mirrors at the same time.
         Err(StoreError::Exists { .. }) => Ok(Copied::Done),
-        done => done.map(|()| Copied::Done),
+        done => done.map(|()| Copied::Done).map_err(MirrorError::of(to)),
+    }
+}
+
+/// What an object is found to be when all of it is read.
+enum Read {
+    /// It ends with the hash of what stands before.
+    Whole(Bytes),
+    Gone,
+    /// It is not what was put, and why.
+    Damaged(String),
+}
+
+/// Reads an object that was listed with this length.
+fn read_whole(store: &dyn Store, key: &ObjectKey, len: u64) -> Result<Read, StoreError> {
+    let ObjectKey::Named(kind, _) = key else { return Ok(Read::Gone) };
+    match store.get(key, len_max(*kind)) {
+        Ok(bytes) if bytes.len() as u64 != len => {
+            Ok(Read::Damaged(format!("it has {} bytes, and was listed with {len}", bytes.len())))
+        }
+        Ok(bytes) if !is_whole(*kind, &bytes) => Ok(Read::Damaged("its hash is wrong".to_owned())),
+        Ok(bytes) => Ok(Read::Whole(bytes)),
+        Err(StoreError::Missing { .. }) => Ok(Read::Gone),
+        Err(error @ (StoreError::Long { .. } | StoreError::Short { .. })) => Ok(Read::Damaged(error.reason())),
+        Err(error) => Err(error),
     }
 }
 
@@ -276,15 +338,11 @@ fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<C
 /// # Errors
 /// If `to` is no mirror of this vault, or a store fails.
 pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError> {
-    match vault_file(to)? {
-        Some(file) if file.id == vault.id() && file.features & MIRROR != 0 => {}
-        Some(file) => {
-            let other = Some(file.id).filter(|id| *id != vault.id());
-            return Err(MirrorError::Other { place: to.place(), other });
-        }
+    match vault_file(to).map_err(MirrorError::of(to))? {
+        Some(file) => require_mirror(&file, vault.id(), to)?,
         None => return Err(MirrorError::Unknown { place: to.place() }),
     }
-    let there = list(to)?;
+    let there = list(to).map_err(MirrorError::of(to))?;
     let source = list(vault.store())?;
     let chains = vault.chains();
     let condemned: HashSet<ObjectName> = chains
@@ -310,7 +368,7 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
             ObjectKey::Named(Kind::Pack | Kind::Meta, name) => condemned.contains(name),
             ObjectKey::Named(Kind::Log, name) => chains.held(name).is_some() || chains.is_past(name),
             ObjectKey::Named(Kind::Index, _) => true,
-            ObjectKey::Named(Kind::Key, _) => is_removed(key)?,
+            ObjectKey::Named(Kind::Key, _) => is_removed(key).map_err(MirrorError::of(to))?,
             ObjectKey::Vault => false,
         };
         if is_given_up {
@@ -318,7 +376,7 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
         }
     }
     let mut deleted = 0;
-    to.delete_many(&gone, &mut |_| deleted += 1)?;
+    to.delete_many(&gone, &mut |_| deleted += 1).map_err(MirrorError::of(to))?;
     Ok(deleted)
 }
 
@@ -335,6 +393,7 @@ pub fn promote(vault: &Vault) -> Result<bool, VaultError> {
     let file = vault_file(store)?.filter(|file| file.id == vault.id());
     let Some(file) = file else { return Ok(false) };
     store.quarantine(&ObjectKey::Vault)?;
-    store.put(&ObjectKey::Vault, VaultFile { features: file.features & !MIRROR, ..file }.encode().into())?;
+    let file = VaultFile { features: file.features & !MIRROR, ..file };
+    put_proven(store, ObjectKey::Vault, file.encode().into())?;
     Ok(true)
 }

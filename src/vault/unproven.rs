@@ -1,0 +1,102 @@
+//! Records that were put, as long as no look behind them has shown that the store has kept them (SPEC §8.5). A record that it has
+//! not, after another try, was never put: this client remembers what it did before.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::id::{Digest, ObjectName};
+use crate::progress::Silent;
+use crate::store::proof::{Given, prove};
+use crate::store::{Delivery, StoreError};
+use crate::sync::lock;
+use crate::vault::client::ClientState;
+use crate::vault::{Vault, VaultError};
+
+/// If more records than this are to be looked for, one list is cheaper.
+const ONE_BY_ONE: usize = 2;
+
+/// A record that the store has said yes to.
+#[derive(Debug, Clone)]
+pub(super) struct Unproven {
+    pub(super) name: ObjectName,
+    pub(super) digest: Digest,
+    pub(super) given: Given,
+    /// What the client remembered before.
+    pub(super) before: ClientState,
+}
+
+impl Vault {
+    /// Sees to it that the store has the records that were put since the last look. `listed` is the log as it was listed behind them.
+    ///
+    /// # Errors
+    /// If the store has not kept one, or fails. Where it fails, they are looked for again by the next look.
+    pub(super) fn prove_records(&self, listed: Option<&HashMap<ObjectName, u64>>) -> Result<(), VaultError> {
+        let unproven = std::mem::take(&mut *lock(&self.unproven));
+        if unproven.is_empty() {
+            return Ok(());
+        }
+        let own_list = match listed {
+            None if unproven.len() > ONE_BY_ONE && self.delivery() == Delivery::Direct => self.list_records().map(Some),
+            _ => Ok(None),
+        };
+        let own_list = match own_list {
+            Ok(list) => list,
+            Err(error) => return self.keep_unproven(unproven, error),
+        };
+        let listed = listed.or(own_list.as_ref());
+        for (number, record) in unproven.iter().enumerate() {
+            let len = listed.and_then(|listed| listed.get(&record.name)).copied();
+            match prove(self.store(), &record.given, len) {
+                Ok(()) => {}
+                Err(error @ StoreError::NotKept { .. }) => {
+                    self.unput(&unproven[number..]);
+                    return Err(error.into());
+                }
+                Err(error) => return self.keep_unproven(unproven[number..].to_vec(), error),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_unproven(&self, unproven: Vec<Unproven>, error: StoreError) -> Result<(), VaultError> {
+        let mut list = lock(&self.unproven);
+        let since = std::mem::replace(&mut *list, unproven);
+        list.extend(since);
+        Err(error.into())
+    }
+
+    /// Forgets records of which the first one is not in the store, unless one that is there stands behind it. Should it turn up, this
+    /// client knows it for its own.
+    fn unput(&self, lost: &[Unproven]) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+        let is_there = |record: &Unproven| self.store().len(&record.given.key).is_ok();
+        let is_last = |state: &ClientState| state.client == first.before.client && state.digest == last.digest;
+        if lost[1..].iter().any(is_there) || !ClientState::load(self.state()).is_some_and(|state| is_last(&state)) {
+            return;
+        }
+        let names: Vec<ObjectName> = lost.iter().map(|record| record.name).collect();
+        let forget = || -> Result<(), VaultError> {
+            let before = ClientState { pending: Some(first.digest), ..first.before.clone() };
+            before.save(self.state(), true)?;
+            let txn = self.catalogue().write()?;
+            Catalogue::drop_records(&txn, &names)?;
+            txn.commit().map_err(CatalogueError::from)?;
+            Ok(())
+        };
+        // If that fails, the record is one that this machine remembers and the store has lost, as it would be without this.
+        if forget().is_ok() {
+            let gone: HashSet<&ObjectName> = names.iter().collect();
+            let mut log = self.log();
+            log.read.clear();
+            log.records.retain(|name, _| !gone.contains(name));
+            drop(log);
+            // All is put together anew. If the store cannot be listed, this vault goes on with what it knew.
+            let _ = self.refresh(&Silent::default());
+        }
+    }
+
+    /// Notes that the store has said yes to a record.
+    pub(super) fn note_unproven(&self, record: Unproven) {
+        lock(&self.unproven).push(record);
+    }
+}
