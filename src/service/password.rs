@@ -77,6 +77,7 @@ impl Password {
     }
 
     /// The same once more.
+    #[must_use]
     pub fn again(&self) -> Self {
         Self { text: self.text.clone(), ..*self }
     }

@@ -492,7 +492,7 @@ pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
 /// Snapshots for tests.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
-    use super::*;
+    use super::{ClientId, ObjectName, SnapshotInfo, Time};
     use crate::tree::{Snapshot, Stream, Verdict};
 
     /// A snapshot for tests.

@@ -69,6 +69,7 @@ impl<'a> Spot<'a> {
     }
 
     /// The same with a path inside the snapshot, in place of the one that was typed with it.
+    #[must_use]
     pub fn at(self, path: Vec<u8>) -> Self {
         Self { typed: path.clone(), path, ..self }
     }
