@@ -253,7 +253,7 @@ impl Observer for Teller<'_> {
             _ if global.quiet => {}
             Way::Another => out.say("Another vault run is going on: it does what is due.")?,
             Way::OnBattery => {
-                out.say("On battery: it waits for the mains (on-battery = false in the configuration).")?
+                out.say("On battery: it waits for the mains (on-battery = false in the configuration).")?;
             }
             Way::Idle => {
                 let next = plan.next().map_or_else(String::new, |(source, vault, time)| {
