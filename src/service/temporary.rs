@@ -56,7 +56,8 @@ mod tests {
         for name in ["seen", "catalogue.redb"] {
             fs::write(state.path().join("id").join(name), name).unwrap();
         }
-        let folder = Temporary::new(&std::env::temp_dir(), Some(state.path()), Some("id")).unwrap();
+        let above = tempfile::tempdir().unwrap();
+        let folder = Temporary::new(above.path(), Some(state.path()), Some("id")).unwrap();
         let path = folder.path().to_owned();
         assert_eq!(fs::read_to_string(path.join("id/seen")).unwrap(), "seen");
         assert!(!path.join("id/catalogue.redb").exists());
