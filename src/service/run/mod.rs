@@ -1,6 +1,6 @@
 //! A run: everything that is due, in one go.
 //!
-//! What is due is decided by [`plan`](crate::service::plan), and what came of it is a [`report`](crate::service::report). Here: `work` doing
+//! What is due is decided by [`plan`](crate::service::plan), and what came of it is a [`report`]. Here: `work` doing
 //! it, and `care` for the vaults · `hooks` commands before and after · [`now`] telling others while it goes on · [`history`] what earlier
 //! runs did, and [`overview`] how things stand · `notice` who is told · `observer` what a run works with, and who it speaks to · `then` what follows.
 
