@@ -1,5 +1,5 @@
-//! Stores on other machines: each answer of a server means what it must, nothing that the line does is taken for damage, and a
-//! vault lives there as it does in a folder.
+//! Tests of stores on other machines: each answer of a server is understood correctly, trouble of the line is never
+//! taken for damage, and a vault lives there as it does in a folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ impl Quick {
         Arc::new(quick)
     }
 
-    /// How long was waited.
+    /// The total time waited.
     pub fn waited(&self) -> Duration {
         Duration::from_nanos(self.skipped.load(Relaxed))
     }
@@ -73,12 +73,12 @@ impl Surroundings for Quick {
     }
 }
 
-/// The store at an address, opened with credentials that the servers of the tests take.
+/// The store at an address, opened with credentials that the test servers accept.
 fn opened(address: &str, surroundings: Arc<Quick>, policy: Policy) -> Arc<dyn Store> {
     opened_with(address, surroundings, policy, &[("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", "secret")])
 }
 
-/// The same, with these variables.
+/// As above, with these variables.
 pub fn opened_with(
     address: &str,
     surroundings: Arc<Quick>,
@@ -92,7 +92,7 @@ pub fn opened_with(
     open(&address, &settings, surroundings).unwrap()
 }
 
-/// A store of the suite, which takes stores by value.
+/// A shared store for the suite, which takes stores by value.
 #[derive(Debug, Clone)]
 pub struct Shared(pub Arc<dyn Store>);
 
@@ -154,7 +154,7 @@ impl Store for Shared {
     }
 }
 
-/// Stores at addresses, each a new one.
+/// Makes stores at addresses, each a new one.
 fn new_stores(address: impl Fn(usize) -> String) -> impl Fn() -> Shared {
     let next = AtomicUsize::new(0);
     let quick = Quick::new();
@@ -172,7 +172,7 @@ fn object_stores_conform() {
     });
 }
 
-/// What must come of a request.
+/// The expected outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Done,
@@ -206,14 +206,14 @@ fn end<T>(done: Result<T, StoreError>) -> End {
     }
 }
 
-/// Soon out of patience, and with no long silences.
+/// A policy with little patience for silence.
 pub fn hasty() -> Policy {
     Policy { timeout: Duration::from_millis(400), rate_min: 1 << 30, ..Policy::default() }
 }
 
 const THERE: &[u8] = &[7; 1000];
 
-/// A server with an object, and a store on it.
+/// A server with one object, and a store on it.
 fn with_object() -> (FakeS3, Arc<Quick>, Arc<dyn Store>) {
     let server = FakeS3::start(40);
     let quick = Quick::new();
@@ -223,7 +223,7 @@ fn with_object() -> (FakeS3, Arc<Quick>, Arc<dyn Store>) {
     (server, quick, store)
 }
 
-/// A request of a store.
+/// A request to a store.
 type Act = fn(&dyn Store) -> End;
 
 fn get(store: &dyn Store) -> End {
@@ -268,7 +268,7 @@ fn list_everything(store: &dyn Store) -> End {
     end(done)
 }
 
-/// Faults that pass: the request is made again, until it succeeds.
+/// Faults that pass: the request is repeated until it succeeds.
 const PASSING: &[Fault] = &[
     Fault::Status(500, "InternalError"),
     Fault::Status(500, ""),
@@ -291,7 +291,7 @@ const PASSING: &[Fault] = &[
     Fault::Region("eu-north-7"),
 ];
 
-/// Answers that stand, whatever was asked.
+/// Answers that stand, whatever the request.
 const STANDING: &[(Fault, End)] = &[
     (Fault::Status(401, ""), End::Unusable),
     (Fault::Status(403, "InvalidAccessKeyId"), End::Unusable),
@@ -309,9 +309,9 @@ fn what_passes_is_tried_again_and_what_stands_is_told() {
     for (op, act) in acts {
         for fault in PASSING {
             let (server, _, store) = with_object();
-            // A put that is answered well is believed; what became of it is seen by the list before the record.
+            // A put with a good answer is believed; the list before the record shows whether the object was kept.
             let is_believed = *op == Op::Put && matches!(fault, Fault::Half | Fault::Page(200));
-            // An answer to HEAD is all head.
+            // An answer to HEAD has no body.
             let is_heads = *op == Op::Head && matches!(fault, Fault::Page(200));
             if is_believed || is_heads {
                 continue;
@@ -328,7 +328,7 @@ fn what_passes_is_tried_again_and_what_stands_is_told() {
             }
             assert_eq!(act(store.as_ref()), *expected, "{op:?} {fault:?}");
         }
-        // What never passes is of the whole, and nothing is known of the object.
+        // A fault that never passes becomes an error of the whole store, and says nothing about the object.
         for fault in [Fault::Status(500, ""), Fault::Close, Fault::Page(404), Fault::Wait(503, "SlowDown", 100)] {
             let (server, quick, store) = with_object();
             server.always(*op, fault.clone());
@@ -363,7 +363,7 @@ fn each_answer_means_what_it_says() {
         server.always(*op, fault.clone());
         assert_eq!(act(store.as_ref()), *expected, "{op:?} {fault:?}");
     }
-    // Once, and then well.
+    // One fault, then success.
     for fault in [
         Fault::Status(400, "BadDigest"),
         Fault::Status(409, "ConditionalRequestConflict"),
@@ -375,12 +375,12 @@ fn each_answer_means_what_it_says() {
         server.fail(Op::Put, fault.clone());
         assert_eq!(put(store.as_ref()), End::Done, "{fault:?}");
     }
-    // Another object of the same name is no success, also if an answer was lost.
+    // Another object under the same name is not a success, even after a lost answer.
     let (server, _, store) = with_object();
     server.fail(Op::Put, Fault::Lose);
     server.plant(&format!("v/{}", key(Kind::Pack, 2)), b"what is not");
     assert_eq!(put(store.as_ref()), End::Exists);
-    // Where conditions are ignored, a lost answer is made good by the same bytes.
+    // Where the server ignores conditions, a repeated put of the same bytes makes up for a lost answer.
     let (server, _, store) = with_object();
     server.ignore_conditions();
     server.script(Op::Put, [Some(Fault::Lose), Some(Fault::Lose)]);
@@ -434,7 +434,8 @@ fn a_list_is_whole_or_none() {
     server.always(Op::List, Fault::Page(200));
     let done = store.list(Kind::Pack, &mut |_| panic!("a part of a list"));
     assert_eq!(end(done), End::Unreachable);
-    // One request for each page, also over all kinds; and what is not the vault's is not read page by page.
+    // One request for each page, also for all kinds together; objects that are not the vault's are not read page by
+    // page.
     server.heal();
     server.asked();
     store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |_, _| {}).unwrap();
@@ -449,7 +450,7 @@ fn a_list_is_whole_or_none() {
     assert!(server.count(Op::List) <= 1 + 1 + 1 + 4, "{}", server.count(Op::List));
 }
 
-/// Whoever else uses a bucket may name objects as no vault does, and as the library takes no names.
+/// Other users of a bucket may choose names that no vault uses, and that the library rejects.
 #[test]
 fn strange_names_in_a_bucket_spoil_no_list() {
     let strange =
@@ -462,7 +463,7 @@ fn strange_names_in_a_bucket_spoil_no_list() {
             for name in ["/x", "packs//x", "packs/", "packs/../x", "a//", "packs/a&\u{1}b"] {
                 server.plant(&strange(prefix, &format!("{name}{number}")), b"foreign");
             }
-            // The folder that a browser shows, and one of our names below another place.
+            // The marker of a folder made in a browser, and one of our names below another place.
             server.plant(&strange(prefix, &format!("{}/", key(Kind::Pack, 100 + number))), b"");
             server.plant(&strange(prefix, &format!("/{}", key(Kind::Pack, 200 + number))), b"foreign");
         }
@@ -482,7 +483,7 @@ fn strange_names_in_a_bucket_spoil_no_list() {
     }
 }
 
-/// A request that never succeeds ends also while others do.
+/// A request that never succeeds ends, even while others succeed.
 #[test]
 fn an_answer_that_makes_no_sense_ends_what_waits_for_it() {
     let (server, quick, store) = with_object();
@@ -504,7 +505,7 @@ fn an_answer_that_makes_no_sense_ends_what_waits_for_it() {
 #[test]
 fn what_is_moved_aside_is_copied_once() {
     let (server, _, store) = with_object();
-    // The copy is made, and the deletion fails.
+    // The copy is made, but the deletion fails.
     server.always(Op::Delete, Fault::Status(403, "AccessDenied"));
     assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Denied);
     assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Denied);
@@ -512,14 +513,14 @@ fn what_is_moved_aside_is_copied_once() {
     store.quarantine(&key(Kind::Pack, 1)).unwrap();
     let aside = || server.names().into_iter().filter(|name| name.contains("quarantine/")).count();
     assert_eq!((aside(), server.names().len()), (1, 1));
-    // Another object of that name later.
+    // Later, another object under that name.
     store.put(&key(Kind::Pack, 1), Bytes::from_static(b"another")).unwrap();
     store.quarantine(&key(Kind::Pack, 1)).unwrap();
     assert_eq!(aside(), 2);
     assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Missing);
 }
 
-/// Where there are none, it is said at once, and how they are given.
+/// Without credentials, opening fails at once and says how to give them.
 #[test]
 fn missing_credentials_are_told_at_once() {
     let desk = Desk::new();
@@ -534,8 +535,8 @@ fn missing_credentials_are_told_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
-/// However many requests wait for credentials, the command that has them runs once; and what it gave before is used when it
-/// fails.
+/// However many requests wait for credentials, the command that prints them runs once. If it fails later, its earlier
+/// credentials are used.
 #[cfg(unix)]
 #[test]
 fn a_command_is_asked_for_credentials_once() {
@@ -609,7 +610,7 @@ fn a_machine_that_may_not_delete_says_so_of_the_object() {
     assert_eq!(get(store.as_ref()), End::Done, "the copy is not the original");
 }
 
-/// All is well in a vault, for a machine that knows nothing.
+/// Checks that a new machine finds no damage in the vault.
 fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
     let fresh = scratch();
     let vault = open_vault(store, fresh.path()).unwrap();
@@ -620,7 +621,7 @@ fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
     assert!(!report.is_damaged(), "{what}: {report:?}");
 }
 
-/// A vault in an object store of the tests' own, and a folder to be kept.
+/// A vault in an object store of the test's own, and a source folder.
 struct Far {
     server: FakeS3,
     store: Arc<dyn Store>,
@@ -645,7 +646,7 @@ impl Far {
         open_vault(&self.store, &self.folder.path().join("state")).unwrap()
     }
 
-    /// Another machine reads everything: no chunk of a snapshot may be lost. Returns how many snapshots there are.
+    /// Another machine reads everything: no chunk of a snapshot may be lost. Returns the number of snapshots.
     fn snapshots_that_are_whole(&self, what: &str) -> usize {
         let fresh = scratch();
         let vault = open_vault(&self.store, fresh.path()).unwrap();
@@ -656,7 +657,7 @@ impl Far {
     }
 }
 
-/// What a store does that says yes and has not kept what was put.
+/// The behaviour of a store that reports a put as done but has not kept the object.
 const NOT_KEPT: [Fault; 2] = [Fault::Forget, Fault::Half];
 
 #[test]
@@ -667,19 +668,19 @@ fn a_store_that_says_yes_and_loses_is_caught_before_the_record() {
         let vault = far.open();
         take(&vault, &far.source()).unwrap();
         std::fs::write(far.source().join("second"), bytes(2, 50_000)).unwrap();
-        // The first thing that this run puts is a pack.
+        // The first object that this run puts is a pack.
         far.server.fail(Op::Put, fault.clone());
         let taken = take(&vault, &far.source());
         assert!(taken.is_ok(), "it is stored again: {fault:?}, {taken:?}");
         assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}")), 2, "{fault:?}");
-        // A store that keeps nothing is given up.
+        // If the store keeps nothing, the run fails.
         std::fs::write(far.source().join("third"), bytes(3, 50_000)).unwrap();
         far.server.always(Op::Put, fault.clone());
         let taken = take(&vault, &far.source());
         assert!(taken.is_err(), "{fault:?}");
         far.server.heal();
         assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}")), 2, "{fault:?}");
-        // What such a run has left behind keeps no other from its work.
+        // The leftovers of such a run do not hinder another one.
         take(&far.open(), &far.source()).unwrap();
         assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}")), 3, "{fault:?}");
     }
@@ -699,7 +700,7 @@ fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
         let options =
             CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
-        // The record that forgets is put first, then the packs of what moves.
+        // The record that forgets is put first, then the packs with the moved chunks.
         far.server.script(Op::Put, [None, Some(fault.clone())]);
         let pruned = prune(&vault, &decisions, &options, &Silent::default());
         far.server.heal();
@@ -708,7 +709,7 @@ fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
     }
 }
 
-/// Faults that come by chance.
+/// Random faults.
 const BY_CHANCE: &[Fault] = &[
     Fault::Status(500, "InternalError"),
     Fault::Status(503, "SlowDown"),
@@ -741,7 +742,7 @@ fn whatever_a_server_does_a_run_succeeds_or_says_that_the_store_fails() {
                 });
                 server.script(op, faults);
             }
-            // At times nothing gets better any more.
+            // Sometimes, puts fail from now on.
             if random.below(3) == 0 {
                 server.always(Op::Put, Fault::Status(500, "InternalError"));
             }
@@ -760,7 +761,7 @@ fn whatever_a_server_does_a_run_succeeds_or_says_that_the_store_fails() {
     }
 }
 
-/// A desk whose vault lies elsewhere.
+/// A desk whose vault is on another machine.
 struct Elsewhere {
     desk: Desk,
     repo: String,
@@ -778,7 +779,7 @@ impl Elsewhere {
     }
 }
 
-/// The life of a vault that lies elsewhere.
+/// The life of a vault on another machine.
 pub fn live(repo: String, variables: Vec<(&'static str, String)>) {
     let elsewhere = Elsewhere { desk: Desk::new(), repo, variables };
     let desk = &elsewhere.desk;
@@ -800,7 +801,7 @@ pub fn live(repo: String, variables: Vec<(&'static str, String)>) {
     run(&["prune", "--keep", "1", "--yes", "--max-unused", "0%"]);
     assert_eq!(run(&["list"]).lines().count(), 2);
     assert!(run(&["repair", "--dry-run"]).contains("Nothing is damaged."));
-    // A machine that knows nothing of it brings it back.
+    // A new machine restores it.
     std::fs::remove_dir_all(desk.path("state")).unwrap();
     run(&["restore", "latest", "--to", desk.path("again").to_str().unwrap()]);
     assert_eq!(std::fs::read(desk.path("again/source/a/one")).unwrap(), bytes(1, 300_000));
@@ -814,7 +815,7 @@ fn a_vault_lives_in_an_object_store() {
     live(server.vault("a vault"), variables.clone());
     let desk = Desk::new();
     let repo = server.vault("a vault");
-    // Wherever a vault is named.
+    // In every place where a vault is named.
     let config = format!("[vaults.far]\npath = \"{repo}\"\n[sources.s]\npaths = [\"/etc/hostname\"]\n");
     std::fs::write(desk.path("vault.toml"), config).unwrap();
     std::fs::write(desk.path("list.csv"), format!("{},{repo}\n", desk.source().display())).unwrap();
@@ -829,7 +830,7 @@ fn a_vault_lives_in_an_object_store() {
     }
 }
 
-/// What a place does is told before a vault is trusted to it.
+/// The place's behaviour is reported before a vault is trusted to it.
 #[test]
 fn a_place_is_tried_out() {
     let variables = vec![("AWS_ACCESS_KEY_ID", KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())];
@@ -868,7 +869,7 @@ fn a_place_is_tried_out() {
     assert_eq!(said.code, 2, "{}", said.err);
 }
 
-/// Trees and key slots are fetched once: of what a command looks at again, nothing is.
+/// Trees and key slots are fetched once: a repeated command fetches none of them again.
 #[test]
 fn what_is_kept_here_is_not_fetched_again() {
     let server = FakeS3::start(1000);
@@ -883,7 +884,7 @@ fn what_is_kept_here_is_not_fetched_again() {
     run(&["snapshot", "."]);
     desk.write("folder 1/two", bytes(30, 7000));
     run(&["snapshot", "."]);
-    // What was read is not VAULT, which says each time that the vault is there.
+    // Names of the objects read, without VAULT, which each command reads to see that the vault is there.
     let fetched = |args: &[&str]| {
         server.asked();
         let said = run(args);
@@ -891,13 +892,13 @@ fn what_is_kept_here_is_not_fetched_again() {
         (gets.map(|(_, name)| name).collect::<Vec<_>>(), said)
     };
     let commands: [&[&str]; 5] = [&["ls"], &["find", "two"], &["diff", "latest~1", "latest"], &["du"], &["stats"]];
-    // By the machine that has put them, at once.
+    // The machine that put them fetches nothing.
     let said = commands.map(|args| {
         let (gets, said) = fetched(args);
         assert!(gets.is_empty(), "{args:?}: {gets:?}");
         said
     });
-    // By one that knows nothing, once.
+    // A new machine fetches them once.
     std::fs::remove_dir_all(desk.path("state")).unwrap();
     for args in commands {
         fetched(args);
@@ -907,14 +908,14 @@ fn what_is_kept_here_is_not_fetched_again() {
         assert!(gets.is_empty(), "{args:?}: {gets:?}");
         assert_eq!(again, *said);
     }
-    // Packs that another has put are looked at once, before a snapshot relies on them.
+    // Packs put by another machine are checked once, before a snapshot relies on them.
     fetched(&["snapshot", "."]);
     let (gets, _) = fetched(&["snapshot", "."]);
     assert!(gets.is_empty(), "{gets:?}");
-    // What is judged is read from the store.
+    // A check reads from the store.
     let (gets, _) = fetched(&["check"]);
     assert!(gets.iter().any(|name| name.starts_with("v/meta/")), "{gets:?}");
-    // What was kept and is damaged is fetched.
+    // A kept part that is damaged is fetched again.
     let mut folders = vec![desk.path("state")];
     let mut damaged = 0;
     while let Some(folder) = folders.pop() {
@@ -956,7 +957,7 @@ fn what_is_no_address_makes_no_folder() {
     assert_eq!(std::fs::read_dir(desk.source()).unwrap().count(), 0);
 }
 
-/// A server of SSH, or nothing, and why.
+/// An SSH server; `None`, with a message, if there is none.
 #[cfg(unix)]
 fn sshd() -> Option<Sshd> {
     match Sshd::start() {
@@ -1005,7 +1006,7 @@ fn a_vault_lives_where_sftp_leads() {
     assert_eq!(std::fs::read_dir(sshd.folder("life").join("tmp")).unwrap().count(), 0, "nothing is left behind");
 }
 
-/// Prune removes what puts that were cut off have left behind, once it is old.
+/// Prune removes old leftovers of puts that were cut off.
 #[cfg(unix)]
 #[test]
 fn what_was_left_long_ago_is_swept() {
@@ -1038,7 +1039,7 @@ fn a_connection_that_ends_says_nothing_of_objects() {
     std::fs::create_dir_all(sshd.folder("v")).unwrap();
     let store = opened_with(&sshd.vault("v"), quick.clone(), Policy::default(), &settings);
     store.put(&key(Kind::Pack, 1), Bytes::from_static(THERE)).unwrap();
-    // Each connection ends after a moment, amid whatever it does; each next one somewhat later.
+    // Each connection is killed after a moment, whatever it is doing; each next one lives somewhat longer.
     let count = sshd.folder("count");
     let text = format!(
         "n=$(($(cat {0} 2>/dev/null || echo 0) + 1)); echo $n > {0}\n\
@@ -1055,7 +1056,7 @@ fn a_connection_that_ends_says_nothing_of_objects() {
         std::thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(list(&Shared(ends), Kind::Pack).0.len(), 7);
-    // A program that is not there, one that fails, one that is no server.
+    // A program that does not exist, one that fails, and one that is not a server.
     let not = sshd.script("not", "echo 'ssh: connect to host nas port 22: No route to host' >&2; exit 255");
     let other = sshd.script("other", "echo Welcome to this machine, which is no server of files; cat > /dev/null");
     for (program, expected) in [(&*not, "No route to host"), ("/no/such/program", "No such file"), (&*other, "")] {
@@ -1070,7 +1071,7 @@ fn a_connection_that_ends_says_nothing_of_objects() {
         assert_eq!(put(store.as_ref()), End::Unreachable);
         assert_eq!(end(store.delete(&key(Kind::Pack, 1))), End::Unreachable);
     }
-    // A folder that is away is no vault without objects.
+    // A folder that is missing is not a vault without objects.
     std::fs::rename(sshd.folder("v"), sshd.folder("away")).unwrap();
     for done in [
         end(store.get(&key(Kind::Pack, 1), 1000)),
@@ -1084,7 +1085,8 @@ fn a_connection_that_ends_says_nothing_of_objects() {
     assert!(!sshd.folder("v").exists(), "it is not made again");
 }
 
-/// OpenSSH's server of files, without a line: the program that is run in place of ssh. `options` say what it forbids or lacks.
+/// OpenSSH's SFTP server, without a network: a program that runs in place of ssh. `options` forbid or remove
+/// abilities.
 #[cfg(unix)]
 fn sftp_server(folder: &std::path::Path, options: &str) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
@@ -1099,7 +1101,7 @@ fn sftp_server(folder: &std::path::Path, options: &str) -> Option<String> {
     Some(program.to_str().unwrap().to_owned())
 }
 
-/// A server that has only what every server has: names are given by renaming, and nothing tells what it takes.
+/// A server with only the basic abilities: files get their names by renaming, and the server reports no limits.
 #[cfg(unix)]
 #[test]
 fn folders_behind_a_plain_server_of_files_conform() {
@@ -1115,7 +1117,8 @@ fn folders_behind_a_plain_server_of_files_conform() {
     });
 }
 
-/// What a server of files forbids is told of the object, and nothing is tried again or taken for missing.
+/// If an SFTP server forbids something, the error names the object. Nothing is retried, and nothing counts as
+/// missing.
 #[cfg(unix)]
 #[test]
 fn what_a_server_of_files_forbids_is_told_of_the_object() {
@@ -1133,7 +1136,7 @@ fn what_a_server_of_files_forbids_is_told_of_the_object() {
     assert_eq!(beyond(store.as_ref()), End::Short);
     assert_eq!(end(store.get(&key(Kind::Pack, 9), 10)), End::Missing);
     assert_eq!(end(store.put(&key(Kind::Pack, 1), Bytes::from_static(b"other"))), End::Exists);
-    // Only reading.
+    // A server that allows only reading.
     let (reads, quick) = open("-R").unwrap();
     for act in [get, range, len, list_packs, list_everything] {
         assert_eq!(act(reads.as_ref()), End::Done);
@@ -1142,7 +1145,7 @@ fn what_a_server_of_files_forbids_is_told_of_the_object() {
     assert_eq!(delete(reads.as_ref()), End::Denied);
     assert_eq!(end(reads.quarantine(&key(Kind::Pack, 1))), End::Denied);
     assert_eq!(quick.waited(), Duration::ZERO, "what is forbidden is not waited for");
-    // Only adding.
+    // A server that allows only adding.
     let (adds, quick) = open("-P remove,rmdir,rename,posix-rename").unwrap();
     assert_eq!(put(adds.as_ref()), End::Done);
     assert_eq!(delete(adds.as_ref()), End::Denied);

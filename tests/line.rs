@@ -1,5 +1,5 @@
-//! The line to a far store is cut at each request of each command in turn: the command says so, and nothing is taken for damaged or
-//! missing, neither then nor later.
+//! The line to a far store is cut at each request of each command in turn. The command says so, and nothing is taken
+//! for damaged or missing, neither then nor later.
 
 use std::error::Error;
 use std::fs;
@@ -25,10 +25,10 @@ use vault::vault::Vault;
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{THREADS, World, campaign, copy_folder, now, open_vault, scratch, small_chunks, take};
 
-/// What a command comes to; an error is told as it is shown.
+/// The outcome of a command; an error as its text.
 pub type End = Result<(), String>;
 
-/// An error with all that led to it.
+/// The text of an error with all its causes.
 fn told(error: &dyn Error) -> String {
     let cause = error.source().map(|cause| format!(": {}", told(cause)));
     format!("{error}{}", cause.unwrap_or_default())
@@ -42,7 +42,7 @@ fn repair_options() -> RepairOptions<'static> {
     RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS, from: None }
 }
 
-/// A command, with the folder of the source.
+/// A command; it gets the vault and the folder that holds the source.
 type Command = fn(&Vault, &Path) -> End;
 
 const COMMANDS: &[(&str, Command)] = &[
@@ -118,7 +118,7 @@ impl Fixture {
         Self { clean: world.store.snapshot(), world }
     }
 
-    /// The store and the state as they were.
+    /// Fresh copies of the store and the state.
     pub fn begin(&self) -> (Arc<FaultyStore<MemStore>>, Arc<dyn Store>) {
         fs::remove_dir_all(self.world.state()).unwrap();
         copy_folder(&self.world.folder.path().join("saved"), &self.world.state());
@@ -126,7 +126,7 @@ impl Fixture {
         (store.clone(), store)
     }
 
-    /// Afterwards all is well, for this machine and for one that knows nothing.
+    /// Checks that afterwards all is well, for this machine and for a new one.
     pub fn check_later(&self, store: &Arc<FaultyStore<MemStore>>, what: &str) {
         store.heal();
         assert!(store.inner().quarantined().is_empty(), "{what}: something was moved aside");
@@ -154,7 +154,7 @@ fn a_line_that_is_cut_is_said_to_be_that_and_nothing_is_called_damaged() {
         let all = store.counts().operations;
         drop(vault);
         let mut cuts = 0;
-        // A part of them, in turn the later the more there are; a campaign takes all.
+        // Test some of the requests, evenly spread; a campaign tests all.
         let step = if campaign() > 0 { 1 } else { (all / 12).max(1) };
         for cut in (0..all).step_by(usize::try_from(step).unwrap()) {
             let what = format!("{name}, cut at {cut} of {all}");

@@ -1,5 +1,6 @@
-//! A store that says yes and keeps nothing, or a part, of what is put: of each object that each command puts in turn. What is lost once
-//! is made good; what is lost again and again is told by the command that has put it, and is nobody's damage later.
+//! A store reports a put as done, but keeps none or only a part of it: for each object that each command puts, in
+//! turn. An object lost once is put again. If the store loses it again and again, the command that put it reports
+//! that, and later nobody sees damage.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,7 @@ use crate::line::{End, Fixture, end};
 use crate::support::source::bytes;
 use crate::support::{PASSWORD, THREADS, campaign, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
 
-/// A command, with the folder of the source.
+/// A command; it gets the vault and the folder that holds the source.
 type Command = fn(&Vault, &Path) -> End;
 
 fn pruned(vault: &Vault) -> End {
@@ -55,7 +56,7 @@ const COMMANDS: &[(&str, Command)] = &[
     }),
 ];
 
-/// The same machine goes on, and all stays well.
+/// The same machine goes on working, and all stays well.
 fn goes_on(fixture: &Fixture, store: &Arc<FaultyStore<MemStore>>, what: &str) {
     fixture.check_later(store, what);
     let shared: Arc<dyn Store> = store.clone();
@@ -94,7 +95,7 @@ fn what_a_store_loses_is_put_again_or_told_and_never_called_damage() {
                 ended.unwrap_or_else(|error| panic!("{what}: {error}"));
                 made_good += 1;
                 fixture.check_later(&store, &what);
-                // And from this put on.
+                // The store also loses all later puts.
                 let (ended, _, store, snapshots) =
                     run(&|opened| Some(Fault::LosesPutsFrom { put: opened + put, leaves }));
                 let what = format!("{what}, as do all later ones");
@@ -103,13 +104,13 @@ fn what_a_store_loses_is_put_again_or_told_and_never_called_damage() {
                         let is_told = ["has it not", " bytes", "vanish"].iter().any(|words| error.contains(words));
                         assert!(is_told, "{what}: {error}");
                         told += 1;
-                        // What was not done is not there.
+                        // A failed command leaves no snapshot.
                         let shared: Arc<dyn Store> = store.clone();
                         store.heal();
                         let vault = open_vault(&shared, scratch().path()).unwrap();
                         assert!(vault.snapshots().len() <= snapshots.max(2), "{what}");
                     }
-                    // An index object is a favour to others: without it nothing else fails.
+                    // Index objects only help others: a command succeeds without them.
                     Ok(()) => assert!(put + 1 >= puts, "{what}: it succeeds"),
                 }
                 if put % 2 == 0 || campaign() > 0 {
@@ -166,7 +167,7 @@ fn a_mirror_that_loses_is_told() {
     for put in 0..to.counts().puts {
         for leaves in [Leaves::Nothing, Leaves::Half] {
             let (done, to) = run(Some(Fault::LosesPut { put, leaves }));
-            // VAULT is the first; a part of it is not taken away, since it may be another's.
+            // VAULT is put first; a partial one is not deleted, since it may belong to another vault.
             if put == 0 && leaves == Leaves::Half {
                 assert!(done.unwrap_err().contains("VAULT was written"));
                 continue;

@@ -1,4 +1,4 @@
-//! A second place with a vault's objects: what it holds, who may write to it, and what becomes of it when the vault is lost.
+//! Tests of mirrors: their content, who may write to them, and their use when the vault is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl Mirrored {
         Self { desk, store, mirror, to }
     }
 
-    /// Mirrors without a password, and returns what was done.
+    /// Mirrors without a password, and returns the report.
     fn mirror(&self, code: i32) -> serde_json::Value {
         let mut command = self.desk.command(&["mirror", "--to", &self.to, "--json"]);
         let said = said(&command.env_remove("VAULT_PASSWORD").output().unwrap());
@@ -60,7 +60,7 @@ impl Mirrored {
         serde_json::from_str(&said.out).unwrap_or_default()
     }
 
-    /// What the newest snapshot of the mirror has.
+    /// The file's content in the newest snapshot of the mirror.
     fn restored(&self) -> Vec<u8> {
         let to = self.desk.path("restored");
         let _ = fs::remove_dir_all(&to);
@@ -78,7 +78,7 @@ impl Mirrored {
     }
 }
 
-/// Puts other bytes in the place of an object.
+/// Replaces an object by other bytes.
 fn replace(path: &Path, bytes: &[u8]) {
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
@@ -94,7 +94,7 @@ fn a_mirror_is_read_like_the_vault_and_written_by_nobody_else() {
     let again = all.mirror(0);
     assert_eq!((&again["copied"], &again["there"]), (&0.into(), &count.into()), "{again}");
     assert_eq!(all.restored(), bytes(1, 200_000));
-    // What was seen in the vault is not missed in the mirror.
+    // Objects seen in the vault are not reported as missing from the mirror.
     all.desk.write("one", bytes(2, 200_000));
     all.desk.take("2026-01-02T12:00:00Z");
     all.check();
@@ -129,7 +129,7 @@ fn a_mirror_that_is_away_is_not_made_again_unasked() {
     assert_eq!(files(&all.mirror), Vec::<PathBuf>::new());
     assert!(all.desk.ok(&["mirror", "--to", &all.to, "--another"]).contains("0 there before"));
     all.check();
-    // Nor is what lies in the place of the vault copied, if that is another one.
+    // Another vault in the vault's place is not copied either.
     let other = Desk::new();
     fs::rename(&all.store, all.desk.path("away")).unwrap();
     copy_folder(&other.path("store"), &all.store);
@@ -161,7 +161,7 @@ fn what_is_damaged_is_not_copied_and_what_was_cut_short_is_copied_again() {
     let mended = all.mirror(0);
     assert_eq!((&mended["mended"], &mended["copied"]), (&1.into(), &1.into()), "{mended}");
     assert_eq!(fs::read(&pack).unwrap(), whole);
-    // A check says what it finds, and writes it nowhere.
+    // A check reports its findings, and writes nothing into the mirror.
     let mut other = whole.clone();
     other[1000] ^= 1;
     replace(&pack, &other);
@@ -222,7 +222,7 @@ fn a_mirror_that_is_promoted_is_a_vault() {
     assert_eq!(all.restored(), bytes(7, 100_000));
     all.check();
     assert_eq!(all.desk.run(&["promote", "--repo", &all.to, "--yes"]).code, 1, "it is one already");
-    // The old one does not write over it, nor over anything else.
+    // The old vault does not overwrite it, nor anything else.
     fs::rename(all.desk.path("lost"), &all.store).unwrap();
     let said = all.desk.run(&["mirror", "--to", &all.to]);
     assert!(said.code == 1 && said.err.contains("promoted"), "{}", said.err);
@@ -255,7 +255,7 @@ fn a_mirror_may_lie_on_another_machine() {
     run(&["check", "--read-data", "--repo", third.to_str().unwrap()]);
 }
 
-/// All that a vault needs to be healed, out of its mirror: a damaged pack, one that is gone, listings, a record.
+/// A mirror heals everything in its vault: a damaged pack, a missing one, listings, a record.
 #[test]
 fn what_is_lost_comes_back_out_of_a_mirror() {
     let all = Mirrored::new();
@@ -273,7 +273,7 @@ fn what_is_lost_comes_back_out_of_a_mirror() {
     let from = ["--from", &all.to][..].to_vec();
     let (code, told) = repair(&[&from[..], &["--dry-run"]].concat());
     assert_eq!((code, &told["chunks_lent"]), (0, &0.into()), "{told}");
-    // One pack has lost a bit, another is gone, and so are all listings.
+    // One pack has a flipped bit, another is missing, and so are all listings.
     let packs = Mirrored::packs(&all.store);
     let mut content = fs::read(&packs[0]).unwrap();
     let at = content.len() / 3;
@@ -300,13 +300,13 @@ fn what_is_lost_comes_back_out_of_a_mirror() {
     for day in 2..5 {
         assert_eq!(fs::read(to.join(format!("source/folder {day}/file"))).unwrap(), bytes(day, 150_000));
     }
-    // A machine that knows nothing finds all of it, too.
+    // A new machine finds all of it, too.
     fs::remove_dir_all(all.desk.path("state")).unwrap();
     assert_eq!(all.desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 4);
     all.desk.ok(&["check", "--read-data"]);
 }
 
-/// What was lost in a repair without the mirror comes back by one with it, and what is damaged in both stays lost.
+/// Data given up in a repair without the mirror comes back in a repair with it. Data damaged in both stays lost.
 #[test]
 fn what_is_damaged_in_the_mirror_too_is_lost_and_nothing_else() {
     let all = Mirrored::new();
@@ -333,7 +333,7 @@ fn what_is_damaged_in_the_mirror_too_is_lost_and_nothing_else() {
     assert_eq!(fs::read(to.join("source/two")).unwrap(), bytes(2, 90_000));
 }
 
-/// A record that is gone, on a machine that never knew it, is in the mirror.
+/// A lost record comes back from the mirror, even on a machine that never knew it.
 #[test]
 fn records_come_back_out_of_a_mirror() {
     let all = Mirrored::new();
@@ -350,7 +350,7 @@ fn records_come_back_out_of_a_mirror() {
     assert_eq!(list["snapshots"].as_array().unwrap().len(), 2);
 }
 
-/// A vault that was made alike lends chunks; its password is its own.
+/// A vault created alike lends chunks; it has a password of its own.
 #[test]
 fn a_vault_made_alike_brings_back_what_is_lost() {
     let all = Mirrored::new();
@@ -376,7 +376,7 @@ fn a_vault_made_alike_brings_back_what_is_lost() {
     assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
 }
 
-/// A vault of other keys has copies of the snapshots: what is lost is read there, and cut anew.
+/// A vault with other keys has copies of the snapshots: lost data is read there, and cut again.
 #[test]
 fn a_vault_with_copies_brings_back_what_is_lost() {
     let all = Mirrored::new();
@@ -430,7 +430,7 @@ fn password_file(desk: &Desk) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// A mirror on another machine: what its line does is not this vault's damage.
+/// A mirror on another machine: trouble of its line is not damage of this vault.
 #[test]
 fn a_mirror_elsewhere_brings_back_what_is_lost_or_is_not_reached() {
     let mut all = Mirrored::new();
@@ -449,7 +449,7 @@ fn a_mirror_elsewhere_brings_back_what_is_lost_or_is_not_reached() {
     assert!(run(&["check", "--read-data"]).out.contains("No damage was found."));
 }
 
-/// What only forgotten snapshots need is not brought back, though their records are.
+/// Data needed only by forgotten snapshots is not brought back, though their records are.
 #[test]
 fn what_only_forgotten_snapshots_need_stays_away() {
     let all = Mirrored::new();
@@ -459,7 +459,7 @@ fn what_only_forgotten_snapshots_need_stays_away() {
     all.mirror(0);
     all.desk.ok(&["forget", &second, "--yes"]);
     all.desk.ok(&["prune", "--keep", "5", "--max-unused", "0%", "--yes"]);
-    // Nobody here remembers its record, and the mirror has that, and what it needs.
+    // Nobody here remembers the snapshot's record, but the mirror has it, with all of its data.
     fs::remove_file(all.store.join("log").join(&second)).unwrap();
     fs::remove_dir_all(all.desk.path("state")).unwrap();
     let said = all.desk.run(&["repair", "--yes", "--json", "--from", &all.to]);
@@ -473,7 +473,7 @@ fn what_only_forgotten_snapshots_need_stays_away() {
     assert!(all.desk.ok(&["check"]).contains("No damage was found."));
 }
 
-/// A snapshot comes back only if the mirror has its content in fact, whatever it lists.
+/// A snapshot comes back only if the mirror really has its content, whatever the mirror lists.
 #[test]
 fn a_snapshot_of_which_the_mirror_has_but_the_names_does_not_come_back() {
     for is_cut in [true, false] {
@@ -482,7 +482,7 @@ fn a_snapshot_of_which_the_mirror_has_but_the_names_does_not_come_back() {
         all.desk.write("two", bytes(2, 90_000));
         let second = all.desk.take("2026-01-02T12:00:00Z");
         all.mirror(0);
-        // The machine that reads the mirror has seen it whole.
+        // The machine that reads the mirror has seen all of it.
         all.desk.ok(&["list", "--repo", &all.to]);
         all.desk.ok(&["repair", "--dry-run", "--from", &all.to]);
         fs::remove_file(all.store.join("log").join(&second)).unwrap();
@@ -506,7 +506,7 @@ fn a_snapshot_of_which_the_mirror_has_but_the_names_does_not_come_back() {
     }
 }
 
-/// A vault in a synced folder may not have got all that it will have: it is said that this is waited for.
+/// A vault in a synced folder may not have received everything yet: the command says that it waits for the rest.
 #[test]
 fn what_has_not_arrived_where_it_is_brought_back_from_is_waited_for() {
     let all = Mirrored::new();
@@ -537,7 +537,7 @@ fn what_has_not_arrived_where_it_is_brought_back_from_is_waited_for() {
     assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
 }
 
-/// Each object of the mirror is read and compared; what differs is named, and put anew if that is wanted.
+/// Each object of the mirror is read and compared. Differences are reported, and mended on request.
 #[test]
 fn a_mirror_is_compared_by_reading() {
     let all = Mirrored::new();
@@ -556,7 +556,7 @@ fn a_mirror_is_compared_by_reading() {
     assert_eq!(count, files(&all.store).len() as u64 - 1, "all but VAULT: {sound}");
     let plain = all.desk.ok(&["mirror", "--to", &all.to, "--verify"]);
     assert!(plain.contains("as it is there"), "{plain}");
-    // Behind, which is not damage.
+    // The mirror is behind, which is not damage.
     all.desk.write("two", bytes(2, 50_000));
     all.desk.take("2026-01-02T12:00:00Z");
     let behind = run(&verify, 3);
@@ -565,7 +565,7 @@ fn a_mirror_is_compared_by_reading() {
         "{behind}"
     );
     all.mirror(0);
-    // One bit; a whole object that is another one; one that is cut short; a slot.
+    // A flipped bit; a valid but different object; a truncated one; a slot.
     let packs = Mirrored::packs(&all.mirror);
     harm(&all.mirror);
     let log = files(&all.mirror.join("log"));
@@ -583,7 +583,7 @@ fn a_mirror_is_compared_by_reading() {
     assert!(mended["different"].as_array().unwrap().iter().all(|one| one["mended"] == true), "{mended}");
     run(&verify, 0);
     all.check();
-    // What is damaged in the vault stays as it is in the mirror.
+    // An object damaged in the vault stays unchanged in the mirror.
     for pack in Mirrored::packs(&all.store) {
         let mut content = fs::read(&pack).unwrap();
         *content.last_mut().unwrap() ^= 1;
@@ -595,14 +595,14 @@ fn a_mirror_is_compared_by_reading() {
         (packs.len(), &serde_json::json!([]))
     );
     all.check();
-    // What is no mirror of this vault is not compared with it.
+    // A folder that is not a mirror of this vault is not compared with it.
     let other = all.desk.path("other");
     all.desk.ok(&["init", "--repo", other.to_str().unwrap()]);
     let refused = said(&all.desk.command(&["mirror", "--to", other.to_str().unwrap(), "--verify"]).output().unwrap());
     assert!(refused.code == 1 && refused.err.contains("no mirror of this vault"), "{}", refused.err);
 }
 
-/// Whichever place fails is the one that is named, at whatever request.
+/// The error names the place that fails, whichever that is and whatever the request.
 #[test]
 fn the_place_that_fails_is_the_one_that_is_told() {
     let mut world = World::new(small_chunks());
@@ -610,7 +610,7 @@ fn the_place_that_fails_is_the_one_that_is_told() {
     world.take();
     let mirrored = MemStore::new();
     mirror(&world.store, &mirrored, &Wanted::default(), &Silent::default()).unwrap();
-    // What the vault has is not read any more, neither trees nor contents.
+    // The vault loses its packs, so that a repair reads trees and contents from the mirror.
     for (key, _) in world.store.objects() {
         if matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _)) {
             world.store.remove(&key);
@@ -642,7 +642,7 @@ fn the_place_that_fails_is_the_one_that_is_told() {
         assert!(failure.what.starts_with(&format!("{}, from which", mirrored.place())), "{failure:?}");
         assert_eq!(failure.exit, Exit::Unreachable, "{failure:?}");
     }
-    // Of a mirror that is made: the vault's own trouble, or that of the other place.
+    // While mirroring, an error tells trouble of the vault from trouble of the other place.
     let made = |from_cut: Option<u64>, to_cut: Option<u64>| {
         let (from, to) = (FaultyStore::new(mirrored.deep_copy()), FaultyStore::new(MemStore::new()));
         from_cut.into_iter().for_each(|cut| from.add(Fault::CutLineAt(cut)));

@@ -117,8 +117,9 @@ impl Chains {
         records.iter().rev().find(|(_, same)| same.iter().any(is_snapshot)).map(|(number, _)| *number)
     }
 
-    /// Up to which number the writer of a record had seen those of a client, as far as that matters: a record acknowledges no more than all
-    /// other work of its writer had seen, but what was acknowledged by an earlier one had been seen.
+    /// The highest number of a client's records that the writer of a record is known to have seen; counting stops at
+    /// `enough`. A record acknowledges no more than all other work of its writer had seen, but its writer had also
+    /// seen every record that an earlier one of its own acknowledges.
     fn seen_at_least(&self, by: &(ClientId, u64), client: &ClientId, enough: u64, sight: &Sight) -> u64 {
         let named = |link: &Link| link.record.seen.iter().find(|(of, _)| of == client).map_or(0, |(_, number)| *number);
         let records = self.clients.get(&by.0).into_iter().flat_map(|records| records.range(..=by.1).rev());
@@ -133,7 +134,7 @@ impl Chains {
         most
     }
 
-    /// What the records say about clients that are retired and complete.
+    /// The clients that records have closed: retired clients whose records are complete.
     pub fn closings(&self) -> Closings {
         let mut closings = Closings::default();
         let past =

@@ -239,8 +239,9 @@ fn named(chains: &Chains, numbers: &HashMap<&ClientId, usize>) -> HashMap<Object
     chains.links().filter(|link| names.contains(&link.name)).filter_map(place).collect()
 }
 
-/// The depth of a chain's next record, or the chain and the number that it has to wait for; `None` at its end. A record acknowledges no
-/// more than all work of its client had seen, but whoever names a snapshot to put another one in its place has seen that.
+/// The depth of a chain's next record, or the chain and the number that it has to wait for; `None` at the chain's
+/// end. A record acknowledges no more than all work of its client had seen, but the writer of a snapshot that
+/// replaces another has seen that one.
 fn next_depth(
     all: &[Chain<'_>],
     at: usize,

@@ -313,7 +313,7 @@ impl Vault {
             if is_missing {
                 drop(lock);
                 let parts = session.parts(&self.log().packs);
-                // One that cannot be deleted stays, and is told by a check.
+                // A partial pack that cannot be deleted stays, and a check reports it.
                 let _ = self.store().delete_many(&parts, &mut |_| {});
                 let may_stay = packs.iter().filter(|name| !unusable.contains(*name));
                 if let Some((key, need, have)) = session.lost_again(may_stay, &self.log().packs) {

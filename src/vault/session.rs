@@ -47,7 +47,8 @@ struct Bound {
 struct Packs {
     names: Vec<ObjectName>,
     file: Option<File>,
-    /// Kind and length of each pack that this work has put, claimed or not: a store that lists it as shorter has not kept it.
+    /// Kind and length of each pack that this work has put, claimed or not. If the store lists another length, it has
+    /// not kept the pack.
     lens: HashMap<ObjectName, (ObjectKind, u64)>,
     /// Number of times that the store had not kept one of them.
     losses: u32,
@@ -66,7 +67,7 @@ const ATTEMPTS: usize = 3;
 
 /// Names of packs begin with this in the folder of sessions.
 const PACKS: &str = "packs";
-/// So many times packs are stored again that the store has not kept.
+/// The number of times that packs are stored again because the store has not kept them.
 const LOSSES_BORNE: u32 = 2;
 
 impl Session {
@@ -89,7 +90,7 @@ impl Session {
         ownfile::open(&self.path()).is_ok_and(|file| file.try_lock_shared().is_err())
     }
 
-    /// Notes that a pack of so many bytes is about to be put.
+    /// Notes that a pack of this length is about to be put.
     ///
     /// # Errors
     /// If the state folder cannot be written.
@@ -110,14 +111,14 @@ impl Session {
         note(&mut packs).map_err(state_error("write", &path))
     }
 
-    /// Whether a pack that the store lists with this length may be the one that this work has put under its name. True
-    /// for packs of others.
+    /// Whether a pack that the store lists with this length may be as this work has put it. True for packs of others.
     pub(crate) fn may_be_as_put(&self, name: &ObjectName, len: u64) -> bool {
         lock(&self.packs).lens.get(name).is_none_or(|(_, put)| is_kept(*put, Some(len)))
     }
 
-    /// One of these packs that this work has put and the store lists not as it was put, if that has happened so often that it is of no use
-    /// to store them again: which one, the length that it was put with, and that which is there.
+    /// The first of these packs that this work has put and that the store has not kept, once that has happened so
+    /// often that storing them again is of no use. Returns the pack, the length that was put, and the length in the
+    /// store.
     pub(super) fn lost_again<'p>(
         &self,
         mut packs: impl Iterator<Item = &'p ObjectName>,
@@ -133,7 +134,8 @@ impl Session {
         (noted.losses > LOSSES_BORNE).then_some(lost)
     }
 
-    /// The packs that this work has put and of which the store lists a part: whoever sees them later could take them for damaged.
+    /// The packs that this work has put and of which the store lists only a part. Another reader could take them for
+    /// damaged.
     pub(super) fn parts(&self, listed: &HashMap<ObjectName, (ObjectKind, u64)>) -> Vec<ObjectKey> {
         let packs = lock(&self.packs);
         let is_part = |(name, (_, len)): &(&ObjectName, &(ObjectKind, u64))| {

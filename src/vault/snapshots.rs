@@ -214,7 +214,7 @@ impl Vault {
             }
             let Record { client, number, .. } = link.record;
             let is_doubted = unawaited.contains(&link.name);
-            // What it was made of may count as little as it does.
+            // The base of a change may count as little as the change itself.
             let (mut base, mut below) = (*body.replaces.first()?, HashSet::new());
             while unawaited.contains(&base)
                 && below.insert(base)
@@ -256,7 +256,7 @@ impl Vault {
         doubted.into_iter().filter_map(info).collect()
     }
 
-    /// The snapshots of which nothing may be deleted: those that are listed, and those of which it is not known whether they count.
+    /// The snapshots whose data must not be deleted: those that are listed, and those that may or may not count.
     pub(crate) fn needed(&self) -> Vec<SnapshotInfo> {
         let mut needed = self.snapshots();
         if self.rules.doubted {
@@ -265,7 +265,7 @@ impl Vault {
         needed
     }
 
-    /// What each snapshot record is in any vault: what it is a copy of, or itself. Also those that others took the place of.
+    /// The identity of each snapshot record in all vaults: its original, or itself. Includes replaced snapshots.
     pub fn origins(&self) -> HashMap<ObjectName, (VaultId, ObjectName)> {
         let log = self.log();
         let origin = |link: &Link| match &link.record.body {
@@ -331,9 +331,9 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
     found.into_iter().map(|(_, info)| info).collect()
 }
 
-/// Snapshots that replace nothing, since nobody may have waited for them. A forgotten one is not among them: it was listed when it was
-/// forgotten, and the snapshots that it replaced do not come back. Nor is one that a counting snapshot names: the writer of that had looked at
-/// it.
+/// Snapshots that replace nothing, since a prune may not have waited for them. Forgotten ones are not among them:
+/// they were listed when they were forgotten, and the snapshots that they replaced do not come back. Nor are those
+/// that a counting snapshot names: its writer had looked at them.
 fn unawaited(
     chains: &Chains,
     taken: &[(&Link, &Snapshot, Dated)],
@@ -843,8 +843,8 @@ mod tests {
         assert_eq!([3, 4].map(|own| order.get(&name(own)).map(|dated| dated.depth)), [Some(3), Some(4)]);
     }
 
-    /// What a machine puts in the place of a snapshot, after it was retired by somebody who had not seen that, takes the place of nothing,
-    /// until it was put again. One that was forgotten has no exception.
+    /// A snapshot replaces nothing if its client was retired by another that had not seen it, until it is put again.
+    /// Forgotten snapshots are no exception.
     #[test]
     fn what_nobody_waited_for_takes_the_place_of_nothing() {
         let base = || record(1, 1, 1, &[], snapshot(1, false, &[]));
@@ -863,16 +863,17 @@ mod tests {
         ] {
             assert_eq!(listed(links), expected);
         }
-        // Who retired it names no more than all its work had seen, or nothing; what an earlier record of that client names it had seen.
+        // The retiring client's record names no more than all its work had seen, or nothing; but the client had seen
+        // every record that an earlier record of its own names.
         let earlier = |seen: &[(u8, u64)]| record(2, 1, 7, seen, RecordBody::Forget(Vec::new()));
         let unnamed = || record(2, 2, 3, &[], retire());
         assert_eq!(listed(vec![base(), late(), earlier(&[]), unnamed()]), [(name(1), Vec::new())]);
         assert_eq!(listed(vec![base(), late(), earlier(&[(1, 1)]), unnamed()]), [(name(1), Vec::new())]);
         assert_eq!(listed(vec![base(), late(), earlier(&[(1, 2)]), unnamed()]), [(name(2), vec![name(1)])]);
-        // One that counts has taken its place: by somebody who had looked at it.
+        // A counting snapshot has replaced it, put by a client that had looked at it.
         let built = || record(3, 1, 8, &[(1, 2)], snapshot(1, false, &[2]));
         assert_eq!(listed(vec![base(), late(), retired(1), built()]), [(name(8), vec![name(1), name(2)])]);
-        // A record of the same number as another one is nobody's any more.
+        // If two records have the same number, neither belongs to the client any more.
         let twin = record(1, 2, 6, &[], RecordBody::Forget(Vec::new()));
         assert_eq!(listed(vec![base(), late(), twin]), [(name(1), Vec::new())]);
     }
