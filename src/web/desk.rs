@@ -33,11 +33,11 @@ const FRESH: Duration = Duration::from_secs(10);
 pub enum Question {
     /// The present state: the configuration, the last results, the known problems.
     Overview,
-    /// Is all well, and what should the user do?
+    /// The state of everything, and advice on what to do.
     Doctor,
-    /// What takes the space?
+    /// The use of space in the vault.
     Stats,
-    /// Which snapshots would these rules keep?
+    /// The snapshots that these rules would keep.
     Keep(Value),
     /// The text of the configuration, and its errors.
     Settings,
@@ -51,7 +51,7 @@ pub enum Question {
     Check(Value),
     /// Restores a sample, and compares it with the files.
     Drill(Value),
-    /// The current run, whoever started it, with its log.
+    /// The current run, by any process, with its log.
     Run,
     /// Asks the current run to stop.
     StopRun(Value),
@@ -103,8 +103,7 @@ pub trait Home: Send + Sync + 'static {
     /// If a part of the configuration cannot be read.
     fn around(&self, source: &str, delete: bool) -> Result<Around, Problem>;
 
-    /// The progress of the current run, whoever started it: null if it has reported none yet, `None` if there is no
-    /// run.
+    /// The progress of the current run, by any process: null if it has reported none yet, `None` if there is no run.
     fn running(&self) -> Option<Value>;
 
     /// Reports a change of state to the people who watch the log.

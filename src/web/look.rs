@@ -150,7 +150,8 @@ struct VersionsJson<'a> {
     broken: usize,
 }
 
-/// `GET history`: the versions of a path in the snapshots of one source and host, each as `vault history --json` prints it.
+/// `GET history`: the versions of a path in the snapshots of one source and host, each as `vault history --json`
+/// prints it.
 ///
 /// # Errors
 /// If the vault cannot be read.

@@ -13,11 +13,12 @@ use crate::progress::Progress;
 use crate::store::Delivery;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
-/// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change that is whole takes its place now, any other one never
-/// does. Returns the number of snapshots that were put.
+/// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change whose data is complete takes
+/// effect now, and any other never does. Returns the number of snapshots that were put.
 ///
 /// # Errors
-/// If the store or the catalogue fails, or the user stops it. A change that is not settled stays as it is, with all that it needs.
+/// If the store or the catalogue fails, or the user stops it. A change that is not settled stays as it is, with all
+/// of its data.
 pub fn settle(vault: &Vault, options: &RewriteOptions<'_>, progress: &dyn Progress) -> Result<usize, RewriteError> {
     let doubted = vault.doubted();
     if doubted.is_empty() {

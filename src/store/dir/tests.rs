@@ -261,7 +261,8 @@ fn errors_of_the_system_get_their_meaning() {
     }
 }
 
-/// Objects that others delete while a folder is read may be listed or not; all others are listed, and nothing ends the list.
+/// Objects deleted while a folder is read may or may not be listed; all others are listed, and nothing ends the list
+/// early.
 #[test]
 fn what_is_deleted_during_a_list_hides_nothing_else() {
     let scratch = Scratch::new(Way::Anonymous);
