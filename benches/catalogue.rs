@@ -1,5 +1,5 @@
-//! Bench of the catalogue alone, at tenfold sizes: entering chunks, looking up known and unknown ones: `cargo bench
-//! --bench catalogue`. `VAULT_BENCH_STEPS` (2 by default) is the number of sizes, from 100,000 chunks on.
+//! Bench of the catalogue alone, at tenfold sizes: entering chunks, looking up known and unknown ones:
+//! `cargo bench --bench catalogue`. `VAULT_BENCH_STEPS` (2 by default) is the number of sizes, from 100,000 chunks on.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,

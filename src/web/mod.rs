@@ -4,8 +4,8 @@
 //! binds the port or socket · [`assets`] holds the page itself · [`routes`] has all routes in one table, from which
 //! the description for programs is made · [`desk`] is the shared state · [`look`] reads snapshots, folders, versions,
 //! files · [`search`] finds and compares · [`jobs`] runs long work, [`restore`] among it · [`events`] tells the page
-//! of changes · [`answer`] forms answers and refusals · [`dav`] serves snapshots as a share, for `vault mount
-//! --webdav`.
+//! of changes · [`answer`] forms answers and refusals · [`dav`] serves snapshots as a share, for
+//! `vault mount --webdav`.
 //!
 //! The async runtime stays inside this module. Reading the vault happens on threads that may block.
 
