@@ -1,4 +1,4 @@
-//! The catalogue alone: entering chunks, and looking up those that are there and those that are not, at tenfold sizes:
+//! Bench of the catalogue alone, at tenfold sizes: entering chunks, looking up known and unknown ones:
 //! `cargo bench --bench catalogue`. `VAULT_BENCH_STEPS` (2 by default) is the number of sizes, from 100,000 chunks on.
 #![allow(
     clippy::disallowed_methods,
@@ -26,7 +26,7 @@ use vault::seal::{Method, ObjectKind};
 /// Chunks in a segment, and segments in a pack, as in a tree of sources.
 const CHUNKS: u64 = 120;
 const SEGMENTS: u64 = 30;
-/// A snapshot enters about so many chunks at once.
+/// A snapshot enters about this many chunks at once.
 const BATCH: u64 = 200_000;
 const LOOKED_UP: u64 = 200_000;
 
@@ -69,7 +69,7 @@ fn main() {
         }
         let reader = catalogue.reader().expect("a reader");
         let look_up = |from: u64, there: bool| {
-            // Spread over all that were entered, in no order.
+            // Spread over all entered chunks, in no order.
             let ids: Vec<ChunkId> = (0..LOOKED_UP).map(|at| id(from + at * 7919 % next)).collect();
             let begun = Instant::now();
             for id in &ids {

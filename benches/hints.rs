@@ -1,6 +1,7 @@
-//! What it takes to open a vault of many packs without a state, and to restore a first file, with and without index objects:
-//! `cargo bench --bench hints`. `VAULT_BENCH_PACKS` (10,000) packs of `VAULT_BENCH_CHUNKS` (32; a full pack of the default sizes has
-//! some 256) chunks, of which only the segments are missing. Each part is a process of its own, so that its memory is its own.
+//! Bench of opening a vault of many packs without a state, and restoring a first file, with and without index
+//! objects: `cargo bench --bench hints`. `VAULT_BENCH_PACKS` (10,000) packs of `VAULT_BENCH_CHUNKS` (32; a full pack
+//! of the default sizes has some 256) chunks, without the content of their segments. Each part is a process of its
+//! own, so that its memory can be measured.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -42,7 +43,7 @@ use vault::vault::{CreateOptions, Identity, LockedVault, OpenOptions, Vault, Wan
 const SECRET: &[u8] = b"only for measuring";
 /// Chunks in a segment.
 const IN_SEGMENT: u64 = 32;
-/// Says which part of the work a process does.
+/// The variable that tells a process which part of the work to do.
 const PART: &str = "VAULT_BENCH_PART";
 const FOLDER: &str = "VAULT_BENCH_FOLDER";
 
@@ -63,7 +64,7 @@ fn clock() -> Time {
     Time { secs: 1_800_000_000, nanos: 0 }
 }
 
-/// A pack whose footer says that it has so many chunks; what it has is too short for them.
+/// A pack whose footer lists this many chunks; its content is too short for them.
 fn pack(keys: &Keys, seed: u64, chunks: u64) -> (ObjectName, Vec<u8>) {
     let sealer = keys.create_object(ObjectKind::Pack).unwrap();
     let mut bytes = sealer.header().to_vec();
@@ -145,7 +146,7 @@ fn plant(folder: &Path, packs: u64) {
         let name = name.to_string();
         let below = folder.join("store/packs").join(&name[..2]);
         fs::create_dir_all(&below).unwrap();
-        // Not by the store, which makes each of them durable.
+        // Not through the store, which would make each of them durable.
         fs::write(below.join(name), bytes).unwrap();
     });
     fs::write(source.join("99/1999"), common::text(1 << 40, 3000)).unwrap();
@@ -159,7 +160,7 @@ fn peak() -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) >> 10
 }
 
-/// Opens the vault without a state, in this way, and restores a file.
+/// Opens the vault without a state, lazily or not, and restores a file.
 fn measure(folder: &Path, what: &str, lazy: bool) {
     let state = tempfile::tempdir_in(folder).unwrap();
     let store = counting(folder);
@@ -196,7 +197,8 @@ fn measure(folder: &Path, what: &str, lazy: bool) {
     tell("first file", begun);
 }
 
-/// A second snapshot, by a machine without a state: what it takes to know everything, and to write the index objects.
+/// A second snapshot, by a machine without a state: the cost of reading everything that it must know, and of writing
+/// the index objects.
 fn write(folder: &Path) {
     let store = counting(folder);
     let shared: Arc<dyn Store> = store.clone();

@@ -1,6 +1,7 @@
-//! How time and memory grow when the work grows tenfold: `cargo bench --bench scaling`. `VAULT_BENCH_STEPS` (2 by
-//! default) is the number of sizes of each kind; 3 takes an hour and 45 GB of disk. `VAULT_BENCH_ONLY` is the name of the
-//! one kind that is wanted: `files`, `folder`, `file`, `snapshots`, `chunks` or `log`; `VAULT_BENCH_RECORDS` is the length of that log.
+//! Bench of growth: how time and memory grow when the work grows tenfold: `cargo bench --bench scaling`.
+//! `VAULT_BENCH_STEPS` (2 by default) is the number of sizes of each kind; 3 takes an hour and 45 GB of disk.
+//! `VAULT_BENCH_ONLY` selects a single kind: `files`, `folder`, `file`, `snapshots`, `chunks` or `log`;
+//! `VAULT_BENCH_RECORDS` is the length of that log.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -31,7 +32,7 @@ use vault::tree::{Root, Snapshot, Stream, Time, Verdict};
 use vault::vault::open::open;
 use vault::vault::{Identity, OpenOptions, Vault};
 
-/// Prints one line for each size: its time and memory, and how often the time of the size before.
+/// Prints one line for each size: its time and memory, and the ratio to the time of the size before.
 struct Table {
     last: Option<Run>,
 }
@@ -51,7 +52,7 @@ impl Table {
     }
 }
 
-/// First and second snapshot, and restore, of what `fill` puts into the source.
+/// Measures a first and a second snapshot and a restore of the files that `fill` puts into the source.
 fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
     let mut tables = Vec::new();
     for (size, name) in sizes {
@@ -60,7 +61,7 @@ fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
         fs::create_dir_all(&source).expect("a folder");
         fill(&source, *size);
         settle();
-        // From here on as much of it is in memory as the system keeps there.
+        // From here on, the system keeps as much of it in memory as it can.
         bench.run(&["snapshot", "source", "--dry-run"]);
         let first = bench.run(&["snapshot", "source"]);
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -79,13 +80,14 @@ fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
     }
 }
 
-/// Waits until what was written or removed is on the disk: otherwise that goes on beside what is measured.
+/// Waits until written and removed data is on the disk: otherwise the disk would still be busy during the
+/// measurement.
 fn settle() {
     #[cfg(unix)]
     rustix::fs::sync();
 }
 
-/// The first so many of these sizes.
+/// The first `count` of these sizes.
 fn sizes(all: &[u64], count: u64, unit: &str) -> Vec<(u64, String)> {
     all.iter().take(count as usize).map(|size| (*size, format!("{size} {unit}"))).collect()
 }
@@ -130,7 +132,7 @@ fn main() {
     }
 }
 
-/// With so many snapshots in the vault: what lists them, and takes one more.
+/// Measures a vault with many snapshots: listing them, and taking one more.
 fn snapshots(sizes: &[(u64, String)]) {
     let mut listed = Table::new("snapshots in the vault: list");
     let mut taken = Vec::new();
@@ -154,16 +156,17 @@ fn snapshots(sizes: &[(u64, String)]) {
 /// Clients that write to the log.
 const CLIENTS: u64 = 10;
 
-/// A log of which each hour has a snapshot of each client, and each day a record that forgets all of them but one of each.
+/// A log in which each hour has a snapshot of each client, and each day a record that forgets all but one of each
+/// client.
 struct Log {
     vault: Vault,
     folder: std::path::PathBuf,
-    /// Number and hash of the last record of each client.
+    /// The number and hash of the last record of each client.
     last: Vec<(u64, Digest)>,
 }
 
 impl Log {
-    /// Puts a record of a client that has seen all that is there.
+    /// Puts a record of a client that has seen everything before.
     fn put(&mut self, client: u64, secs: i64, seen: &[(ClientId, u64)], body: RecordBody) -> ObjectName {
         let id = |client: u64| ClientId::new(noise(client, 16).try_into().expect("as many bytes"));
         let (number, previous) = self.last[client as usize];
@@ -257,7 +260,7 @@ fn opened(bench: &Bench) -> Vault {
     open(store, &Secret::password("only for measuring"), options, &Silent::default()).expect("a vault")
 }
 
-/// How many objects the log has, and how many bytes.
+/// The number of objects in the log, and their bytes.
 fn log_size(folder: &Path) -> String {
     let lens =
         fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").metadata().expect("its length"));
@@ -269,8 +272,8 @@ fn log_size(folder: &Path) -> String {
     format!("{count} objects, {:.1} MB", bytes as f64 / 1e6)
 }
 
-/// With a log of so many records: opened by a machine that knows nothing, by one that was here before, and one snapshot more; as it was
-/// written, and merged.
+/// Measures logs of these lengths: opening by a new machine and by a known one, and one more snapshot; with the log
+/// as it was written, and merged.
 fn log(sizes: &[(u64, String)]) {
     for (count, name) in sizes {
         let bench = Bench::new();
@@ -289,14 +292,14 @@ fn log(sizes: &[(u64, String)]) {
             let mut table = Table::new(&format!("log of {name}, {what} ({})", log_size(&folder)));
             fs::remove_dir_all(bench.folder.path().join("state")).expect("the state");
             table.row("list, without state", bench.run(&["list"]));
-            // The longest takes minutes.
+            // The longest log takes minutes.
             let runs = if *count > 100_000 { 1 } else { 3 };
             table.row("list", median(runs, || bench.run(&["list"])));
             fs::write(source.join("small"), text(*count, 300)).expect("a file");
             table.row("snapshot", bench.run(&["snapshot", "source"]));
         };
         measure("as it was written");
-        // As the program's own: clocks that are far apart are told.
+        // As the program's own: clocks that differ a lot are reported.
         let clock = || {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
             Time { secs: now.as_secs().cast_signed(), nanos: 0 }
@@ -310,7 +313,7 @@ fn log(sizes: &[(u64, String)]) {
             let took = begun.elapsed().as_secs_f64();
             println!("  {} objects merged, {} deleted in {took:.1} s", report.merged, report.deleted);
             let own = vault.client().expect("a client");
-            // All have seen that.
+            // All clients have seen that.
             vault.chains().last(&own).map(|link| (own, link.record.number))
         };
         let seen: Vec<(ClientId, u64)> = merge().into_iter().collect();
@@ -325,7 +328,7 @@ fn log(sizes: &[(u64, String)]) {
     }
 }
 
-/// With so many chunks in the vault.
+/// Measures a vault with many chunks.
 fn chunks(sizes: &[(u64, String)]) {
     let mut rows = [const { Vec::new() }; 5];
     for (chunks, name) in sizes {

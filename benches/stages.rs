@@ -267,7 +267,7 @@ fn whole(criterion: &mut Criterion) {
         bencher.iter_batched(fresh, |vault| take(&vault, &source), BatchSize::PerIteration);
     });
     let vault = opened(&folder.path().join("state"));
-    // Twice, with time between: what is too young to be believed unchanged is read again.
+    // Twice, with time between: files that are too young to be trusted as unchanged are read again.
     take(&vault, &source);
     std::thread::sleep(std::time::Duration::from_millis(200));
     take(&vault, &source);

@@ -1,6 +1,6 @@
-//! Whole commands on a planted source tree, each beside its roofline: the bare cost of the work that it cannot avoid,
-//! done by as many threads in this process. `cargo bench --bench whole`; `VAULT_BENCH_FILES` (40,000 by default, 660 MB)
-//! and `VAULT_BENCH_RUNS` (3); with `VAULT_BENCH_TREE` a tree that is there already, as it is.
+//! Bench of whole commands on a planted source tree, each beside its roofline: the bare cost of the unavoidable work,
+//! done by as many threads in this process. `cargo bench --bench whole`; `VAULT_BENCH_FILES` (40,000 by default, 660
+//! MB) and `VAULT_BENCH_RUNS` (3); `VAULT_BENCH_TREE` names an existing tree to use as it is.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -31,7 +31,7 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// Does `work` with every item, in batches, on all threads; each has a state of its own.
+/// Calls `work` with every item, in batches, on all threads; each has a state of its own.
 fn spread<T: Sync, S>(
     items: &[T],
     batch: usize,
@@ -73,7 +73,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     out
 }
 
-/// The bytes of these files through all stages of a snapshot; the packs are made and kept nowhere but here.
+/// Takes the bytes of these files through all stages of a snapshot; the packs are kept only in memory.
 fn snapshot_roofline(keys: &Keys, files: &[PathBuf]) -> (Duration, Vec<FinishedPack>) {
     let packs = Mutex::new(Vec::new());
     let begun = Instant::now();
@@ -224,7 +224,8 @@ fn main() {
     });
     report("nothing changed", median(runs, || bench.run(&snapshot)), Some(look));
     let open = bare(runs, || open_all(&keys, &packs));
-    // Each time into another folder: a file system may look for room much longer where files were just removed.
+    // Restore into another folder each time: a file system may search for space much longer where files were just
+    // removed.
     let mut targets = (0..).map(|number| format!("out{number}"));
     let mut target = || targets.next().expect("there is always another");
     let mut created = Vec::new();

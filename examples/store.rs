@@ -1,5 +1,5 @@
-//! A store of one's own: a whole vault in one file, which is a database. `main` makes a vault in it, takes a snapshot, and reads it
-//! again; the test runs the suite that every store must pass.
+//! A custom store: a whole vault in one file, which is a database. `main` creates a vault in it, takes a snapshot,
+//! and reads it back; the test runs the suite that every store must pass.
 //!
 //! ```text
 //! cargo run --example store -- FOLDER NEW-FILE
@@ -30,7 +30,7 @@ use vault::vault::{CreateOptions, Identity, OpenOptions};
 
 /// Objects by their path below the store's top, such as `packs/3f/3f…`.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
-/// What was put aside, so that a person can look at it.
+/// Objects that were moved aside, so that a person can look at them.
 const ASIDE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("aside");
 
 /// A store in one file.
@@ -40,7 +40,7 @@ struct FileStore {
     path: PathBuf,
 }
 
-/// What the database cannot do is trouble of the store.
+/// Turns an error of the database into an error of the store.
 fn io(action: &'static str, key: &ObjectKey) -> impl FnOnce(redb::Error) -> StoreError {
     move |error| StoreError::Io { action, object: key.into(), source: io::Error::other(error) }
 }
@@ -48,7 +48,7 @@ fn io(action: &'static str, key: &ObjectKey) -> impl FnOnce(redb::Error) -> Stor
 impl FileStore {
     fn new(path: &Path) -> Result<Self, redb::Error> {
         let database = Database::create(path)?;
-        // Tables come into being as they are opened for writing.
+        // Opening a table for writing creates it.
         let begun = database.begin_write()?;
         begun.open_table(OBJECTS)?;
         begun.open_table(ASIDE)?;
@@ -56,7 +56,7 @@ impl FileStore {
         Ok(Self { database, path: path.to_owned() })
     }
 
-    /// Does `look` with the bytes of an object.
+    /// Calls `look` with the bytes of an object.
     fn look<T>(&self, key: &ObjectKey, look: impl FnOnce(&[u8]) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let find = || -> Result<_, redb::Error> {
             Ok(self.database.begin_read()?.open_table(OBJECTS)?.get(key.to_string().as_str())?)
@@ -65,7 +65,7 @@ impl FileStore {
         look(found.ok_or_else(|| StoreError::Missing { object: key.into() })?.value())
     }
 
-    /// Takes an object out, into the other table if that is wanted. Returns whether it was there.
+    /// Removes an object; if `is_kept`, moves it to the other table. Returns whether it existed.
     fn take(&self, key: &ObjectKey, is_kept: bool) -> Result<bool, redb::Error> {
         let (begun, path) = (self.database.begin_write()?, key.to_string());
         let was_there = {
@@ -84,7 +84,7 @@ impl FileStore {
 impl Store for FileStore {
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         let put = || -> Result<bool, redb::Error> {
-            // One writes at a time; a commit is durable.
+            // One write at a time; a commit is durable.
             let (begun, path) = (self.database.begin_write()?, key.to_string());
             let mut objects = begun.open_table(OBJECTS)?;
             if objects.get(path.as_str())?.is_some() {

@@ -1,4 +1,4 @@
-//! What the benches of whole commands share: planted trees, and runs of the program that are timed and whose memory is
+//! Shared parts of the benches of whole commands: planted trees, and timed runs of the program whose memory is
 //! watched.
 
 use std::fs;
@@ -76,16 +76,16 @@ pub fn plant(folder: &Path, files: u64, version: u64, len: impl Fn(u64) -> usize
 
 /// A vault on disk and a state folder of its own.
 pub struct Bench {
-    /// Everything is below this folder; on a disk, unless `TMPDIR` says otherwise.
+    /// The folder that holds everything; on a disk, unless `TMPDIR` says otherwise.
     pub folder: tempfile::TempDir,
 }
 
-/// How a run went.
+/// The time and memory of a run.
 #[derive(Clone, Copy)]
 pub struct Run {
     /// Wall time of the whole process.
     pub time: Duration,
-    /// Peak of its resident memory, in bytes; 0 where the system does not tell.
+    /// The peak of its resident memory, in bytes; 0 where the system does not report it.
     pub peak: u64,
 }
 
@@ -97,7 +97,7 @@ impl Bench {
         bench
     }
 
-    /// Begins with an empty vault again, made with these options.
+    /// Replaces the vault by an empty one, made with these options.
     pub fn fresh(&self, options: &[&str]) {
         for name in ["store", "state"] {
             let _ = fs::remove_dir_all(self.folder.path().join(name));
@@ -124,7 +124,7 @@ impl Bench {
             if let Some(ended) = child.try_wait().expect("its end") {
                 break ended;
             }
-            // The peak only grows: what was seen last is at most 2 ms old.
+            // The peak only grows: the last reading is at most 2 ms old.
             peak = peak_of(&status).unwrap_or(peak);
             std::thread::sleep(Duration::from_millis(2));
         };

@@ -1,5 +1,6 @@
-//! An index object, as whoever has the keys could have sealed it: the input is a byte for the number of ranges, then what a range,
-//! the list of packs, the fence table and the locator hold, each after its length in one byte but the last.
+//! An index object, as an attacker with the keys could have sealed it. The input is a byte for the number of ranges,
+//! then the contents of a range, of the list of packs, of the fence table and of the locator, each after its length
+//! in one byte, except the last.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -47,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
     seal.seal(IndexSection::Packs, packs, &mut object).unwrap();
     let fence = part(&mut rest);
     seal.seal(IndexSection::Footer, fence, &mut object).unwrap();
-    // A locator that fits, or whatever comes.
+    // A locator that fits, or any bytes.
     let mut locator = vec![1];
     locator.extend_from_slice(&(fence.len() as u32 + 40).to_le_bytes());
     locator.extend_from_slice(&(packs.len() as u32 + 40).to_le_bytes());

@@ -1,5 +1,5 @@
-//! A key slot: any bytes; and bytes whose checksum fits, which are then opened with a random secret (never with a password,
-//! whose derivation takes long by design).
+//! A key slot: any bytes, and bytes with a valid checksum, which are then opened with a random secret (never with a
+//! password, whose derivation takes long by design).
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A listing that is cut into chunks anywhere: reading it gives the same, wherever the cuts are.
+//! A listing that is cut into chunks at any position: it reads the same, wherever the cuts are.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

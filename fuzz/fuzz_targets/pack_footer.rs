@@ -1,4 +1,5 @@
-//! The locator and the footer of a pack, as whoever has the keys could have sealed them: the input is the plaintext.
+//! The locator and the footer of a pack, as an attacker with the keys could have sealed them: the input is the
+//! plaintext.
 #![no_main]
 
 use std::sync::LazyLock;

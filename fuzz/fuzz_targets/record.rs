@@ -1,4 +1,5 @@
-//! The plaintext of a log record: any bytes, and any message with a frame that fits; and what another record would hold of it.
+//! The plaintext of a log record: any bytes, and any message with a frame that fits; and its form inside another
+//! record.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +21,7 @@ fn check(plain: &[u8]) {
         let inner = Record::decode(&held.plain).expect("what is held is a record");
         assert!(!matches!(inner.body, RecordBody::Found(of) if !of.is_empty()), "nothing is nested");
     }
-    // One whose message is no map is held by none.
+    // No other record holds one whose message is not a map.
     let Some(own) = all.records.last().map(|own| Record::decode(&own.plain).expect("it is a record")) else { return };
     assert_eq!((own.client, own.number, &own.previous), (record.client, record.number, &record.previous));
     assert_eq!(

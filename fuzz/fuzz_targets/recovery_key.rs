@@ -1,4 +1,4 @@
-//! The text of a recovery key, as somebody types it.
+//! The text of a recovery key, as a person types it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A segment as whoever has the keys could have sealed it: the input is the plaintext of its body.
+//! A segment, as an attacker with the keys could have sealed it: the input is the plaintext of its body.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -33,7 +33,7 @@ fn check(body: &[u8], decompressor: &mut Decompressor) -> bool {
 fuzz_target!(|bytes: &[u8]| {
     let mut decompressor = Decompressor::new().unwrap();
     check(bytes, &mut decompressor);
-    // The same as one chunk: raw, as a frame that is whole, and as a frame that is not.
+    // The same bytes as one chunk: raw, as a whole frame, and as a broken one.
     if !bytes.is_empty() {
         let mut payload = Vec::new();
         let method = Compressor::new(1).unwrap().compress(bytes, &mut payload);

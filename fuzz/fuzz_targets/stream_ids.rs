@@ -1,4 +1,4 @@
-//! A stream whose lists of ids nest, over chunks that say anything.
+//! A stream with nested lists of ids, over chunks of any content.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

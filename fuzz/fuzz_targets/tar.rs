@@ -1,4 +1,5 @@
-//! An archive: whatever it says, what is read of it is no more than it has, and a map of a sparse file is one.
+//! An archive: whatever its headers say, no more is read from it than it has, and the parts of a sparse file are in
+//! order and within its size.
 #![no_main]
 
 use std::io::Read;
@@ -7,14 +8,14 @@ use libfuzzer_sys::fuzz_target;
 use vault::engine::archive::BLOCK;
 use vault::engine::archive::read::ArchiveReader;
 
-/// Where a header has its sum.
+/// The position of the checksum in a header.
 const SUM: std::ops::Range<usize> = 148..156;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((fit, bytes)) = bytes.split_first() else { return };
     let mut archive = bytes.to_vec();
     if fit & 1 == 1 {
-        // Sums that fit, so that what is behind them is reached.
+        // Set valid checksums, so that the fields behind them are reached.
         for block in archive.chunks_exact_mut(BLOCK).filter(|block| block[257..262] == *b"ustar") {
             block[SUM].fill(b' ');
             let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();

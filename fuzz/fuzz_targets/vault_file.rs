@@ -1,4 +1,4 @@
-//! The VAULT file: any text; and texts whose last line fits, so that what comes before it is read.
+//! The VAULT file: any text, and texts with a valid last line, so that the lines before it are read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -82,9 +82,10 @@ impl Sight {
 }
 
 impl Chains {
-    /// Snapshots in doubt (SPEC §8.3), for which a prune may not have waited: the client that retired theirs had not seen them, or two machines
-    /// continue as one client. Packs that they rely on may have been deleted before they arrived. Or all packs are there, and the
-    /// snapshots were reported before their client was retired: the records alone do not tell.
+    /// Snapshots in doubt (SPEC §8.3), for which a prune may not have waited: the client that retired theirs had not
+    /// seen them, or two machines continue as one client. Packs that they rely on may have been deleted before they
+    /// arrived. Or all packs are there, and the snapshots were reported before their client was retired: the records
+    /// alone do not tell.
     pub fn put_unawaited(&self) -> HashSet<ObjectName> {
         let retirements = self.retirements();
         let sight = if retirements.by_others.is_empty() { Sight::default() } else { Sight::new(self) };

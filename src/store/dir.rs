@@ -1,10 +1,10 @@
-//! A store in a folder: a disk, a file server, or a folder that a sync client carries away (SPEC §3).
+//! A store in a folder: on a disk, on a file server, or in a folder that a sync client uploads (SPEC §3).
 //!
-//! Objects are files that never change. How a new one appears whole and durable, or not at all, is in `publish`; this
-//! file maps names to paths, reads, lists, and says what went wrong. Paths start at the folder's real place, found once
-//! when the store is opened, so that a symbolic link on the way to it may be changed while we work. Below it no link
-//! that stands for a fan-out folder or an object is followed: whoever can write to the store must not make us read or
-//! write elsewhere.
+//! Objects are files that never change. `publish` makes a new one appear whole and durable, or not at all; this file
+//! maps names to paths, reads, lists, and explains errors. Paths start at the folder's real path, found once when the
+//! store is opened, so that a symbolic link on the way to it may change while we work. Below it, no link in place of
+//! a fan-out folder or an object is followed: someone who can write to the store must not make us read or write
+//! elsewhere.
 
 mod publish;
 
@@ -37,19 +37,19 @@ use crate::store::dir::publish::Written;
 use crate::store::error::is_of_line;
 use crate::sync::lock;
 
-/// Objects that were read last stay open, since a pack is read many times from many threads.
+/// The most recently read objects stay open, since a pack is read many times from many threads.
 const OPEN_FILES_MAX: usize = 32;
 
-/// Where objects are moved that are out of the way, below the store's top.
+/// The folder for objects that are moved aside, below the top of the store.
 const QUARANTINE: &str = "quarantine";
 
-/// Where files are written that the file system cannot keep nameless, below the store's top.
+/// The folder for temporary files, where the file system has no nameless ones, below the top of the store.
 const TEMPORARY: &str = "tmp";
 
-/// Folders that later versions may use, below the store's top.
+/// Folders that later versions may use, below the top of the store.
 const RESERVED: &[&str] = &["parity", "hold"];
 
-/// What systems and sync clients put into the top of a disk or of a shared folder on their own.
+/// Names that systems and sync clients create by themselves at the top of a disk or of a shared folder.
 const HARMLESS: &[&str] = &[
     "$RECYCLE.BIN",
     ".DS_Store",
@@ -75,15 +75,15 @@ pub struct DirStore {
     publisher: Publisher,
     /// Folders whose own entry in their parent is known to be durable.
     durable: Mutex<HashSet<PathBuf>>,
-    /// The files that were read last, newest at the end.
+    /// The most recently read files, the newest last.
     open_files: Mutex<Vec<(ObjectKey, Arc<File>)>>,
 }
 
 impl DirStore {
-    /// Opens the store in the folder `path`. Nothing is written.
+    /// Opens the store in the folder `path`. Writes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] if there is no such folder.
+    /// [`StoreError::Gone`] if the folder does not exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| error_at(path, false, Action::Open, path.display().to_string().into(), source);
         let top = plain(fs::canonicalize(path).map_err(failed)?);
@@ -101,16 +101,16 @@ impl DirStore {
         })
     }
 
-    /// Makes the folder `path` with all that leads to it, and opens the empty store in it. A folder that is there must
-    /// be empty or have been made by this function.
+    /// Makes the folder `path` with its missing parents, and opens the empty store in it. An existing folder must be
+    /// empty or made by this function.
     ///
     /// # Errors
-    /// [`StoreError::Io`] of kind `DirectoryNotEmpty` if there is anything else in it; then nothing was changed.
+    /// [`StoreError::Io`] of kind `DirectoryNotEmpty` if anything else is in it; then nothing was changed.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| error_at(path, true, Action::Create, path.display().to_string().into(), source);
         publish::make_folders(path).map_err(failed)?;
         let store = Self::open(path)?;
-        // Whoever was killed while making the vault may have left a temporary file.
+        // A process killed while making the vault may have left a temporary file.
         let is_leftover = |path: &String| {
             let name = path.strip_prefix(TEMPORARY).and_then(|path| path.strip_prefix('/'));
             name.is_some_and(publish::is_temporary_name)
@@ -125,10 +125,10 @@ impl DirStore {
         Ok(store)
     }
 
-    /// Whether the store can be written at all, found out without leaving anything in it.
+    /// Checks whether the store can be written, without leaving anything in it.
     ///
     /// # Errors
-    /// [`StoreError::ReadOnly`] with the folder that cannot be written, or whatever else stands in the way.
+    /// [`StoreError::ReadOnly`] with the folder that cannot be written, or any other obstacle.
     pub fn writable(&self) -> Result<(), StoreError> {
         for folder in Kind::ALL.map(Kind::folder).into_iter().chain([""]) {
             let path = self.top.join(folder);
@@ -142,19 +142,19 @@ impl DirStore {
         Ok(())
     }
 
-    /// Bytes that may still be written, where the system says so.
+    /// The free space in bytes, where the system reports it.
     ///
     /// # Errors
-    /// [`StoreError::Gone`], or what the system said.
+    /// [`StoreError::Gone`], or the system's error.
     pub fn free_space(&self) -> Result<Option<u64>, StoreError> {
         free_space(&self.top).map_err(|e| self.error(Action::List, self.place(), e))
     }
 
-    /// Paths at the top of the store that are neither vault's own nor usual on any disk, and what writers that died
-    /// left in the folder for temporary files.
+    /// Paths at the top of the store that are neither vault's own nor usual on any disk, and the files that dead
+    /// writers left in the folder for temporary files.
     ///
     /// # Errors
-    /// [`StoreError::Gone`], or what the system said.
+    /// [`StoreError::Gone`], or the system's error.
     pub fn foreign_at_top(&self) -> Result<Vec<String>, StoreError> {
         let failed = |e| self.error(Action::List, self.place(), e);
         let mut foreign = Vec::new();
@@ -184,7 +184,7 @@ impl DirStore {
         self.top.join(key.to_string())
     }
 
-    /// Whether the store's folder is there, and still is on the device where it was.
+    /// Whether the store's folder exists, and is still on the same device.
     fn is_there(&self) -> bool {
         fs::metadata(&self.top).is_ok_and(|found| found.is_dir() && device_of(&found) == self.device)
     }
@@ -193,8 +193,8 @@ impl DirStore {
         error_at(&self.top, self.is_there(), action, object.into(), source)
     }
 
-    /// Makes a folder below the top if it is not there, and its entry durable. A folder that is there may come from a
-    /// process that died before it made the entry durable, so each is synced once.
+    /// Makes a folder below the top if it does not exist, and makes its entry durable. An existing folder may come
+    /// from a process that died before it made the entry durable, so each folder is synced once.
     fn ensure_folder(&self, relative: &str) -> io::Result<PathBuf> {
         let mut path = self.top.clone();
         for part in relative.split('/').filter(|part| !part.is_empty()) {
@@ -209,7 +209,7 @@ impl DirStore {
         Ok(path)
     }
 
-    /// Refuses an object whose folder is reached through a link.
+    /// Returns an error if an object's folder is reached through a link.
     fn check_way(&self, key: &ObjectKey) -> io::Result<()> {
         let object = key.to_string();
         let mut path = self.top.clone();
@@ -225,7 +225,7 @@ impl DirStore {
         let (folder, name) = object.rsplit_once('/').unwrap_or(("", object));
         let first = self.ensure_folder(folder).and_then(|path| self.publisher.publish(&path, name, bytes));
         match first {
-            // Sync clients remove empty folders: what was there a moment ago is made again.
+            // Sync clients remove empty folders, so the folder may have to be made again.
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => {
                 lock(&self.durable).clear();
                 self.ensure_folder(folder).and_then(|path| self.publisher.publish(&path, name, bytes))
@@ -238,13 +238,14 @@ impl DirStore {
     fn begin_file(&self, object: &str, bytes: &[u8]) -> io::Result<Option<Written>> {
         let (folder, name) = object.rsplit_once('/').unwrap_or(("", object));
         match self.ensure_folder(folder).and_then(|path| self.publisher.begin(&path, name, bytes)) {
-            // Put whole, it is tried again.
+            // The caller then puts the object in one step, which tries again.
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             begun => begun,
         }
     }
 
-    /// An object's file and its length. Only a regular file is opened: a FIFO would make us wait for ever.
+    /// Opens an object's file, and returns it with its length. Opens only a regular file: a FIFO would block for
+    /// ever.
     fn open_object(&self, key: &ObjectKey) -> io::Result<(Arc<File>, u64)> {
         let kept = lock(&self.open_files).iter().find(|(kept, _)| kept == key).map(|(_, file)| Arc::clone(file));
         if let Some(file) = kept {
@@ -276,7 +277,7 @@ impl DirStore {
     fn read(&self, key: &ObjectKey, file: &File, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         let mut bytes = vec![0; len];
         read_exact_at(file, &mut bytes, offset).map_err(|e| match e.kind() {
-            // It was cut short since it was opened.
+            // The file was cut short after it was opened.
             ErrorKind::UnexpectedEof => StoreError::Short {
                 object: key.into(),
                 need: offset.saturating_add(len as u64),
@@ -291,7 +292,7 @@ impl DirStore {
         lock(&self.open_files).retain(|(kept, _)| kept != key);
     }
 
-    /// Lists one folder of objects. `relative` is its path below the top, `prefix` what the names in it must begin with.
+    /// Lists one folder of objects. `relative` is its path below the top; the names in it must begin with `prefix`.
     fn list_folder(&self, relative: &str, prefix: &str, found: &mut dyn FnMut(Listed)) -> io::Result<()> {
         for entry in crate::folder::entries(self.top.join(relative))? {
             let entry = entry?;
@@ -302,7 +303,7 @@ impl DirStore {
                 Some(name) => match entry.metadata() {
                     Ok(found) if found.is_file() => Listed::Object { name, len: found.len() },
                     Ok(_) => foreign(),
-                    // It was deleted since the folder was read.
+                    // The file was deleted since the folder was read.
                     Err(e) if e.kind() == ErrorKind::NotFound => continue,
                     Err(e) => return Err(e),
                 },
@@ -337,7 +338,7 @@ impl DirStore {
 impl Store for DirStore {
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         if !self.is_there() {
-            // Otherwise the mount point of an unplugged disk would be filled.
+            // Otherwise, we would fill the mount point of an unplugged disk.
             return Err(StoreError::Gone { place: self.place() });
         }
         let object = key.to_string();
@@ -385,14 +386,14 @@ impl Store for DirStore {
 
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         match self.list_kind(kind, found) {
-            // Without its folder there are no objects of that kind, as long as it is the store that we look at.
+            // Without its folder, a kind has no objects, as long as the store itself is there.
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
             done => done.map_err(|e| self.error(Action::List, kind, e)),
         }
     }
 
-    /// The folder is not synced: after a power cut a deleted object may be there again, which harms nothing where the
-    /// object is a pack or a record.
+    /// Does not sync the folder: after a power cut, a deleted object may be back, which does no harm if it is a pack
+    /// or a record.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.forget(key);
         match self.check_way(key).and_then(|()| fs::remove_file(self.path_of(key))) {
@@ -406,7 +407,7 @@ impl Store for DirStore {
         let path = self.path_of(key);
         let folder = path.parent().unwrap_or(&self.top);
         match (self.publisher.sync.folder)(folder) {
-            // A folder that is not there holds nothing, and its own removal took what was in it.
+            // A missing folder holds nothing, and its own removal deleted what was in it.
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
             done => done.map_err(|e| self.error(Action::Delete, key, e)),
         }
@@ -433,7 +434,7 @@ impl Store for DirStore {
         Ok(())
     }
 
-    /// Reads of a disk gain from a few that wait at once. Puts are written one after the other, each in two halves.
+    /// Disks are faster when a few reads wait at once. Puts are written one after the other, each in two halves.
     fn limits(&self) -> StoreLimits {
         StoreLimits { reads: 8, writes: 1, bytes: 128 << 20 }
     }
@@ -447,7 +448,7 @@ impl Store for DirStore {
     }
 }
 
-/// What was being done when something failed.
+/// The action that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Open,
@@ -477,14 +478,14 @@ impl Action {
     }
 }
 
-/// The system's numbers for too many open files: in the process, and in all of them.
+/// The system's error numbers for too many open files: in the process, and in the whole system.
 #[cfg(unix)]
 const TOO_MANY_FILES: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
-/// The system's number for too many open files.
+/// The system's error number for too many open files.
 #[cfg(windows)]
 const TOO_MANY_FILES: [i32; 1] = [4];
 
-/// Turns what the system said into what it means for the store; `is_there` tells whether the store as a whole is there.
+/// Turns a system error into a store error; `is_there` tells whether the store as a whole is there.
 fn error_at(top: &Path, is_there: bool, action: Action, object: Subject, source: io::Error) -> StoreError {
     if source.kind() == ErrorKind::OutOfMemory || source.raw_os_error().is_some_and(|n| TOO_MANY_FILES.contains(&n)) {
         return StoreError::Exhausted { action: action.verb(), object, source };
@@ -497,7 +498,7 @@ fn error_at(top: &Path, is_there: bool, action: Action, object: Subject, source:
             StoreError::Io { action: action.verb(), object, source }
         }
         _ if !is_there => StoreError::Gone { place: top.display().to_string() },
-        // A folder of another machine.
+        // The folder is on another machine, whose connection failed.
         _ if is_of_line(&source) => {
             StoreError::Unreachable { action: action.verb(), object, place: top.display().to_string(), source }
         }
@@ -522,7 +523,7 @@ fn error_at(top: &Path, is_there: bool, action: Action, object: Subject, source:
     }
 }
 
-/// The number of the user that a file belongs to.
+/// The user id of a file's owner.
 #[cfg(unix)]
 fn owner_of(path: &Path) -> Option<u32> {
     fs::symlink_metadata(path).ok().map(|found| std::os::unix::fs::MetadataExt::uid(&found))
@@ -533,8 +534,8 @@ fn owner_of(_: &Path) -> Option<u32> {
     None
 }
 
-/// Whether a folder `vault` answers to the name of the vault's file, as on systems where case does not count. It is common
-/// in a folder where someone looks for a vault.
+/// Whether a folder `vault` answers to the name of the VAULT file, as on systems that ignore case. Such a folder is
+/// common where someone looks for a vault.
 fn is_folder_of_that_name(key: &ObjectKey, path: &Path) -> bool {
     *key == ObjectKey::Vault && path.is_dir()
 }
@@ -543,7 +544,7 @@ fn not_a_file() -> io::Error {
     io::Error::other("it is not a regular file")
 }
 
-/// Whether this is the name of a folder of objects: two lower-case hexadecimal digits.
+/// Whether this is the name of a fan-out folder: two lower-case hexadecimal digits.
 fn is_fan_out(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -552,7 +553,7 @@ fn shown(name: &std::ffi::OsStr) -> String {
     Shown(name.as_encoded_bytes()).to_string()
 }
 
-/// 128 random bits as the name of a temporary file. The layer that owns randomness is above this one.
+/// A random name of 128 bits for a temporary file. The layer that owns randomness is above this one.
 fn random_name() -> io::Result<ObjectName> {
     let mut bytes = [0; ObjectName::LEN];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;

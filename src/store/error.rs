@@ -1,146 +1,146 @@
-//! Why a store could not do what was asked. Each reason is a type of its own, so that nobody takes trouble with the line for
+//! Errors of a store. Each reason is a variant of its own, so that trouble with the connection is never taken for
 //! damage.
 
 use crate::store::{ObjectKey, Subject};
 
-/// Why a store could not do what was asked. Never to be mistaken for trouble with a source file.
+/// The reason why a store failed. Never to be mistaken for trouble with a source file.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such object.
+    /// The object does not exist.
     #[error("{object} is missing from the store")]
     Missing {
-        /// Which one.
+        /// The object.
         object: Subject,
     },
-    /// An object of that name is there already; nothing was changed.
+    /// An object of that name already exists; nothing was changed.
     #[error("{object} exists already")]
     Exists {
-        /// Which one.
+        /// The object.
         object: Subject,
     },
-    /// The object ends before the range that was asked for.
+    /// The object ends before the requested range.
     #[error("{object} is cut short: {need} bytes are needed, {have} are there")]
     Short {
-        /// Which one.
+        /// The object.
         object: Subject,
-        /// Bytes that it must have at least.
+        /// The length that it must have at least, in bytes.
         need: u64,
-        /// Bytes that it has.
+        /// Its length in bytes.
         have: u64,
     },
-    /// The object is longer than whatever may be read as a whole.
+    /// The object is longer than an object that may be read whole.
     #[error("{object} has {have} bytes, more than the {max} that are allowed")]
     Long {
-        /// Which one.
+        /// The object.
         object: Subject,
-        /// Bytes that it may have.
+        /// The length that it may have at most, in bytes.
         max: u64,
-        /// Bytes that it has.
+        /// Its length in bytes.
         have: u64,
     },
     /// No space is left.
     #[error("no space is left in the store (writing {object})")]
     Full {
-        /// Which one.
+        /// The object.
         object: Subject,
     },
-    /// The store may not be written.
+    /// The store is read-only.
     #[error("the store is read-only (writing {object})")]
     ReadOnly {
-        /// Which one.
+        /// The object.
         object: Subject,
     },
-    /// This user may not do that. Of the whole store if it is about a place: then nothing at all is allowed (a wrong or
-    /// expired credential).
+    /// This user has no permission. If the error is about a place, it concerns the whole store: nothing at all is
+    /// allowed (a wrong or expired credential).
     #[error("cannot {action} {object}: {path} does not allow it")]
     Denied {
-        /// What was being done, as in [`StoreError::Io`].
+        /// The action that failed, as in [`StoreError::Io`].
         action: &'static str,
-        /// Which one.
+        /// The object, folder or place.
         object: Subject,
         /// The file or folder that refuses.
         path: String,
-        /// The number of the user that it belongs to, where systems have such numbers.
+        /// The user id of its owner, where the system has user ids.
         owner: Option<u32>,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file would be larger than this process, or the file system, allows.
     #[error("{object} would be larger than a file may be here")]
     TooLarge {
-        /// Which one.
+        /// The object.
         object: Subject,
     },
     /// The store as a whole is not there (a disk unplugged, a share gone).
     #[error("the store {place} is not there")]
     Gone {
-        /// Where it should be.
+        /// The place where it should be.
         place: String,
     },
-    /// The line to the store, or whoever answers at its end, fails: a request timed out, was cut off, or was answered with
-    /// an error of the server. Nothing is known about any object.
+    /// The connection or the server fails: a request timed out, was cut off, or was answered with a server error.
+    /// Nothing is known about any object.
     #[error("cannot {action} {object}: {place} cannot be reached")]
     Unreachable {
-        /// What was being done, as in [`StoreError::Io`].
+        /// The action that failed, as in [`StoreError::Io`].
         action: &'static str,
-        /// What it was about.
+        /// The object, folder or place that the request was about.
         object: Subject,
-        /// Where the store lies.
+        /// The place of the store.
         place: String,
-        /// What the system or the server said.
+        /// The error of the system or of the server.
         source: std::io::Error,
     },
-    /// The store as a whole cannot be used as this machine is set up: a credential is wrong or has expired, a clock is wrong, a
-    /// program is missing. It is of no use to try again.
+    /// The store as a whole cannot be used with this machine's setup: a credential is wrong or has expired, a clock
+    /// is wrong, a program is missing. A retry is of no use.
     #[error("{place} cannot be used")]
     Unusable {
-        /// Where the store lies.
+        /// The place of the store.
         place: String,
-        /// What the server or the system said.
+        /// The error of the server or of the system.
         source: std::io::Error,
     },
     /// The store refuses a request because there are too many of them.
     #[error("{place} takes no more requests for now")]
     Throttled {
-        /// Where the store lies.
+        /// The place of the store.
         place: String,
-        /// How long it asks to wait, if it says so.
+        /// The time that the store asks us to wait, if it names one.
         after: Option<std::time::Duration>,
     },
-    /// The store has said that an object was written, and has not kept it. What was there before may be as it was; nothing that is put
-    /// there now can be relied on.
+    /// The store reported that an object was written, but has not kept it. An earlier object there may be unchanged.
+    /// Nothing that is put there now can be relied on.
     #[error("{place} said that {object} was written, and {}", not_kept(*need, *have))]
     NotKept {
-        /// Which one.
+        /// The object.
         object: Subject,
-        /// Where the store lies.
+        /// The place of the store.
         place: String,
-        /// Bytes that were put.
+        /// The number of bytes that were put.
         need: u64,
-        /// Bytes that are there; none if there is no such object.
+        /// The number of bytes stored; `None` if there is no such object.
         have: Option<u64>,
     },
-    /// The work was told to stop while it waited for the store. The outcome of a write is unknown.
+    /// The user stopped the work while it waited for the store. The outcome of a write is unknown.
     #[error("stopped while waiting for the store")]
     Stopped,
-    /// This machine has no more open files or memory to give, which says nothing about the object.
+    /// This machine ran out of open files or memory, which says nothing about the object.
     #[error("cannot {action} {object}, for lack of open files or memory")]
     Exhausted {
-        /// What was being done, as in [`StoreError::Io`].
+        /// The action that failed, as in [`StoreError::Io`].
         action: &'static str,
-        /// Which one.
+        /// The object, folder or place.
         object: Subject,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("cannot {action} {object}")]
     Io {
-        /// What was being done: `read`, `write`, `list`, `delete`.
+        /// The action that failed: `read`, `write`, `list`, `delete`.
         action: &'static str,
-        /// Which one.
+        /// The object, folder or place.
         object: Subject,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -150,7 +150,7 @@ fn not_kept(need: u64, have: Option<u64>) -> String {
 }
 
 impl StoreError {
-    /// What is wrong, without the name of the object, for where that stands beside it.
+    /// The error's text without the name of the object, for messages that already show the name.
     pub fn reason(&self) -> String {
         match self {
             Self::Missing { .. } => "it is missing".to_owned(),
@@ -161,7 +161,7 @@ impl StoreError {
         }
     }
 
-    /// What it is about; nothing for an error of the store as a whole.
+    /// The subject of the error; `None` for an error of the store as a whole.
     pub const fn subject(&self) -> Option<&Subject> {
         match self {
             Self::Missing { object }
@@ -180,7 +180,7 @@ impl StoreError {
         }
     }
 
-    /// The object that it is about, if it is about one.
+    /// The object that the error is about, if any.
     pub const fn key(&self) -> Option<ObjectKey> {
         match self.subject() {
             Some(Subject::Object(key)) => Some(*key),
@@ -188,8 +188,8 @@ impl StoreError {
         }
     }
 
-    /// Whether the error concerns the store as a whole, the line to it or this machine, rather than one object: any other
-    /// object would have met it too, and nothing follows for this one.
+    /// Whether the error concerns the whole store, the connection to it or this machine, rather than one object. Any
+    /// other object would have met the same error, so it says nothing about this one.
     pub const fn is_of_whole(&self) -> bool {
         match self {
             Self::Gone { .. }
@@ -205,7 +205,7 @@ impl StoreError {
     }
 }
 
-/// Whether what the system said tells of the line to another machine, and not of what was asked for there.
+/// Whether the system's error is about the connection to another machine, rather than about the request.
 pub(super) fn is_of_line(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{
         AddrNotAvailable, BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,

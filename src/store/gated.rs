@@ -1,4 +1,4 @@
-//! A store that asks before it takes an object.
+//! A store that asks a gate before it takes an object.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use crate::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLimits};
 
-/// Whether an object of this length may be put; it may wait.
+/// Decides whether an object of this length may be put; it may wait.
 type Gate = dyn Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync;
 
-/// Is told of bytes that are read, and may wait.
+/// Is called with the number of bytes read, and may wait.
 type ReadGate = dyn Fn(usize) + Send + Sync;
 
-/// Passes everything on to another store; whatever is put, only when a gate lets it.
+/// Passes every request on to another store; puts only when the gate allows them.
 pub struct GatedStore {
     inner: Arc<dyn Store>,
     gate: Box<Gate>,
@@ -27,7 +27,7 @@ impl fmt::Debug for GatedStore {
 }
 
 impl GatedStore {
-    /// Puts into `inner` what `gate` lets in.
+    /// Puts into `inner` only what `gate` allows.
     pub fn new(
         inner: Arc<dyn Store>,
         gate: impl Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync + 'static,
@@ -35,8 +35,8 @@ impl GatedStore {
         Self { inner, gate: Box::new(gate), reads: None }
     }
 
-    /// Reads from `inner` what it has told `reads` of: before a part is read; behind what is read whole, whose length is not known
-    /// before.
+    /// Reads from `inner`, and calls `reads` with the number of bytes: before a part is read, but after an object is
+    /// read whole, because its length is not known before.
     pub fn reading(inner: Arc<dyn Store>, reads: impl Fn(usize) + Send + Sync + 'static) -> Self {
         Self { inner, gate: Box::new(|_, _| Ok(())), reads: Some(Box::new(reads)) }
     }

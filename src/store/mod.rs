@@ -1,4 +1,4 @@
-//! The store: immutable objects under names that say nothing (SPEC §3).
+//! The store: immutable objects under names that reveal nothing (SPEC §3).
 //!
 //! Everything that vault keeps passes through the one narrow trait [`Store`]. It is blocking, and every method may be
 //! called from many threads at once, so that a remote store can have many requests under way.
@@ -26,7 +26,7 @@ use crate::sync::share;
 pub use crate::store::error::StoreError;
 pub use crate::store::upload::{Upload, Uploads};
 
-/// What an object is, which is also the folder it lies in.
+/// The kind of an object, which is also the folder that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A copy of a key slot, in `keys/`.
@@ -37,7 +37,7 @@ pub enum Kind {
     Meta,
     /// A sealed record of a client's log, in `log/`.
     Log,
-    /// Which pack has which chunk, in `index/`: a cache that nothing depends on.
+    /// An index that tells which pack holds which chunk, in `index/`: a cache that nothing depends on.
     Index,
 }
 
@@ -45,7 +45,7 @@ impl Kind {
     /// Every kind, in the order in which a snapshot makes them durable.
     pub const ALL: [Self; 5] = [Self::Key, Self::Pack, Self::Meta, Self::Log, Self::Index];
 
-    /// The folder below the store's top.
+    /// The kind's folder below the top of the store.
     pub const fn folder(self) -> &'static str {
         match self {
             Self::Key => "keys",
@@ -62,17 +62,17 @@ impl Kind {
     }
 }
 
-/// Which object: the VAULT file, or one of a kind by name.
+/// The key of an object: the VAULT file, or a kind and a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKey {
-    /// The one clear file that says what this folder is.
+    /// The one unencrypted file that says what this folder is.
     Vault,
     /// Any other object.
     Named(Kind, ObjectName),
 }
 
 impl fmt::Display for ObjectKey {
-    /// The path below the store's top, with `/`.
+    /// Writes the path below the top of the store, with `/`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vault => f.write_str("VAULT"),
@@ -84,7 +84,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// One thing found by [`Store::list`].
+/// An item found by [`Store::list`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listed {
     /// An object, and its length in bytes.
@@ -94,28 +94,28 @@ pub enum Listed {
         /// Its length in bytes.
         len: u64,
     },
-    /// Something that vault did not put there (a conflicted copy, a desktop file, a partial download): reported, never
-    /// touched. Its path below the store's top.
+    /// A file that vault did not put there (a conflicted copy, a desktop file, a partial download): reported, never
+    /// touched. The value is its path below the top of the store.
     Foreign(String),
 }
 
-/// When what one client put becomes visible to the others.
+/// The time at which an object put by one client becomes visible to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// At once: a local disk, a file server, S3.
     Direct,
-    /// Some time later and in any order: a folder that a sync client carries away.
+    /// Some time later and in any order: a folder that a sync client uploads.
     Synced,
 }
 
-/// What an operation of a store was about.
+/// The subject of an operation on a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// One object.
     Object(ObjectKey),
     /// The folder of a kind.
     Folder(Kind),
-    /// The store as a whole, or something else in it.
+    /// The store as a whole, or another place in it.
     Place(String),
 }
 
@@ -147,14 +147,14 @@ impl From<String> for Subject {
     }
 }
 
-/// A put that was begun. Unless it is finished, the object does not appear.
+/// A put that has begun. Unless it is finished, the object does not appear.
 pub struct Pending<'s>(Option<Box<FinishPut<'s>>>);
 
 /// The second half of a put.
 type FinishPut<'s> = dyn FnOnce() -> Result<(), StoreError> + Send + 's;
 
 impl<'s> Pending<'s> {
-    /// A put of which nothing is left to do.
+    /// A put that is already complete.
     pub const fn done() -> Self {
         Self(None)
     }
@@ -173,14 +173,15 @@ impl<'s> Pending<'s> {
     }
 }
 
-/// How much a store does at a time. Who waits for many requests has as many under way, however many cores there are.
+/// The number of requests and bytes that a store handles at a time. A caller that waits for many requests keeps this
+/// many under way, whatever the number of cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreLimits {
     /// Reads and lists under way, at least 1.
     pub reads: usize,
     /// Puts and deletions under way, at least 1.
     pub writes: usize,
-    /// Bytes of all puts under way together. An object that is longer is put alone.
+    /// Bytes of all puts under way together. A longer object is put alone.
     pub bytes: u64,
 }
 
@@ -191,8 +192,9 @@ impl StoreLimits {
 
 /// A place that keeps immutable objects.
 ///
-/// Each method is as few requests as the place allows; what is asked for often is one request, and the tests count them.
-/// An error that tells of the line or of the store as a whole ([`StoreError::is_of_whole`]) says nothing about the object.
+/// Each method makes as few requests as the place allows. Frequent operations take one request, and the tests count
+/// them. An error of the connection or of the store as a whole ([`StoreError::is_of_whole`]) says nothing about the
+/// object.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Puts a new object. When this returns `Ok`, the object is durable, whole, and visible under its name; when it
     /// returns an error, no part of it is visible (it may still become visible whole, if the outcome is unknown).
@@ -204,8 +206,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`StoreError::Exists`] if there is another object of that name: objects are never replaced.
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// The first half of [`Store::put`], where it can be split: takes the bytes, so that the next object can be made while
-    /// this one becomes durable. Nothing is visible before the second half.
+    /// The first half of [`Store::put`], where it can be split: takes the bytes, so that the caller can build the
+    /// next object while this one becomes durable. Nothing is visible before the second half.
     ///
     /// # Errors
     /// As [`Store::put`].
@@ -225,18 +227,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// As [`Store::get_range`]; an object longer than `max` is [`StoreError::Long`].
     fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError>;
 
-    /// The length of an object, in bytes. Lists tell it too: ask only for what was not listed.
+    /// The length of an object, in bytes. Lists report it too: ask only for objects that were not listed.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] if there is none.
+    /// [`StoreError::Missing`] if the object does not exist.
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError>;
 
-    /// Calls `found` for everything in the folder of a kind, in no particular order. An implementation over pages asks
-    /// for one page after the other. An error means that the list is not whole, and must not be taken for one.
+    /// Calls `found` for everything in the folder of a kind, in no particular order. An implementation with pages
+    /// asks for one page after the other. An error means that the list is incomplete, and must not be used as a
+    /// complete one.
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError>;
 
-    /// Calls `found` for everything in the folders of these kinds. Whatever was put before an object that is listed, and
-    /// of a kind that comes later in `kinds`, is listed too: so records come before the packs that they speak of.
+    /// Calls `found` for everything in the folders of these kinds. If an object is listed, so is every object that
+    /// was put before it and whose kind comes later in `kinds`: so records come before the packs that they name.
     ///
     /// # Errors
     /// As [`Store::list`].
@@ -244,13 +247,14 @@ pub trait Store: Send + Sync + fmt::Debug {
         kinds.iter().try_for_each(|kind| self.list(*kind, &mut |listed| found(*kind, listed)))
     }
 
-    /// Deletes an object. Deleting one that is not there succeeds. After a power cut it may be there again.
+    /// Deletes an object. Deleting an object that does not exist succeeds. After a power cut the object may be back.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Deletes objects as [`Store::delete`] does, many at a time where the place allows. Each one that is gone is told.
+    /// Deletes objects as [`Store::delete`] does, many at a time where the place allows. Calls `deleted` for each
+    /// that is gone.
     ///
     /// # Errors
-    /// The first failure. What was not told may or may not be gone.
+    /// The first failure. An object for which `deleted` was not called may or may not be gone.
     fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
         let failed = AtomicBool::new(false);
         let done = share(keys.len(), self.limits().writes, |number| {
@@ -272,30 +276,30 @@ pub trait Store: Send + Sync + fmt::Debug {
         failure
     }
 
-    /// Deletes an object for good: when this returns `Ok`, no power cut brings it back. Also if it was not there: an
-    /// earlier try may have deleted it without making that durable. What opens the vault (a key slot) is deleted only
-    /// like this.
+    /// Deletes an object for good: when this returns `Ok`, no power cut brings it back. This also holds if the object
+    /// did not exist, because an earlier try may have deleted it without making that durable. A key slot, which opens
+    /// the vault, is deleted only like this.
     fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Moves an object out of the way, to where no command looks for objects but a person can find it. Nothing is lost.
+    /// Moves an object to a place where no command looks for objects but a person can find it. Nothing is lost.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Removes what puts that were cut off long ago have left in the place, where such remains are possible. Whatever may still be
-    /// at work is left alone. Returns how many there were.
+    /// Removes the leftovers of puts that were cut off long ago, where the place can have such leftovers. Keeps
+    /// everything that may still be in use. Returns the number of removed files.
     ///
     /// # Errors
-    /// If the store fails. What could not be removed stays for the next time.
+    /// If the store fails. Leftovers that could not be removed stay for the next time.
     fn sweep_leftovers(&self) -> Result<u64, StoreError> {
         Ok(0)
     }
 
-    /// How many requests may be under way.
+    /// The number of requests that may be under way.
     fn limits(&self) -> StoreLimits;
 
-    /// Where the store lies, for messages.
+    /// The place of the store, for messages.
     fn place(&self) -> String;
 
-    /// What time it was there when it answered last, in seconds since 1970, if the place tells.
+    /// The store's clock when it last answered, in seconds since 1970, if the place reports it.
     fn told_time(&self) -> Option<i64> {
         None
     }
@@ -305,7 +309,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Whether an object is there and has exactly these bytes. Where the place tells a digest of what it holds, an
+    /// Whether an object exists and has exactly these bytes. Where the place reports a digest of its content, an
     /// implementation may compare that.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A store that is not written to faster than it may be: for a line that others use, too.
+//! A store with limited speed, for a line that others use, too.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,11 +7,11 @@ use crate::store::Store;
 use crate::store::gated::GatedStore;
 use crate::sync::lock;
 
-/// Writes at most `rate` bytes per second (at least one) to `inner`. `clock` says how much time has passed since some moment,
-/// `wait` waits so long, or less if there is a reason to.
+/// Writes at most `rate` bytes per second (at least one) to `inner`. `clock` returns the time since a fixed moment;
+/// `wait` waits for a time, or less if there is a reason to.
 ///
-/// An object is put only when those before it have taken the time that they should have taken: so what is written in a while is
-/// bounded, while each object goes as fast as it can.
+/// An object is put only after the time that the objects before it should have taken. So the average speed is
+/// bounded, while each object is written as fast as possible.
 pub fn paced(
     inner: Arc<dyn Store>,
     rate: u64,
@@ -35,13 +35,14 @@ pub fn paced_reads(
     GatedStore::reading(inner, pace(rate, clock, wait))
 }
 
-/// Waits, told of each next number of bytes, until those before have taken their time.
+/// Returns a function that is called with each next number of bytes, and waits until those before have had their
+/// time.
 fn pace(
     rate: u64,
     clock: impl Fn() -> Duration + Send + Sync + 'static,
     wait: impl Fn(Duration) + Send + Sync + 'static,
 ) -> impl Fn(usize) + Send + Sync + 'static {
-    // When the next bytes may begin.
+    // The time at which the next bytes may begin.
     let due: Mutex<Duration> = Mutex::default();
     let rate = u128::from(rate.max(1));
     move |len| {
@@ -70,7 +71,7 @@ mod tests {
     use crate::store::testing::conformance::{check_store, key};
     use crate::store::testing::mem::MemStore;
 
-    /// A store of 1000 bytes per second, whose clock only moves while somebody waits.
+    /// A store of 1000 bytes per second, whose clock moves only while somebody waits.
     fn slow() -> (GatedStore, Arc<AtomicU64>) {
         let millis = Arc::new(AtomicU64::new(0));
         let (clock, waited) = (millis.clone(), millis.clone());
@@ -97,7 +98,7 @@ mod tests {
             store.begin_put(&key(Kind::Pack, number), Bytes::copy_from_slice(&vec![0; len])).unwrap().finish().unwrap();
             assert_eq!(millis.load(Relaxed), expected, "object {number}");
         }
-        // Time in which nothing was written is not made up for.
+        // Time without writes is not made up for.
         millis.store(10_000, Relaxed);
         store.put(&key(Kind::Log, 6), Bytes::copy_from_slice(&[0; 100])).unwrap();
         store.put(&key(Kind::Log, 7), Bytes::copy_from_slice(&[0; 100])).unwrap();

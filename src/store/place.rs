@@ -1,22 +1,23 @@
-//! Where a vault lies: a folder of this machine, or an address of another one.
+//! The place of a vault: a folder on this machine, or an address on another one.
 //!
-//! An address holds no secret. What looks like one and is none that vault knows is an error, never a folder.
+//! An address holds no secret. Text that looks like an address, but is not one that vault knows, is an error and
+//! never a folder.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Where a vault lies.
+/// The place of a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// In a folder of this machine.
+    /// A folder on this machine.
     Folder(PathBuf),
-    /// On another machine.
+    /// An address on another machine.
     Far(Address),
 }
 
 impl Place {
-    /// The folder, if it is one of this machine.
+    /// The folder, if the place is on this machine.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(path) => Some(path),
@@ -24,7 +25,7 @@ impl Place {
         }
     }
 
-    /// The address, if it is on another machine.
+    /// The address, if the place is on another machine.
     pub const fn address(&self) -> Option<&Address> {
         match self {
             Self::Folder(_) => None,
@@ -51,7 +52,7 @@ impl fmt::Display for Place {
 /// The address of a store on another machine, in one form for each place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A bucket of Amazon S3, or of anything that speaks it: `s3://BUCKET/PREFIX?endpoint=…&region=…`,
+    /// A bucket of Amazon S3 or of any server that speaks its protocol: `s3://BUCKET/PREFIX?endpoint=…&region=…`,
     /// `s3+http://HOST:PORT/BUCKET/PREFIX`.
     S3(S3Address),
     /// A container of Azure's blob storage: `azure://ACCOUNT/CONTAINER/PREFIX`.
@@ -60,7 +61,7 @@ pub enum Address {
         account: String,
         /// The container.
         container: String,
-        /// What every name begins with; may be empty.
+        /// The prefix of every object's name; may be empty.
         prefix: String,
         /// The server, if it is not Azure's own.
         endpoint: Option<String>,
@@ -69,62 +70,63 @@ pub enum Address {
     Google {
         /// The bucket.
         bucket: String,
-        /// What every name begins with; may be empty.
+        /// The prefix of every object's name; may be empty.
         prefix: String,
         /// The server, if it is not Google's own.
         endpoint: Option<String>,
     },
-    /// A folder that is reached by SFTP: `sftp://USER@HOST:PORT/PATH`.
+    /// A folder reached by SFTP: `sftp://USER@HOST:PORT/PATH`.
     Sftp {
-        /// The user, if it is said.
+        /// The user, if the address names one.
         user: Option<String>,
         /// The host, or its name in ssh's configuration.
         host: String,
-        /// The port, if it is said.
+        /// The port, if the address names one.
         port: Option<u16>,
-        /// The folder: absolute, or relative to where the server begins.
+        /// The folder: absolute, or relative to the folder in which the server starts.
         path: String,
     },
-    /// A path of rclone's, `REMOTE:PATH`: `rclone:REMOTE:PATH`.
+    /// A path in rclone's form `REMOTE:PATH`, written `rclone:REMOTE:PATH`.
     Rclone(String),
     /// A server that speaks restic's protocol: `rest+https://USER@HOST/PATH`, or `rest+http://` on this machine.
     Rest(WebAddress),
-    /// A folder that is reached by WebDAV: `webdavs://USER@HOST/PATH`, or `webdav://` on this machine.
+    /// A folder reached by WebDAV: `webdavs://USER@HOST/PATH`, or `webdav://` on this machine.
     WebDav(WebAddress),
 }
 
-/// A bucket that is reached by S3's protocol.
+/// A bucket reached by the S3 protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct S3Address {
     /// The bucket.
     pub bucket: String,
-    /// What every name begins with; may be empty.
+    /// The prefix of every object's name; may be empty.
     pub prefix: String,
     /// The server, if it is not Amazon's own: `https://HOST`, `http://HOST:PORT`.
     pub endpoint: Option<String>,
-    /// The region, if it is said.
+    /// The region, if the address names one.
     pub region: Option<String>,
-    /// The profile of Amazon's configuration whose credentials are used, if it is said.
+    /// The profile in Amazon's configuration whose credentials are used, if the address names one.
     pub profile: Option<String>,
-    /// Whether the bucket stands in the host's name; if it is not said, it does with Amazon's own servers.
+    /// Whether the bucket is part of the host's name. If `None`, it is with Amazon's own servers, unless its name has
+    /// a dot.
     pub virtual_hosted: Option<bool>,
 }
 
-/// A folder of a web server.
+/// A folder on a web server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WebAddress {
-    /// Whether it is encrypted; if not, it is on this machine.
+    /// Whether the connection is encrypted. If not, the server is on this machine.
     pub is_secure: bool,
     /// The user, if there is one.
     pub user: Option<String>,
-    /// The host, and the port if it is said.
+    /// The host, with its port if the address names one.
     pub host: String,
     /// The path, without `/` at either end; may be empty.
     pub path: String,
 }
 
 impl WebAddress {
-    /// The address as a browser takes it, ending with `/`.
+    /// The URL as a browser takes it, ending with `/`.
     pub fn url(&self) -> String {
         let scheme = if self.is_secure { "https" } else { "http" };
         let slash = if self.path.is_empty() { "" } else { "/" };
@@ -132,51 +134,51 @@ impl WebAddress {
     }
 }
 
-/// Why a text is no address.
+/// The reason why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It has a secret in it, which others could read in lists of processes and in the shell's history.
+    /// The address contains a secret, which others could read in process lists and in the shell's history.
     #[error("an address has no secret in it")]
     Secret {
-        /// How the secret is given.
+        /// The right way to give the secret.
         way: &'static str,
     },
     /// A part is missing.
     #[error("the address has no {part}: it is written {form}")]
     Lacks {
-        /// Which one.
+        /// The missing part.
         part: &'static str,
-        /// How such an address is written.
+        /// The form of such an address.
         form: &'static str,
     },
-    /// A part cannot be so.
+    /// A part is invalid.
     #[error("'{text}' is no {part}: the address is written {form}")]
     Bad {
-        /// Which one.
+        /// The invalid part.
         part: &'static str,
-        /// What it is.
+        /// The text of that part.
         text: String,
-        /// How such an address is written.
+        /// The form of such an address.
         form: &'static str,
     },
-    /// Something stands behind the `?` that is not known.
+    /// A setting after the `?` is unknown.
     #[error("'{name}' is not known in this address: it is written {form}")]
     Unknown {
-        /// What it is.
+        /// The setting's name.
         name: String,
-        /// How such an address is written.
+        /// The form of such an address.
         form: &'static str,
     },
-    /// It is of a kind that this version cannot open.
+    /// This version cannot open addresses of this kind.
     #[error("this version cannot open vaults at {form}, on another machine")]
     NotYet {
-        /// How such an address is written.
+        /// The form of such an address.
         form: &'static str,
     },
-    /// What goes over the line could be read and changed on its way.
+    /// The connection would not be encrypted, so others could read and change the data on its way.
     #[error("without encryption only a server on this machine is spoken to")]
     Open {
-        /// How it is written with encryption.
+        /// The form of the address with encryption.
         instead: &'static str,
     },
 }
@@ -190,7 +192,7 @@ const RCLONE: &str = "rclone:REMOTE:PATH";
 const REST: &str = "rest+https://USER@HOST:PORT/PATH";
 const WEBDAV: &str = "webdavs://USER@HOST:PORT/PATH";
 
-/// How each kind of address is written that this version can open.
+/// The form of each kind of address that this version can open.
 pub const FORMS: &[&str] = &[S3, S3_HTTP, AZURE, GOOGLE, SFTP, REST, RCLONE];
 
 const S3_WAY: &str = "Give it as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile of ~/.aws/credentials.";
@@ -201,7 +203,7 @@ const REST_WAY: &str = "Give it as VAULT_REST_PASSWORD.";
 const WEBDAV_WAY: &str = "Give it as VAULT_WEBDAV_PASSWORD.";
 
 impl AddressError {
-    /// The way out.
+    /// A hint on how to correct the address.
     pub fn hint(&self) -> String {
         match self {
             Self::Secret { way } => (*way).to_owned(),
@@ -215,10 +217,10 @@ impl AddressError {
 }
 
 impl Address {
-    /// The address that a text is; `None` if it begins like none of them.
+    /// Parses an address; returns `None` if the text does not begin like any address.
     ///
     /// # Errors
-    /// If it begins like one, and is none; or if it is one that this version cannot open.
+    /// If the text begins like an address but is none, or if this version cannot open addresses of its kind.
     pub fn parse(text: &str) -> Option<Result<Self, AddressError>> {
         let form = |address: &Self| match address {
             Self::WebDav(_) => Some(WEBDAV),
@@ -231,7 +233,7 @@ impl Address {
         Self::of(text).map(|parsed| parsed.and_then(opened))
     }
 
-    /// The address that a text is, of any kind.
+    /// Parses an address of any kind.
     fn of(text: &str) -> Option<Result<Self, AddressError>> {
         if let Some(path) = text.strip_prefix("rclone:") {
             return Some(rclone(path));
@@ -253,7 +255,8 @@ impl Address {
 }
 
 impl Address {
-    /// Where a place is tried out: below it, where nothing looks for objects of a vault. So what cannot be deleted there is in nobody's way.
+    /// The address at which a place is tested: below this one, where nothing looks for objects of a vault. So objects
+    /// that cannot be deleted there are in nobody's way.
     #[must_use]
     pub fn beside(&self) -> Self {
         let below = |path: &str| if path.is_empty() { "doctor".to_owned() } else { format!("{path}/doctor") };
@@ -273,7 +276,7 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// As it is parsed, in one form for each place.
+    /// Writes the address in the form that `parse` reads, one form for each place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let below = |prefix: &str| if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
         let at = |user: &Option<String>| user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
@@ -322,7 +325,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What stands before the `?`, and each `name=value` behind it.
+/// Splits a text into the part before the `?`, and each `name=value` after it.
 fn query(text: &str) -> (&str, Vec<(String, String)>) {
     let Some((before, behind)) = text.split_once('?') else { return (text, Vec::new()) };
     let pairs = behind.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
@@ -332,7 +335,7 @@ fn query(text: &str) -> (&str, Vec<(String, String)>) {
     (before, pairs.collect())
 }
 
-/// A text without `%41` for `A`.
+/// Decodes percent-encoded characters, such as `%41` for `A`.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -351,7 +354,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether a setting of this name would be a secret.
+/// Whether a setting of this name would hold a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     ["secret", "password", "passwd", "token", "sig", "sas", "access_key", "access-key", "accesskey", "credential"]
@@ -364,7 +367,7 @@ fn unknown(name: String, form: &'static str, way: &'static str) -> AddressError 
     if is_secret(&name) { AddressError::Secret { way } } else { AddressError::Unknown { name, form } }
 }
 
-/// What every name in a bucket begins with: components with `/` between them.
+/// The prefix of every name in a bucket: components separated by `/`.
 fn prefix(text: &str, form: &'static str) -> Result<String, AddressError> {
     let text = text.trim_matches('/');
     let is_part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
@@ -374,7 +377,7 @@ fn prefix(text: &str, form: &'static str) -> Result<String, AddressError> {
     Err(AddressError::Bad { part: "path", text: text.to_owned(), form })
 }
 
-/// The name of a bucket, an account or a host.
+/// Checks the name of a bucket, an account or a host.
 fn word(
     text: &str,
     part: &'static str,
@@ -394,7 +397,7 @@ fn word(
     Ok(text.to_owned())
 }
 
-/// A host, and maybe a port; in brackets what has colons.
+/// Splits off a host and its port, if there is one. A host that contains colons is in brackets.
 fn host_and_port(text: &str, form: &'static str) -> Result<(String, Option<u16>), AddressError> {
     let bad = || AddressError::Bad { part: "host", text: text.to_owned(), form };
     let (host, port) = if let Some(behind) = text.strip_prefix('[') {
@@ -432,10 +435,11 @@ fn endpoint(text: &str, form: &'static str, way: &'static str) -> Result<String,
     }
 }
 
-/// The server of an object store that something else than an address names: `https://HOST:PORT`, or `http://` on this machine.
+/// The server of an object store, named by something other than an address: `https://HOST:PORT`, or `http://` on this
+/// machine.
 ///
 /// # Errors
-/// If it is none.
+/// If the text is not such a server.
 #[cfg(feature = "remote")]
 pub(crate) fn s3_endpoint(text: &str) -> Result<String, AddressError> {
     endpoint(text, S3, S3_WAY)
@@ -497,7 +501,7 @@ fn s3_settings(address: &mut S3Address, pairs: Vec<(String, String)>, form: &'st
     Ok(())
 }
 
-/// The server that is all that may stand behind the `?`.
+/// Reads the server, which is the only setting allowed after the `?`.
 fn only_endpoint(
     pairs: Vec<(String, String)>,
     form: &'static str,
@@ -535,7 +539,7 @@ fn google(text: &str) -> Result<Address, AddressError> {
     })
 }
 
-/// A user before an `@`, who has no password there.
+/// Splits off the user before an `@`; a password there is an error.
 fn user<'t>(text: &'t str, form: &'static str, way: &'static str) -> Result<(Option<String>, &'t str), AddressError> {
     let Some((user, host)) = text.rsplit_once('@') else { return Ok((None, text)) };
     if user.contains(':') {
@@ -579,7 +583,8 @@ fn rclone(text: &str) -> Result<Address, AddressError> {
     if remote.is_empty() {
         return Err(AddressError::Lacks { part: "name of a remote", form: RCLONE });
     }
-    // A name of a remote in rclone's configuration; what it takes beside, between commas, may be a secret.
+    // The name of a remote in rclone's configuration. Options may follow it after commas, and one of them may be a
+    // secret.
     let is_named = |c: char| c.is_alphanumeric() || "_-. +@".contains(c);
     if remote.contains([',', '=']) || path.starts_with("//") {
         return Err(AddressError::Secret { way: "Make a remote with: rclone config" });

@@ -1,6 +1,6 @@
-//! What a place does, found out by trying: before a vault is trusted to it.
+//! Tests of a place's behaviour, before a vault is trusted to it.
 //!
-//! What is put for this is an object of the kind on which nothing depends, and is deleted again.
+//! The test objects are of the kind on which nothing depends, and are deleted again.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,17 +11,18 @@ use crate::id::ObjectName;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
 
-/// How many times a put and a deletion are looked for in a listing.
+/// The number of times that listings are checked for a put and a deletion.
 pub const ROUNDS: usize = 10;
-/// Requests of which the shortest is taken for a round trip.
+/// The number of requests whose shortest time counts as a round trip.
 const TRIPS: usize = 5;
-/// Bytes that are put to see how long they take; where that is quick, so many objects of so many bytes are.
+/// Bytes that are put to measure the speed. If they take less than `QUICK`, `OBJECTS` objects of `MANY` bytes are put
+/// as well.
 const FEW: usize = 256 << 10;
 const QUICK: Duration = Duration::from_millis(500);
 const OBJECTS: usize = 4;
 const MANY: usize = 4 << 20;
 
-/// Whether listings show at once what was done.
+/// Whether listings show puts and deletions at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listings {
     /// Each put was listed.
@@ -31,38 +32,38 @@ pub struct Listings {
 }
 
 impl Listings {
-    /// Whether what one machine does may be taken for seen by all.
+    /// Whether listings are up to date, so that all machines see at once what one has done.
     pub const fn are_current(&self) -> bool {
         self.show_puts && !matches!(self.show_deletions, Some(false))
     }
 }
 
-/// What was found out about a place.
+/// The findings about a place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Findings {
-    /// What was put is read back, whole.
+    /// Whether an object reads back as it was put.
     pub is_kept: bool,
-    /// A part of an object is that part.
+    /// Whether a part of an object reads back correctly.
     pub gives_parts: bool,
-    /// A second put of a name fails, and changes nothing.
+    /// Whether a second put of a name fails, and changes nothing.
     pub is_exclusive: bool,
-    /// What listings show.
+    /// The behaviour of listings.
     pub listings: Listings,
     /// The shortest time of a small request.
     pub round_trip: Duration,
-    /// Bytes that were put, and how long that took.
+    /// The bytes that were put, and the time that they took.
     pub up: (u64, Duration),
-    /// Bytes that were read, and how long that took.
+    /// The bytes that were read, and the time that they took.
     pub down: (u64, Duration),
-    /// What time it is there, in seconds since 1970, if the place tells.
+    /// The store's clock, in seconds since 1970, if the place reports it.
     pub time: Option<i64>,
 }
 
-/// What trying needs from outside.
+/// The means that the tests need from outside.
 pub struct Means<'m> {
     /// A new name each time.
     pub name: &'m mut dyn FnMut() -> ObjectName,
-    /// Time since some moment.
+    /// The time since a fixed moment.
     pub clock: &'m dyn Fn() -> Duration,
 }
 
@@ -74,7 +75,7 @@ fn is_listed(store: &dyn Store, wanted: &ObjectKey) -> Result<bool, StoreError> 
     Ok(found)
 }
 
-/// Puts an object, lists, deletes it, and lists, so many times. Where nothing may be deleted, one object stays.
+/// Puts an object, lists, deletes it, and lists again, several times. Where nothing may be deleted, one object stays.
 ///
 /// # Errors
 /// If the store fails.
@@ -101,14 +102,14 @@ pub fn look_at_listings(
     Ok(listings)
 }
 
-/// Bytes that no line makes shorter, other ones for each number.
+/// Bytes that no compression shortens, different for each number.
 fn noise(number: usize, len: usize) -> Bytes {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&(number as u64).to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes.into()
 }
 
-/// Tries everything. Where nothing may be deleted, a few small objects stay, and nothing large is put.
+/// Runs all tests. Where nothing may be deleted, a few small objects stay, and nothing large is put.
 ///
 /// # Errors
 /// If the store fails.

@@ -1,27 +1,29 @@
-//! Whether a store has kept what it has said yes to. There are stores that answer well and lose, or keep a part: that is seen by the
-//! name and the length of each object, behind the put and before anything relies on it. What counts as kept, and what is done about
-//! what is not, is decided here.
+//! Proof that a store has kept an object that it reported as written. Some stores answer well, but lose an object or
+//! keep only a part. The name and length of each object show that, looked up after the put and before anything relies
+//! on it. This file decides which objects count as kept, and what to do about the others.
 
 use bytes::Bytes;
 
 use crate::store::{ObjectKey, Store, StoreError};
 
-/// An object that a store has said yes to.
+/// An object that a store reported as written.
 #[derive(Debug, Clone)]
 pub struct Given {
-    /// Which one.
+    /// The object's key.
     pub key: ObjectKey,
-    /// What was put.
+    /// The bytes that were put.
     pub bytes: Bytes,
 }
 
-/// Whether an object that was put with this length is kept, by what is told of it now: its length, or that it is not there.
+/// Whether an object that was put with this length is kept. `there` is its length in the store now; `None` if it does
+/// not exist.
 pub fn is_kept(put: u64, there: Option<u64>) -> bool {
     there == Some(put)
 }
 
-/// Looks whether the store has an object that was put with this length. `listed` is what a list has told of it behind the put; if that
-/// is not the object, the store is asked for it alone, since a list may lag. Returns what is to be said if it has not.
+/// Checks that the store has an object that was put with this length. `listed` is its length in a list taken after
+/// the put. If that is missing or differs, the store is asked about this object alone, since a list may lag. Returns
+/// the error to report if the object is not kept.
 ///
 /// # Errors
 /// If the store fails.
@@ -43,16 +45,16 @@ pub fn look_for(
     Ok(if is_kept(need, have) { Ok(()) } else { Err(not_kept()) })
 }
 
-/// Sees to it that the store has an object that it has said yes to: looks for it as [`look_for`] does, and if it is not there, puts it
-/// once more, under its name, as its bytes are the same. A part of it that is there in its place goes first.
+/// Makes sure that the store has an object that it reported as written. Checks as [`look_for`] does, and if the
+/// object is missing, puts the same bytes under the same name again. A partial object in its place is deleted first.
 ///
 /// # Errors
-/// [`StoreError::NotKept`] if the store does not keep it now either, or if it fails.
+/// [`StoreError::NotKept`] if the store does not keep the object this time either; or if it fails.
 pub fn prove(store: &dyn Store, given: &Given, listed: Option<u64>) -> Result<(), StoreError> {
     let need = given.bytes.len() as u64;
     let Err(lost) = look_for(store, &given.key, need, listed)? else { return Ok(()) };
     if matches!(lost, StoreError::NotKept { have: Some(_), .. }) {
-        // Its name is random, so nobody else has put what is there; but VAULT may be another's.
+        // An object's name is random, so nobody else has put this one; but VAULT may be another vault's.
         if given.key == ObjectKey::Vault {
             return Err(lost);
         }
@@ -67,13 +69,14 @@ pub fn prove(store: &dyn Store, given: &Given, listed: Option<u64>) -> Result<()
     }
     let done = look_for(store, &given.key, need, None)?;
     if matches!(done, Err(StoreError::NotKept { have: Some(_), .. })) && given.key != ObjectKey::Vault {
-        // A part of what was never put is in everybody's way. Where it cannot be deleted, it stays, and is told by a check.
+        // A partial object is in everybody's way. If it cannot be deleted, it stays, and a check reports it.
         let _ = store.delete(&given.key);
     }
     done
 }
 
-/// Puts an object, and looks for it in the store. What is put together with others is looked for together with them: by [`prove`].
+/// Puts an object, and checks that the store has kept it. Objects that are put together are checked together: by
+/// [`prove`].
 ///
 /// # Errors
 /// As [`Store::put`] and [`prove`].
@@ -94,7 +97,7 @@ mod tests {
         Given { key, bytes: Bytes::from_static(b"what is put") }
     }
 
-    /// A store that says yes to its first puts, so many, and keeps of them what is said.
+    /// A store that reports its first `puts` puts as written, but keeps only what `leaves` says of them.
     fn losing(puts: u64, leaves: Leaves) -> FaultyStore<MemStore> {
         (0..puts).fold(FaultyStore::new(MemStore::new()), |store, put| store.with(Fault::LosesPut { put, leaves }))
     }

@@ -1,4 +1,4 @@
-//! Puts several objects at a time: as many as the store takes, within its bound of bytes.
+//! Several puts at a time: as many as the store takes, within its limit of bytes.
 
 use std::panic::resume_unwind;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -27,13 +27,13 @@ struct UnderWay {
 
 /// A put that has begun.
 pub enum Upload<'scope> {
-    /// Its second half is left to do.
+    /// Its second half remains to be done.
     Begun(Pending<'scope>),
     /// A thread does all of it.
     UnderWay(ScopedJoinHandle<'scope, Result<(), StoreError>>),
 }
 
-/// The room that a put takes, until it has ended in whatever way.
+/// The room that a put takes, until the put has ended in any way.
 struct Room<'u, 's> {
     uploads: &'u Uploads<'s>,
     len: u64,
@@ -55,12 +55,12 @@ impl<'s> Uploads<'s> {
         Self { store, limits: store.limits(), under_way: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// How many puts may have begun and not been finished.
+    /// The largest number of puts that may be begun and unfinished.
     pub fn most(&self) -> usize {
         self.limits.writes.max(1)
     }
 
-    /// Begins a put, as soon as there is room for it. A thread of `scope` does it, where several may be under way.
+    /// Begins a put as soon as there is room for it. If several may be under way, a thread of `scope` does it.
     ///
     /// # Errors
     /// As [`Store::begin_put`].
@@ -122,7 +122,7 @@ mod tests {
     use crate::store::testing::mem::MemStore;
     use crate::store::testing::sleeping::SleepingStore;
 
-    /// Puts objects of these lengths; returns how many were under way together, and how many bytes.
+    /// Puts objects of these lengths; returns the most puts and the most bytes that were under way together.
     fn check(limits: StoreLimits, lens: &[u64]) -> (usize, u64) {
         let (bytes, most_bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let mem = MemStore::new();
@@ -158,7 +158,7 @@ mod tests {
         assert!((2..=3).contains(&most) && bytes <= 30, "{most} {bytes}");
         let (_, bytes) = check(limits(8, 25), &[10; 12]);
         assert!(bytes <= 20, "{bytes}");
-        // One that is longer than the bound is put alone.
+        // An object longer than the limit is put alone.
         let (_, bytes) = check(limits(8, 25), &[10, 40, 10, 10]);
         assert_eq!(bytes, 40);
     }
@@ -180,7 +180,7 @@ mod tests {
             assert!(matches!(ill.finish(), Err(StoreError::Full { .. })));
             let broken = put(2);
             assert!(catch_unwind(AssertUnwindSafe(|| broken.finish())).is_err());
-            // The room of those that failed is free again.
+            // Failed puts give their room back.
             (4..10).map(put).for_each(|upload| upload.finish().unwrap());
         });
     }

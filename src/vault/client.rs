@@ -226,8 +226,8 @@ impl Vault {
         fits.then_some(state)
     }
 
-    /// Publishes a record that relies on no pack, and proves that the store has kept it. Otherwise as [`Self::publish_relying`]; if `confirm`
-    /// returns false, nothing is published.
+    /// Publishes a record that relies on no pack, and proves that the store has kept it. Otherwise as
+    /// [`Self::publish_relying`]; if `confirm` returns false, nothing is published.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -251,19 +251,22 @@ impl Vault {
         Ok(Some(name))
     }
 
-    /// Publishes a record of this client, which joins first if it has to, that relies on these packs (SPEC §8.5). Only
-    /// here is it decided whether the packs found at the beginning of the work can still be relied on:
+    /// Publishes a record of this client that relies on these packs (SPEC §8.5). The client joins first if necessary.
+    /// This function alone decides whether the packs found at the beginning of the work can still be relied on:
     ///
-    /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
-    ///   put, nothing is published. If the store keeps losing them, that is reported.
-    /// - A record that the store has accepted and not kept is put once more; if that does not help, it counts as never put.
-    /// - If the client that the session began with cannot go on (it was retired, its chain is forked, its state was lost or set back, or its
-    ///   other processes do not know the session any more), others may no longer have waited for it. Then the session is bound to the client
-    ///   that takes its place, and packs that are condemned by now count as absent.
-    /// - Where all see the same at once, the log is looked at once more behind the record. If the client was retired meanwhile, all
-    ///   this is done again for the one that takes its place, and the first record, if it is a snapshot, is forgotten.
+    /// - If the work has put packs, the store is listed once more before the record. If a pack is gone, or one that
+    ///   was put has another length, nothing is published. If the store keeps losing packs, that is reported.
+    /// - A record that the store has accepted but not kept is put once more. If that does not help, it counts as
+    ///   never put.
+    /// - If the client that the session began with cannot continue (it was retired, its chain is forked, its state
+    ///   was lost or set back, or its other processes no longer know the session), others may no longer have waited
+    ///   for it. Then the session is bound to the client that takes its place, and packs that are condemned by now
+    ///   count as absent.
+    /// - Where all clients see the same at once, the log is read once more behind the record. If the client was
+    ///   retired meanwhile, all of this is repeated for the client that takes its place, and the first record, if it
+    ///   is a snapshot, is forgotten.
     ///
-    /// Returns the name of the record's object, or `None` if something that it relies on has to be stored again first.
+    /// Returns the name of the record's object, or `None` if data that it relies on has to be stored again first.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.

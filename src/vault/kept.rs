@@ -1,9 +1,10 @@
-//! What is kept on this machine of a store far away, so that it is not fetched again: parts of meta packs, which hold the trees,
-//! and the key slots. Nothing depends on it.
+//! A cache of a far store on this machine, so that nothing is fetched twice: parts of meta packs, which hold the
+//! trees, and the key slots. Nothing depends on it.
 //!
-//! A part is kept as the store gave it, sealed, with a hash under a key of the vault that also covers its name and its place. It is
-//! opened and verified like any other when it is read. What does not fit its hash is fetched from the store, and so is all of a
-//! pack that does not open. A part counts only as long as its pack is listed.
+//! A part is kept as the store sent it, sealed, with a hash under a key of the vault that also covers its name and
+//! its position. It is opened and verified like any other when it is read. A part that does not match its hash is
+//! fetched from the store, and so are all parts of a pack that does not open. A part counts only as long as its pack
+//! is listed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -21,25 +22,25 @@ use crate::sync::lock;
 use crate::vault::Vault;
 use crate::vault::client::{make_private_folder, replace_file};
 
-/// Length of the hash that a kept part begins with.
+/// The length of the hash at the start of a kept part.
 const HASH_LEN: usize = 32;
-/// When more is kept than is allowed, so much of it stays: seven of eight parts.
+/// The share of the limit that remains when too much is kept: seven eighths.
 const STAYS: (u64, u64) = (7, 8);
 
-/// A store whose meta packs are kept on this machine as far as they were read.
+/// A store that keeps the parts of meta packs that were read on this machine.
 #[derive(Debug)]
 pub(crate) struct KeptStore {
     store: Arc<dyn Store>,
-    /// Has a folder for each pack, in which each part is a file.
+    /// The folder, with a folder for each pack, in which each part is a file.
     folder: PathBuf,
     key: HashKey,
-    /// So many bytes are kept at most.
+    /// The largest number of bytes to keep.
     max: u64,
-    /// How many are kept, once they were counted.
+    /// The number of bytes kept, once they were counted.
     used: Mutex<Option<u64>>,
 }
 
-/// The key under which parts are hashed.
+/// The key for the hashes of parts.
 struct HashKey([u8; 32]);
 
 impl std::fmt::Debug for HashKey {
@@ -58,7 +59,7 @@ impl KeptStore {
         hasher.update(name.as_bytes()).update(&offset.to_le_bytes()).update(bytes).finalize()
     }
 
-    /// A part, if it is kept and is what was kept.
+    /// A part, if it is kept and matches its hash.
     fn find(&self, name: &ObjectName, offset: u64, len: usize) -> Option<Bytes> {
         let path = self.pack_folder(name).join(offset.to_string());
         let mut bytes = Bytes::from(ownfile::read(&path).ok()?);
@@ -69,7 +70,7 @@ impl KeptStore {
         (self.hash(name, offset, &part) == bytes[..]).then_some(part)
     }
 
-    /// Keeps a part. If that fails, it is fetched again some day.
+    /// Keeps a part. If that fails, the part is fetched again when it is needed.
     fn keep(&self, name: &ObjectName, offset: u64, bytes: &[u8]) {
         let folder = self.pack_folder(name);
         let len = (HASH_LEN + bytes.len()) as u64;
@@ -82,7 +83,7 @@ impl KeptStore {
         }
     }
 
-    /// Counts what was added; if it is too much, the packs go to which nothing was added for the longest time.
+    /// Counts added bytes. If there are too many, removes the packs to which nothing was added for the longest time.
     fn make_room(&self, added: u64) {
         let mut used = lock(&self.used);
         match &mut *used {
@@ -106,13 +107,13 @@ impl KeptStore {
         *used = Some(sum);
     }
 
-    /// The packs of which something is kept.
+    /// The packs with kept parts.
     fn packs(&self) -> Vec<KeptPack> {
         let folders = crate::folder::entries(&self.folder).into_iter().flatten().flatten();
         folders.map(|folder| folder.path()).filter_map(|path| KeptPack::new(&path)).collect()
     }
 
-    /// Lets go of the packs that are not listed any more.
+    /// Removes the packs that are no longer listed.
     fn keep_only(&self, is_listed: impl Fn(&ObjectName) -> bool) {
         let folders = crate::folder::entries(&self.folder).into_iter().flatten().flatten();
         for folder in folders {
@@ -123,7 +124,7 @@ impl KeptStore {
         }
     }
 
-    /// Lets go of a pack that does not open.
+    /// Removes a pack that does not open.
     fn forget(&self, name: &ObjectName) {
         if fs::remove_dir_all(self.pack_folder(name)).is_ok() {
             *lock(&self.used) = None;
@@ -131,7 +132,7 @@ impl KeptStore {
     }
 }
 
-/// A pack of which something is kept.
+/// A pack with kept parts.
 struct KeptPack {
     path: PathBuf,
     len: u64,
@@ -196,8 +197,8 @@ impl Store for KeptStore {
 }
 
 impl Vault {
-    /// From now on parts of meta packs that are read or put are kept on this machine, up to about so many bytes, so that trees are
-    /// not fetched twice. Worth it where a request costs more than a file.
+    /// From now on, keeps on this machine the parts of meta packs that are read or put, up to about `max` bytes, so
+    /// that trees are not fetched twice. Worth it where a request costs more than a file.
     pub fn keep_trees(&self, max: u64) {
         let kept = KeptStore {
             store: self.store.clone(),
@@ -211,7 +212,7 @@ impl Vault {
         kept.keep_only(|name| log.packs.contains_key(name));
     }
 
-    /// The store as who reads trees sees it.
+    /// The store as readers of trees use it.
     pub(super) fn store_with_trees(&self) -> &dyn Store {
         match self.kept.get() {
             Some(kept) => kept,
@@ -219,7 +220,7 @@ impl Vault {
         }
     }
 
-    /// A meta pack was put, and the store has it.
+    /// Keeps parts of a meta pack that was just put, and that the store has.
     pub(crate) fn keep_meta_pack(&self, name: &ObjectName, bytes: &Bytes, footer: &Footer) {
         let Some(kept) = self.kept.get() else { return };
         let mut offset = HEADER_LEN;
@@ -235,12 +236,12 @@ impl Vault {
         }
     }
 
-    /// Whether a pack that is put should be given to [`Self::keep_meta_pack`].
+    /// Whether [`Self::keep_meta_pack`] should be called for a pack that is put.
     pub(crate) fn keeps(&self, kind: ObjectKind) -> bool {
         kind == ObjectKind::Meta && self.kept.get().is_some()
     }
 
-    /// The store was listed.
+    /// Called after the store was listed: removes packs that are gone.
     pub(super) fn keep_only_listed(&self) {
         if let Some(kept) = self.kept.get() {
             let log = self.log();
@@ -248,7 +249,7 @@ impl Vault {
         }
     }
 
-    /// A pack does not open.
+    /// Called for a pack that does not open: removes its parts.
     pub(super) fn forget_kept(&self, pack: &ObjectKey) {
         if let (Some(kept), ObjectKey::Named(Kind::Meta, name)) = (self.kept.get(), pack) {
             kept.forget(name);
@@ -256,11 +257,11 @@ impl Vault {
     }
 }
 
-/// Key slots that are kept on this machine, each a file that has its name in the store. One counts only while it is listed.
+/// Key slots kept on this machine, each in a file under its name in the store. A slot counts only while it is listed.
 pub(super) struct KeptSlots<'f>(pub &'f Path);
 
 impl KeptSlots<'_> {
-    /// The slot of this name, if it is kept and whole. Whether it opens is seen as with any other.
+    /// The slot of this name, if it is kept and whole. Whether it opens is checked as with any other.
     pub fn find(&self, name: &ObjectName) -> Option<SlotFile> {
         SlotFile::parse(&ownfile::read(&self.0.join(name.to_string())).ok()?).ok()
     }
@@ -268,12 +269,12 @@ impl KeptSlots<'_> {
     /// Keeps a slot that is whole.
     pub fn keep(&self, name: &ObjectName, slot: &SlotFile) {
         if make_private_folder(self.0).is_ok() {
-            // One that cannot be kept is fetched again.
+            // A slot that cannot be kept is fetched again.
             let _ = replace_file(&self.0.join(name.to_string()), slot.as_bytes(), false);
         }
     }
 
-    /// Lets go of the slots that are not listed any more.
+    /// Removes the slots that are no longer listed.
     pub fn keep_only(&self, listed: &[ObjectName]) {
         let listed: HashSet<&ObjectName> = listed.iter().collect();
         for file in crate::folder::entries(self.0).into_iter().flatten().flatten() {
@@ -312,7 +313,7 @@ mod tests {
             KeptStore { store: self.counting.clone(), folder, key: HashKey([7; 32]), max, used: Mutex::default() }
         }
 
-        /// How many requests it took.
+        /// The number of requests that a read takes.
         fn read(&self, kept: &KeptStore, key: &ObjectKey, offset: u64) -> usize {
             self.counting.take();
             let expected = self.counting.get_range(key, offset, 100).unwrap();
@@ -331,14 +332,14 @@ mod tests {
     fn parts_of_meta_packs_are_fetched_once() {
         let fixture = Fixture::new();
         for expected in [1, 0] {
-            // As by two processes.
+            // A second store, as in another process.
             let kept = fixture.kept(1 << 20);
             for (number, offset) in [(1, 0), (1, 500), (2, 0)] {
                 assert_eq!(fixture.read(&kept, &key(Kind::Meta, number), offset), expected);
             }
             assert_eq!(fixture.read(&kept, &key(Kind::Pack, 1), 0), 1, "content is not kept");
         }
-        // Another key does not fit, and neither does another length.
+        // A part does not match another key or another length.
         let other = KeptStore { key: HashKey([8; 32]), ..fixture.kept(1 << 20) };
         assert_eq!(fixture.read(&other, &key(Kind::Meta, 1), 0), 1);
         assert_eq!(fixture.kept(1 << 20).get_range(&key(Kind::Meta, 2), 0, 50).unwrap(), vec![2; 50]);
@@ -364,7 +365,7 @@ mod tests {
         damaged(&|bytes| bytes[0] ^= 1);
         damaged(&|bytes| bytes.truncate(131));
         damaged(&Vec::clear);
-        // A part of another place, or of another pack, is not this one.
+        // A part from another position, or of another pack, does not match.
         fs::write(part.with_file_name("100"), &sound).unwrap();
         assert_eq!(fixture.read(&kept, &object, 100), 1);
         assert_eq!(fixture.read(&kept, &key(Kind::Meta, 2), 0), 1);
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!(fixture.parts().len(), 1);
         kept.forget(&last);
         assert_eq!(fixture.parts().len(), 0);
-        // What does not fit is not kept at all.
+        // A part larger than the limit is not kept at all.
         assert_eq!(fixture.read(&fixture.kept(100), &key(Kind::Meta, 1), 0), 1);
         assert_eq!(fixture.parts().len(), 0);
     }

@@ -84,8 +84,8 @@ impl Session {
         lock(&self.bound).client
     }
 
-    /// Whether the other processes of the client know of the session. They do not if the state folder was deleted meanwhile, or replaced by an
-    /// older one: then nobody waits for what this work relies on.
+    /// Whether the other processes of the client know of the session. They do not if the state folder was deleted
+    /// meanwhile, or replaced by an older one: then nobody waits for the packs that this work relies on.
     pub(crate) fn is_known(&self) -> bool {
         ownfile::open(&self.path()).is_ok_and(|file| file.try_lock_shared().is_err())
     }

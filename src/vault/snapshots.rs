@@ -238,8 +238,8 @@ impl Vault {
         taken.iter().filter_map(change).collect()
     }
 
-    /// Changes in doubt that nobody has settled yet (SPEC §8.3), in the order of cause: each with the snapshot that stands in its place now. They
-    /// may have been reported, and all that they need may be there.
+    /// Changes in doubt that nobody has settled yet (SPEC §8.3), in the order of cause: each with the snapshot that
+    /// stands in its place now. They may have been reported, and all of their data may be there.
     pub(crate) fn doubted(&self) -> Vec<(SnapshotInfo, ObjectName)> {
         let chains = self.chains();
         if chains.put_unawaited().is_empty() {
@@ -696,7 +696,8 @@ mod tests {
         let at = |day| (day, snapshot(day, false, &[]));
         let pin = |name_: u8| RecordBody::Pin { snapshots: vec![name(name_)], pinned: true };
         check(vec![at(1), (2, pin(1)), at(3), (4, snapshot(4, false, &[1]))], &["4@1p", "3@3"]);
-        // Forgetting the old one does not forget the new one, and forgetting the new one does not bring the old one back.
+        // Forgetting the old one does not forget the new one, and forgetting the new one does not restore the old
+        // one.
         let forget = |name_: u8| RecordBody::Forget(vec![name(name_)]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, forget(1))], &["2@1"]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, forget(2))], &[]);

@@ -1,5 +1,6 @@
-//! Records that were put, as long as no look behind them has shown that the store has kept them (SPEC §8.5). A record that it has
-//! not, after another try, was never put: this client remembers what it did before.
+//! Unproven records: they were put, but no later look has shown that the store has kept them (SPEC §8.5). If the
+//! store still lacks a record after another try, it counts as never put: this client goes back to its memory from
+//! before it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,24 +13,25 @@ use crate::sync::lock;
 use crate::vault::client::ClientState;
 use crate::vault::{Vault, VaultError};
 
-/// If more records than this are to be looked for, one list is cheaper.
+/// Above this number of records, one list is cheaper than looking for each.
 const ONE_BY_ONE: usize = 2;
 
-/// A record that the store has said yes to.
+/// A record that the store reported as written.
 #[derive(Debug, Clone)]
 pub(super) struct Unproven {
     pub(super) name: ObjectName,
     pub(super) digest: Digest,
     pub(super) given: Given,
-    /// What the client remembered before.
+    /// The client's state before the record.
     pub(super) before: ClientState,
 }
 
 impl Vault {
-    /// Sees to it that the store has the records that were put since the last look. `listed` is the log as it was listed behind them.
+    /// Makes sure that the store has the records put since the last look. `listed` is a list of the log taken after
+    /// them.
     ///
     /// # Errors
-    /// If the store has not kept one, or fails. Where it fails, they are looked for again by the next look.
+    /// If the store has not kept a record, or fails. After a failure, the next look checks the records again.
     pub(super) fn prove_records(&self, listed: Option<&HashMap<ObjectName, u64>>) -> Result<(), VaultError> {
         let unproven = std::mem::take(&mut *lock(&self.unproven));
         if unproven.is_empty() {
@@ -65,8 +67,8 @@ impl Vault {
         Err(error.into())
     }
 
-    /// Forgets records of which the first one is not in the store, unless one that is there stands behind it. Should it turn up, this
-    /// client knows it for its own.
+    /// Forgets lost records, of which the first is not in the store, unless a later record is there. If a forgotten
+    /// record turns up, this client recognizes it as its own.
     fn unput(&self, lost: &[Unproven]) {
         let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
         let is_there = |record: &Unproven| self.store().len(&record.given.key).is_ok();
@@ -83,19 +85,19 @@ impl Vault {
             txn.commit().map_err(CatalogueError::from)?;
             Ok(())
         };
-        // If that fails, the record is one that this machine remembers and the store has lost, as it would be without this.
+        // If this fails, this machine remembers a record that the store has lost, as it would without this step.
         if forget().is_ok() {
             let gone: HashSet<&ObjectName> = names.iter().collect();
             let mut log = self.log();
             log.read.clear();
             log.records.retain(|name, _| !gone.contains(name));
             drop(log);
-            // All is put together anew. If the store cannot be listed, this vault goes on with what it knew.
+            // Read everything again. If the store cannot be listed, this vault goes on with its earlier knowledge.
             let _ = self.refresh(&Silent::default());
         }
     }
 
-    /// Notes that the store has said yes to a record.
+    /// Notes a record that the store reported as written.
     pub(super) fn note_unproven(&self, record: Unproven) {
         lock(&self.unproven).push(record);
     }

@@ -1,4 +1,4 @@
-//! How answers look, and refusals: as what `--json` prints.
+//! The form of answers and refusals: the same as the output of `--json`.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY};
@@ -15,48 +15,49 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::vault::{ReadError, VaultError};
 
-/// The page gets nothing from elsewhere, runs nothing but its own scripts, and cannot be shown inside another page.
+/// The policy for browsers: the page loads nothing from elsewhere, runs only its own scripts, and cannot be embedded
+/// in another page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
      connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
-/// What comes out of a snapshot is nothing that a browser should do anything with.
+/// The policy for content of snapshots: a browser must not run or load any of it.
 pub const SANDBOX: &str = "sandbox; default-src 'none'";
 
-/// Why something was not done.
+/// The reason why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// What is wrong.
+    /// The error in words.
     #[serde(rename = "error")]
     pub what: String,
-    /// What to do next.
+    /// The next thing for the user to do.
     pub hint: Option<String>,
-    /// With which code a command would have ended.
+    /// The exit code that a command would have had.
     pub code: u8,
-    /// The status of the answer.
+    /// The HTTP status of the answer.
     #[serde(skip)]
     pub status: StatusCode,
 }
 
-/// What was asked for, as it is sent, or why not.
+/// The body of an answer, or the reason for a refusal.
 pub type Told = Result<Vec<u8>, Problem>;
 
 impl Problem {
-    /// It failed.
+    /// A failure with this status.
     pub fn new(status: StatusCode, what: impl Into<String>) -> Self {
         let code = if status.is_client_error() { Exit::Usage } else { Exit::Failed };
         Self { what: what.into(), hint: None, code: code as u8, status }
     }
 
-    /// The request makes no sense.
+    /// A request that makes no sense.
     pub fn usage(what: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, what)
     }
 
-    /// It is not there.
+    /// A request for something that does not exist.
     pub fn missing(what: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, what)
     }
 
-    /// A command would have ended like this.
+    /// A failure for which a command would have ended with this code.
     pub fn of_exit(exit: Exit, what: impl Into<String>) -> Self {
         let status = match exit {
             Exit::Usage => StatusCode::BAD_REQUEST,
@@ -67,7 +68,7 @@ impl Problem {
         Self { code: exit as u8, ..Self::new(status, what) }
     }
 
-    /// With a line that says what to do next.
+    /// Adds a hint: the next thing for the user to do.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -81,7 +82,7 @@ impl From<Failure> for Problem {
     }
 }
 
-/// Whatever a command would have ended with.
+/// Failures with which a command would have ended.
 macro_rules! from_failures {
     ($($error:ty),*) => {
         $(impl From<$error> for Problem {
@@ -107,15 +108,15 @@ impl From<BrowseError> for Problem {
     }
 }
 
-/// A value as it is sent.
+/// Encodes a value as JSON.
 ///
 /// # Errors
-/// Never, as long as all keys are texts.
+/// Never, as long as all keys are strings.
 pub fn encode(value: &impl Serialize) -> Told {
     serde_json::to_vec(value).map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-/// An answer with JSON.
+/// An answer with a JSON body.
 pub fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -123,12 +124,12 @@ pub fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     response
 }
 
-/// A refusal.
+/// An answer that refuses the request.
 pub fn refuse(problem: &Problem) -> Response<Body> {
     json(problem.status, encode(problem).unwrap_or_default())
 }
 
-/// What all answers say to the browser.
+/// Sets the headers that protect the browser in all answers.
 pub fn protect(headers: &mut HeaderMap) {
     let policy = HeaderValue::from_static(POLICY);
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(policy);

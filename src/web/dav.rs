@@ -1,8 +1,9 @@
-//! Snapshots as a share (WebDAV, RFC 4918, only for reading), for systems that cannot mount: what lies where is `mount::tree`'s, and
-//! the protocol comes from a library.
+//! Snapshots as a read-only share (WebDAV, RFC 4918), for systems that cannot mount. The tree of folders is that of
+//! `mount::tree`; the protocol comes from a library.
 //!
-//! The address holds a secret, so that nobody else on this computer can ask, and no page in a browser. WebDAV knows no links: those
-//! that lead somewhere in the same snapshot are shown as what they lead to, the others are left out.
+//! The address holds a secret, so that neither other users of this computer nor pages in a browser can make requests.
+//! WebDAV has no links: a link to something in the same snapshot is shown as its target, and other links are left
+//! out.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -34,22 +35,22 @@ use crate::web::answer::SANDBOX;
 use crate::web::gate::{self, Names};
 use crate::web::listen::{self, Bound};
 
-/// Threads that speak with clients; what takes long is done by others.
+/// Threads that speak with clients; other threads do the long work.
 const THREADS: usize = 2;
-/// Most threads that read for requests at once.
+/// The largest number of threads that read for requests.
 const READERS: usize = 16;
-/// How often is looked whether it should end.
+/// The interval at which the server checks whether to end.
 const TICK: Duration = Duration::from_millis(100);
-/// Entries of a folder that are brought at once.
+/// Entries of a folder that are read at once.
 const PAGE: usize = 512;
 /// Bytes that are read at once for an answer.
 const READ: usize = 512 << 10;
-/// The last second of the year 9999: later ones cannot be written in HTTP.
+/// The last second of the year 9999: HTTP cannot write later times.
 const SECS_LAST: u64 = 253_402_300_799;
-/// Most links that are followed on the way to something.
+/// The largest number of links followed on the way to an entry.
 const LINKS_MAX: usize = 40;
 
-/// A share of this address, which holds a secret.
+/// A share at this address, which holds a secret.
 #[derive(Debug)]
 pub struct Share {
     bound: Bound,
@@ -65,7 +66,7 @@ impl Share {
         Ok(Self { bound, secret: random_array::<16>().map(hex)? })
     }
 
-    /// Where it can be had. Whoever knows it can read everything.
+    /// The address of the share. Anybody who knows it can read everything.
     pub fn address(&self) -> String {
         match self.bound.names() {
             Names::Port(port) => format!("http://127.0.0.1:{port}/{}/", self.secret),
@@ -73,10 +74,10 @@ impl Share {
         }
     }
 
-    /// Serves a tree until `stopped` says so.
+    /// Serves a tree until `stopped` returns true.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn serve(self, serving: &Arc<Serving>, stopped: &dyn Fn() -> bool) -> io::Result<()> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let builder = builder.worker_threads(THREADS).max_blocking_threads(READERS).thread_name("vault-share");
@@ -106,7 +107,7 @@ fn router(serving: &Arc<Serving>, names: Names, secret: &str) -> Router {
     Router::new().fallback(move |mut request: Request| {
         let handler = handler.clone();
         let judged = judge(&names, request.method(), request.uri().path(), request.headers(), &secret);
-        // The library would go through all there is for its own test suite.
+        // With this header, which is for its own test suite, the library would go through everything.
         request.headers_mut().remove("x-litmus");
         async move {
             let mut response = match judged {
@@ -118,7 +119,7 @@ fn router(serving: &Arc<Serving>, names: Names, secret: &str) -> Router {
                 }
             };
             let headers = response.headers_mut();
-            // What comes out of a snapshot is nothing that a browser should run, or tell others of.
+            // A browser must neither run content of a snapshot nor tell others of it.
             for (name, value) in [
                 (CONTENT_SECURITY_POLICY, SANDBOX),
                 (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -132,7 +133,8 @@ fn router(serving: &Arc<Serving>, names: Names, secret: &str) -> Router {
     })
 }
 
-/// Decides whether a request is answered: it asks for this computer, comes from no page, and knows the secret.
+/// Decides whether to answer a request: its host must be this computer, it must not come from a page, and it must
+/// know the secret.
 fn judge(
     names: &Names,
     method: &Method,
@@ -149,7 +151,7 @@ fn judge(
     if blake3::hash(first.as_bytes()) == *secret { Ok(()) } else { Err(StatusCode::NOT_FOUND) }
 }
 
-/// Does something that may wait.
+/// Runs work that may block.
 async fn wait<T: Send + 'static>(work: impl FnOnce() -> FsResult<T> + Send + 'static) -> FsResult<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(FsError::GeneralFailure))
 }
@@ -159,7 +161,7 @@ struct Files {
     serving: Arc<Serving>,
 }
 
-/// Something, and all that it lies in, the top first.
+/// A node, with the folders that hold it, the top first.
 type Found = Vec<Arc<Node>>;
 
 impl Files {
@@ -167,7 +169,7 @@ impl Files {
         self.serving.tree()
     }
 
-    /// Does work of a request; its panic costs only that one.
+    /// Runs the work of a request; a panic fails only that request.
     fn guard<T>(&self, work: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
         self.serving.guard(work).unwrap_or(Err(FsError::GeneralFailure))
     }
@@ -176,7 +178,7 @@ impl Files {
         refused(self.serving.failed(node, error))
     }
 
-    /// Goes to a path, from some folder on.
+    /// Follows a path, starting at a folder.
     fn go(&self, mut found: Found, names: impl IntoIterator<Item = Vec<u8>>) -> FsResult<Found> {
         let mut left: VecDeque<Vec<u8>> = names.into_iter().collect();
         let mut links = 0;
@@ -184,7 +186,7 @@ impl Files {
             let Some(folder) = found.last() else { return Err(FsError::NotFound) };
             match name.as_slice() {
                 b"" | b"." => continue,
-                // Only links have this. Out of the snapshot it leads nowhere.
+                // Only links contain this. A link must not lead out of the snapshot.
                 b".." => {
                     if folder.item().is_some_and(|item| item.parent.is_none()) || found.len() < 2 {
                         return Err(FsError::NotFound);
@@ -208,7 +210,7 @@ impl Files {
             if target.first() == Some(&b'/') {
                 return Err(FsError::NotFound);
             }
-            // The tree's own links lead to snapshots; they begin in the folder that holds them.
+            // The tree's own links lead to snapshots, and are relative to the folder that holds them.
             let mut steps: Vec<Vec<u8>> = target.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
             if matches!(*next, Node::Link(..)) && steps.first().is_some_and(|step| step == b"..") {
                 found.pop();
@@ -248,7 +250,7 @@ impl Files {
         })
     }
 
-    /// Some entries of a folder from a number on, and the number that follows; none at its end.
+    /// A page of a folder's entries from this number on, and the number of the next one; `None` at the end.
     fn page(&self, found: &Found, from: u64) -> FsResult<Option<(Vec<Listed>, u64)>> {
         let folder = found.last().ok_or(FsError::NotFound)?;
         if folder.kind() != FileKind::Directory {
@@ -284,7 +286,7 @@ const fn refused(trouble: Trouble) -> FsError {
     }
 }
 
-/// A stored time; one that HTTP has not, before 1970 or after the year 9999, is the nearest one that it has.
+/// Converts a stored time. A time before 1970 or after the year 9999 becomes the nearest one that HTTP can write.
 fn time_of(time: Time) -> SystemTime {
     let secs = u64::try_from(time.secs).unwrap_or(0).min(SECS_LAST);
     UNIX_EPOCH.checked_add(Duration::from_secs(secs)).unwrap_or(UNIX_EPOCH)
@@ -373,7 +375,7 @@ impl DavFileSystem for Files {
         async move {
             let within = files.clone();
             let found = wait(move || within.guard(|| within.find(&at))).await?;
-            // `None` after an error: what cannot be listed is not tried for ever.
+            // `None` after an error, so that a folder that cannot be listed is not tried for ever.
             let pages = stream::unfold(Some(0), move |from| {
                 let (files, found) = (files.clone(), found.clone());
                 async move {
@@ -401,7 +403,7 @@ impl DavFileSystem for Files {
     }
 }
 
-/// A file that is sent.
+/// A file being sent.
 struct Reading {
     files: Files,
     node: Arc<Node>,
@@ -441,7 +443,7 @@ impl DavFile for Reading {
                     };
                     let mut out = Vec::new();
                     files.serving.read(&node, &open, at, count, &mut out).map_err(refused)?;
-                    // The library would send zeros for what is missing.
+                    // The library would fill missing bytes with zeros.
                     if out.is_empty() && count > 0 { Err(FsError::GeneralFailure) } else { Ok(Bytes::from(out)) }
                 })
             })

@@ -1,4 +1,4 @@
-//! What all answers work with: a vault that lasts, the program around the page, jobs, browsers.
+//! The shared state behind all answers: a long-lived vault, the program around the page, jobs, browsers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,40 +20,40 @@ use crate::web::gate::Names;
 use crate::web::jobs::Jobs;
 use crate::web::session::Sessions;
 
-/// Bytes of listings that are kept.
+/// Bytes of listings kept in memory.
 const LISTINGS: usize = 8 << 20;
-/// Bytes of opened segments that are kept.
+/// Bytes of opened segments kept in memory.
 const CACHE: usize = 16 << 20;
-/// How long a session of the vault lasts before it is renewed, and how long after the last request none is held.
+/// The age at which a session of the vault is renewed; also the time after the last request when the session ends.
 const RENEW: Duration = Duration::from_secs(10 * 60);
-/// Who looks at the page sees what was stored so long ago.
+/// The age at which a view is no longer fresh, so that the store is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// What the page asks the program around it, which knows the configuration, the clock, and who runs it.
+/// A question of the page to the program around it, which knows the configuration, the clock, and the user.
 pub enum Question {
-    /// How things stand: what is configured, what was done last, what is known to be wrong.
+    /// The present state: the configuration, the last results, the known problems.
     Overview,
-    /// Is all well, and what should be done?
+    /// The state of everything, and advice on what to do.
     Doctor,
-    /// What takes the space?
+    /// The use of space in the vault.
     Stats,
-    /// What would these rules keep?
+    /// The snapshots that these rules would keep.
     Keep(Value),
-    /// The text of the configuration, and what is wrong with it.
+    /// The text of the configuration, and its errors.
     Settings,
-    /// Checks a text of the configuration and, if that is wanted, writes it.
+    /// Checks a text of the configuration and, on request, writes it.
     Configure(Value),
-    /// What earlier runs did.
+    /// The results of earlier runs.
     Runs,
-    /// Takes snapshots now, by a process of its own.
+    /// Takes snapshots now, in a separate process.
     Save(Value),
     /// Looks for damage.
     Check(Value),
-    /// Restores a sample, and compares it.
+    /// Restores a sample, and compares it with the files.
     Drill(Value),
-    /// The run that goes on, whoever started it, with its log.
+    /// The current run, by any process, with its log.
     Run,
-    /// Asks the run that goes on to stop.
+    /// Asks the current run to stop.
     StopRun(Value),
     /// Adds a password.
     AddKey(Value),
@@ -63,10 +63,10 @@ pub enum Question {
     RemoveKey(Value),
 }
 
-/// What a restore has to know of the surroundings.
+/// Facts about the surroundings that a restore needs.
 #[derive(Debug, Clone, Default)]
 pub struct Around {
-    /// What a snapshot of the source would leave out today.
+    /// The rules by which a snapshot of the source would leave out files today.
     pub today: ExcludeOptions,
     /// Folders in which the program keeps its state.
     pub state: Vec<PathBuf>,
@@ -76,41 +76,41 @@ pub struct Around {
 
 /// The program around the page.
 pub trait Home: Send + Sync + 'static {
-    /// What time it is.
+    /// The current time.
     fn now(&self) -> Time;
 
-    /// The time since some moment.
+    /// The time since a fixed moment.
     fn elapsed(&self) -> Duration;
 
-    /// The folder of the user who runs it, if there is one.
+    /// The home folder of the user who runs the program, if there is one.
     fn folder(&self) -> Option<PathBuf>;
 
     /// The place of the vault, for people.
     fn place(&self) -> String;
 
-    /// How many threads work.
+    /// The number of threads to work with.
     fn threads(&self) -> usize;
 
-    /// Answers, in the shape of the command that does the same.
+    /// Answers in the form of the command that does the same.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why it cannot answer.
     fn answer(&self, question: &Question, vault: &Vault, progress: &dyn Progress) -> Result<Value, Problem>;
 
-    /// What a restore of this source has to know. With `delete`, all of it must be known.
+    /// The facts that a restore of this source needs. With `delete`, all of them must be known.
     ///
     /// # Errors
-    /// If something is configured that cannot be read.
+    /// If a part of the configuration cannot be read.
     fn around(&self, source: &str, delete: bool) -> Result<Around, Problem>;
 
-    /// What the run that goes on says of itself, whoever started it: null if it says nothing yet, `None` if none goes on.
+    /// The progress of the current run, by any process: null if it has reported none yet, `None` if there is no run.
     fn running(&self) -> Option<Value>;
 
-    /// Makes a change of state known to who watches the log.
+    /// Reports a change of state to the people who watch the log.
     fn log(&self, text: &str);
 }
 
-/// What all answers work with.
+/// The shared state behind all answers.
 pub struct Desk {
     view: Arc<View>,
     folders: Folders,
@@ -119,30 +119,30 @@ pub struct Desk {
     jobs: Jobs,
     names: Names,
     read_only: bool,
-    /// Folders that were looked into, to choose where a restore goes.
+    /// Folders that the user opened in order to choose the target of a restore.
     chosen: Mutex<BTreeSet<PathBuf>>,
-    /// Whether anyone has asked for anything since the session of the vault was renewed.
+    /// Whether there was any request since the session of the vault was renewed.
     is_used: AtomicBool,
-    /// When the store was looked at last, and when the session was renewed.
+    /// The time of the last look at the store, and of the last renewal of the session.
     looked: Mutex<Duration>,
     renewed: Mutex<Duration>,
-    /// The run that went on when that was looked at last.
+    /// The current run, as of the last look.
     running: Mutex<Option<Arc<Value>>>,
-    /// How many pages want to be told what changes.
+    /// The number of pages that follow changes.
     watchers: AtomicUsize,
 }
 
-/// A page that wants to be told what changes, until this is dropped.
+/// Counts a page that follows changes, until this is dropped.
 pub struct Watching(Arc<Desk>);
 
 impl Watching {
-    /// One more.
+    /// Counts one more page.
     pub fn new(desk: Arc<Desk>) -> Self {
         desk.watchers.fetch_add(1, Relaxed);
         Self(desk)
     }
 
-    /// What all answers work with.
+    /// The shared state.
     pub const fn desk(&self) -> &Arc<Desk> {
         &self.0
     }
@@ -155,7 +155,7 @@ impl Drop for Watching {
 }
 
 impl Desk {
-    /// Begins with a vault that was opened.
+    /// A desk for an opened vault.
     ///
     /// # Errors
     /// If the vault cannot be read.
@@ -180,7 +180,7 @@ impl Desk {
         })
     }
 
-    /// The vault. Whoever asks for it looks at it: it rests no longer.
+    /// The vault's view. Asking for it keeps the session alive.
     pub fn view(&self) -> &Arc<View> {
         let was_used = self.is_used.swap(true, Relaxed);
         if !was_used && !self.view.is_at_work() {
@@ -189,14 +189,14 @@ impl Desk {
         &self.view
     }
 
-    /// The same, as the store is now.
+    /// The same view, brought up to date with the store.
     pub fn fresh(&self) -> &Arc<View> {
         self.is_used.store(true, Relaxed);
         self.look(FRESH);
         &self.view
     }
 
-    /// Looks at the store, unless that was done in this time. If it fails, all is as it was.
+    /// Brings the view up to date, unless that happened within this time. If it fails, the view stays as it was.
     fn look(&self, within: Duration) {
         let now = self.home.elapsed();
         {
@@ -209,12 +209,12 @@ impl Desk {
         let _ = self.view.renew(&Silent::default());
     }
 
-    /// The store has been changed by this page: it is looked at again.
+    /// Brings the view up to date after this page has changed the store.
     pub fn changed(&self) {
         self.look(Duration::ZERO);
     }
 
-    /// Listings that were read.
+    /// The cache of listings.
     pub const fn folders(&self) -> &Folders {
         &self.folders
     }
@@ -224,73 +224,73 @@ impl Desk {
         self.home.as_ref()
     }
 
-    /// The browsers.
+    /// The known browsers.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
     }
 
-    /// What takes long.
+    /// The jobs.
     pub const fn jobs(&self) -> &Jobs {
         &self.jobs
     }
 
-    /// By which names the page may be asked for.
+    /// The host names under which the page answers.
     pub const fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Whether nothing may be changed.
+    /// Whether changes are forbidden.
     pub const fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    /// A snapshot, as the vault was when it was looked at last.
+    /// A snapshot in the current view of the vault.
     ///
     /// # Errors
-    /// If there is none.
+    /// If it does not exist.
     pub fn snapshot(&self, id: &str) -> Result<SnapshotInfo, Problem> {
         let moment = self.view().moment();
-        // One that was changed since the page was made has another id.
+        // A snapshot changed since the page was loaded has another id.
         let is_meant = |other: &ObjectName| other.to_string() == id;
         let stands_for = |info: &&SnapshotInfo| is_meant(&info.id) || info.replaced.iter().any(is_meant);
         let found = moment.snapshots().iter().find(stands_for);
         found.cloned().ok_or_else(|| Problem::missing("there is no such snapshot (any more)"))
     }
 
-    /// Whether a snapshot is of this machine, so that it can be brought back to where it came from.
+    /// Whether a snapshot was taken on this machine, so that it can be restored to its origin.
     pub fn is_own(&self, info: &SnapshotInfo) -> bool {
         let vault = self.view.vault();
         info.body.host == vault.identity().host || vault.own_clients().contains(&info.client)
     }
 
-    /// The snapshot's id and the records that there are: both change with the store.
+    /// The records in the current view, which change with the store.
     pub fn records(&self) -> Arc<std::collections::HashSet<ObjectName>> {
         self.view.moment().records().clone()
     }
 
-    /// A folder was looked into: a restore may go there.
+    /// Notes that the user opened a folder, so a restore may go there.
     pub fn choose(&self, folder: PathBuf) {
         lock(&self.chosen).insert(folder);
     }
 
-    /// Whether a restore may go to a folder: below the user's own, or where it was looked into.
+    /// Whether a restore may go to a folder: one below the user's home, or one that the user opened.
     pub fn may_go(&self, folder: &std::path::Path) -> bool {
         let is_home = self.home.folder().is_some_and(|home| folder.starts_with(home));
         let chosen = lock(&self.chosen);
         is_home || chosen.contains(folder) || folder.parent().is_some_and(|parent| chosen.contains(parent))
     }
 
-    /// The run that goes on, as far as is known.
+    /// The current run, as of the last look.
     pub fn running(&self) -> Option<Arc<Value>> {
         lock(&self.running).clone()
     }
 
-    /// Whether a run goes on, as far as is known.
+    /// Whether there is a run, as of the last look.
     pub fn is_running(&self) -> bool {
         lock(&self.running).is_some()
     }
 
-    /// Looks whether a run goes on, and what it does, if anybody wants to know: a few times in each second.
+    /// Checks for a run and its progress, if any page follows changes. Called a few times a second.
     pub fn watch(&self) {
         if self.watchers.load(Relaxed) == 0 && !self.is_used.load(Relaxed) {
             return;
@@ -309,7 +309,7 @@ impl Desk {
         }
     }
 
-    /// What has to be done once in a while: about each second.
+    /// Regular upkeep, about once a second.
     pub fn tick(&self) {
         let now = self.home.elapsed();
         let is_due = {
@@ -327,7 +327,7 @@ impl Desk {
         }
     }
 
-    /// Holds nothing any more, before the program ends.
+    /// Lets go of the vault's session, before the program ends.
     pub fn rest(&self) {
         self.view.rest();
     }

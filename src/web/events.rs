@@ -1,4 +1,4 @@
-//! Telling the page what changed, as it happens: one stream for each open page.
+//! Events that tell the page of changes as they happen: one stream for each open page.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::web::desk::{Desk, Watching};
 
-/// How often it is looked whether anything changed.
+/// The interval at which a stream looks for changes.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often a silent stream says that it is there.
+/// The interval at which a silent stream sends a sign of life.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// What a page has been told.
+/// The state that a page was last told of.
 struct Told {
     watching: Watching,
     jobs: HashMap<u64, Vec<u8>>,

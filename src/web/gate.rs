@@ -1,30 +1,31 @@
-//! Who may ask. Other pages in the same browser cannot: their requests come with a foreign `Origin` or `Sec-Fetch-Site`, without
-//! the cookie, or under a foreign name of this host (DNS rebinding), and no form can send JSON. Other users of the machine cannot:
-//! they have neither token nor cookie, and where the system says whose a connection is, they are not even heard (`listen`).
+//! The rules for who may make requests. Other pages in the same browser may not: their requests come with a foreign
+//! `Origin` or `Sec-Fetch-Site`, without the cookie, or under a foreign name of this host (DNS rebinding), and no
+//! form can send JSON. Other users of the machine may not: they have neither token nor cookie, and where the system
+//! tells whose a connection is, it is not even accepted (`listen`).
 
 use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, Method, StatusCode};
 
 use crate::web::answer::Problem;
 
-/// Where requests of the program's interface begin.
+/// The path under which the program's interface begins.
 pub const API: &str = "/api/v1/";
-/// Where a token is exchanged for a cookie.
+/// The path at which a token is exchanged for a cookie.
 pub const ENTER: &str = "/api/v1/session";
 
-/// By which names the page may be asked for.
+/// The host names under which the page answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
-    /// By those of this computer, with this port.
+    /// This computer's names, with this port.
     Port(u16),
-    /// By those of this computer, with any port: that of a tunnel to a socket.
+    /// This computer's names, with any port: that of a tunnel to a socket.
     Tunnel,
 }
 
 const OWN: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 impl Names {
-    /// Whether this is what a request to the page has as its host.
+    /// Whether a request with this `Host` is for the page.
     pub fn have(&self, host: &str) -> bool {
         OWN.iter().filter_map(|own| host.strip_prefix(own)).any(|rest| match (self, rest.strip_prefix(':')) {
             (Self::Port(port), Some(given)) => given == port.to_string(),
@@ -36,7 +37,7 @@ impl Names {
         })
     }
 
-    /// The name of the cookie: browsers do not tell ports apart.
+    /// The name of the cookie. It includes the port, because browsers share cookies between ports.
     pub fn cookie(&self) -> String {
         match self {
             Self::Port(port) => format!("vault_{port}"),
@@ -45,7 +46,7 @@ impl Names {
     }
 }
 
-/// The one value of a header; `Err` if there are several, or it is no text.
+/// The single value of a header; `Err` if there are several, or it is not text.
 fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -65,10 +66,10 @@ fn forbidden(what: &str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, what)
 }
 
-/// Refuses a request that asks for another name, or that another page has made.
+/// Refuses a request for another host name, or from another page.
 ///
 /// # Errors
-/// Why it is not answered.
+/// The reason for the refusal.
 pub fn judge_origin(names: &Names, headers: &HeaderMap) -> Result<(), Problem> {
     let host = one(headers, HOST.as_str()).ok().flatten().filter(|host| names.have(host));
     let Some(host) = host else {
@@ -81,10 +82,10 @@ pub fn judge_origin(names: &Names, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Refuses a request that a browser makes for another page. What only reads may be typed into the browser.
+/// Refuses a request that a browser makes for another page. Requests that only read may come from the address bar.
 ///
 /// # Errors
-/// Why it is not answered.
+/// The reason for the refusal.
 pub fn judge_site(headers: &HeaderMap, is_read: bool) -> Result<(), Problem> {
     match one(headers, "sec-fetch-site") {
         Ok(None | Some("same-origin")) => Ok(()),
@@ -93,10 +94,10 @@ pub fn judge_site(headers: &HeaderMap, is_read: bool) -> Result<(), Problem> {
     }
 }
 
-/// Decides whether a request is answered. `holds` says whether a cookie is good.
+/// Decides whether to answer a request. `holds` tells whether a cookie is valid.
 ///
 /// # Errors
-/// Why it is not.
+/// The reason for the refusal.
 pub fn judge(
     names: &Names,
     method: &Method,
@@ -107,7 +108,7 @@ pub fn judge(
     judge_origin(names, headers)?;
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     if !path.starts_with(API) {
-        // The page itself holds no secret, and a link may lead to it.
+        // The page itself holds no secret, and other sites may link to it.
         return Ok(());
     }
     judge_site(headers, is_read)?;
@@ -192,7 +193,7 @@ mod tests {
             assert_eq!(ask(&[("sec-fetch-site", site)]), 403, "{site}");
         }
         assert_eq!(ask(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]), 403);
-        // A link may lead to the page itself.
+        // Other sites may link to the page itself.
         assert_eq!(get("/", &[SELF, ("sec-fetch-site", "cross-site")]), 200);
         assert_eq!(get("/", &[SELF, ("origin", "http://evil.example")]), 403);
     }

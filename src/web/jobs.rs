@@ -1,4 +1,4 @@
-//! What takes long: it goes on when the page is closed, is looked at from any, and can be stopped.
+//! Jobs: long work that goes on when its page is closed. Any page can follow it, and stop it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,24 +19,24 @@ use crate::tree::Time;
 use crate::web::answer::Problem;
 use crate::web::desk::Desk;
 
-/// How many jobs that have ended are remembered.
+/// The number of finished jobs that are remembered.
 const KEPT: usize = 100;
-/// How many go on at once.
+/// The number of jobs that may run at once.
 const AT_ONCE: usize = 4;
-/// How many messages of a job are kept.
+/// The number of messages kept for a job.
 const MESSAGES_MAX: usize = 500;
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It goes on.
+    /// The job runs.
     Running,
-    /// It is done; what came of it is its result.
+    /// The job is done, and has a result.
     Done,
-    /// It failed.
+    /// The job failed.
     Failed,
-    /// It was stopped.
+    /// The user stopped the job.
     Stopped,
 }
 
@@ -44,7 +44,7 @@ pub enum State {
 pub struct Job {
     id: u64,
     kind: &'static str,
-    /// What was asked for.
+    /// The request that began the job.
     request: Value,
     started: Time,
     begun: Duration,
@@ -58,7 +58,7 @@ struct End {
     outcome: Option<Result<Value, Problem>>,
 }
 
-/// A job, for the page.
+/// A job in the form that the page gets.
 #[derive(Serialize)]
 struct JobJson<'a> {
     id: u64,
@@ -69,7 +69,7 @@ struct JobJson<'a> {
     started: Time,
     ended: Option<String>,
     duration_ms: u64,
-    /// What is being done; null before and after.
+    /// The current phase; null before and after the work.
     phase: Option<&'static str>,
     files: u64,
     bytes: u64,
@@ -81,7 +81,7 @@ struct JobJson<'a> {
     error: Option<&'a Problem>,
 }
 
-/// Watches a job: counts, keeps messages, and can tell it to stop.
+/// Observes a job: counts its progress, keeps its messages, and can stop it.
 #[derive(Default)]
 pub struct Watcher {
     counters: Counters,
@@ -114,22 +114,22 @@ impl Progress for Watcher {
 }
 
 impl Job {
-    /// Its number.
+    /// The job's number.
     pub const fn id(&self) -> u64 {
         self.id
     }
 
-    /// What it does.
+    /// The kind of work.
     pub const fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// What was asked for.
+    /// The request that began the job.
     pub const fn request(&self) -> &Value {
         &self.request
     }
 
-    /// How it stands.
+    /// The state of the job.
     pub fn state(&self) -> State {
         let end = lock(&self.end);
         match &end.outcome {
@@ -140,7 +140,8 @@ impl Job {
         }
     }
 
-    /// What the page is told of it. `now` is the time since the moment that the home counts from; `whole`: with what came of it.
+    /// The job as JSON for the page. `now` is the time since the home's fixed moment; `whole` includes the result and
+    /// all messages.
     pub fn told(&self, now: Duration, whole: bool) -> Vec<u8> {
         let state = self.state();
         let end = lock(&self.end);
@@ -170,7 +171,7 @@ impl Job {
         serde_json::to_vec(&told).unwrap_or_default()
     }
 
-    /// Tells it to stop.
+    /// Asks the job to stop.
     pub fn stop(&self) {
         self.watcher.stop.store(true, Relaxed);
     }
@@ -184,10 +185,10 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Begins one. `work` runs on a thread of its own.
+    /// Begins a job. `work` runs on a thread of its own.
     ///
     /// # Errors
-    /// If too many go on.
+    /// If too many jobs are running.
     pub fn begin(
         desk: &Arc<Desk>,
         kind: &'static str,
@@ -233,26 +234,26 @@ impl Jobs {
         Ok(job)
     }
 
-    /// All of them, the newest first.
+    /// All jobs, the newest first.
     pub fn all(&self) -> Vec<Arc<Job>> {
         lock(&self.all).iter().rev().cloned().collect()
     }
 
-    /// One.
+    /// The job of this number.
     ///
     /// # Errors
-    /// If there is none of this number.
+    /// If there is none.
     pub fn get(&self, id: u64) -> Result<Arc<Job>, Problem> {
         let found = lock(&self.all).iter().find(|job| job.id == id).cloned();
         found.ok_or_else(|| Problem::missing("there is no such job (any more)"))
     }
 
-    /// Whether any goes on.
+    /// Whether any job is running.
     pub fn is_busy(&self) -> bool {
         lock(&self.all).iter().any(|job| job.state() == State::Running)
     }
 
-    /// Tells all to stop.
+    /// Asks all jobs to stop.
     pub fn stop_all(&self) {
         lock(&self.all).iter().for_each(|job| job.stop());
     }

@@ -1,4 +1,4 @@
-//! Where the page is listened for: on this computer only, by a port or by a socket in a folder that is the user's own.
+//! Listening for browsers: only on this computer, on a port or on a socket in a folder that belongs to the user.
 
 use std::future::Future;
 use std::io;
@@ -17,21 +17,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::web::gate::Names;
 
-/// Most connections at once; others wait.
+/// The largest number of connections at once; others wait.
 const CONNECTIONS_MAX: usize = 64;
-/// How long is waited when the system takes no connection.
+/// The pause after the system fails to accept a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where it is wanted.
+/// The place to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A port of this computer; 0 for any that is free.
     Port(u16),
-    /// A socket, which is made.
+    /// A socket, which is created.
     Socket(PathBuf),
 }
 
-/// A place that is listened at.
+/// A place that is bound.
 #[derive(Debug)]
 pub struct Bound {
     names: Names,
@@ -45,7 +45,7 @@ enum Any {
     Unix(std::os::unix::net::UnixListener, Rubbish),
 }
 
-/// A socket's file, which is removed in the end.
+/// A socket's file, which is removed at the end.
 #[cfg(unix)]
 #[derive(Debug)]
 struct Rubbish(PathBuf);
@@ -58,11 +58,11 @@ impl Drop for Rubbish {
 }
 
 impl Bound {
-    /// Begins to listen.
+    /// Binds the place.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::PermissionDenied`] for a socket in a folder that others can look into,
-    /// [`io::ErrorKind::AddrInUse`] if someone listens there.
+    /// The system's error; [`io::ErrorKind::PermissionDenied`] for a socket in a folder that others can look into,
+    /// [`io::ErrorKind::AddrInUse`] if another program listens there.
     pub fn new(place: &Place) -> io::Result<Self> {
         match place {
             Place::Port(port) => {
@@ -82,7 +82,7 @@ impl Bound {
                         "its folder is not only for you (chmod 700)",
                     ));
                 }
-                // What a killed server left behind is in nobody's way.
+                // Remove the socket that a killed server left behind.
                 if std::fs::symlink_metadata(path).is_ok_and(|found| is_socket(&found)) {
                     if UnixStream::connect(path).is_ok() {
                         return Err(io::ErrorKind::AddrInUse.into());
@@ -100,7 +100,7 @@ impl Bound {
         }
     }
 
-    /// By which names it may be asked for.
+    /// The host names under which the page answers.
     pub const fn names(&self) -> &Names {
         &self.names
     }
@@ -111,7 +111,7 @@ fn is_socket(found: &std::fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())
 }
 
-/// Begins to answer.
+/// Starts answering.
 pub(super) fn start(runtime: &tokio::runtime::Runtime, bound: Bound, router: Router) -> io::Result<()> {
     let _inside = runtime.enter();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -130,14 +130,14 @@ pub(super) fn start(runtime: &tokio::runtime::Runtime, bound: Bound, router: Rou
     Ok(())
 }
 
-/// Takes connections, as many as there is room for, and only those of this user where the system says whose they are.
+/// Accepts connections while there is room, and only those of this user where the system tells whose they are.
 struct Door<L, O> {
     inner: L,
     own: O,
     room: Arc<Semaphore>,
 }
 
-/// A connection, and the room it takes.
+/// A connection, with the room that it takes.
 struct Line<S> {
     inner: S,
     _room: Option<OwnedSemaphorePermit>,
@@ -167,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 }
 
-/// Takes the next connection that may come in.
+/// Accepts the next connection that is allowed.
 async fn next<S, A, F: Future<Output = io::Result<(S, A)>>>(
     room: &Arc<Semaphore>,
     accept: impl Fn() -> F,
@@ -179,7 +179,7 @@ async fn next<S, A, F: Future<Output = io::Result<(S, A)>>>(
         match accept().await {
             Ok((inner, address)) if is_own(&inner, &address) => return (Line { inner, _room: room }, address),
             Ok(_) => {}
-            // Too many files are open, for instance.
+            // For example, too many files are open.
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
@@ -216,8 +216,8 @@ impl Listener for Door<tokio::net::UnixListener, Rubbish> {
     }
 }
 
-/// Whether a connection is one of this user, or of root. Where the system does not say, it may come in: the token and the cookie
-/// are what counts.
+/// Whether a connection belongs to this user, or to root. Where the system does not tell, it is let in: the token and
+/// the cookie decide.
 #[cfg(target_os = "linux")]
 fn is_of_this_user(peer: SocketAddr, own: SocketAddr) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
@@ -229,7 +229,7 @@ fn is_of_this_user(_: SocketAddr, _: SocketAddr) -> bool {
     true
 }
 
-/// Who has the other end of a connection, by the system's table of connections.
+/// The user at the other end of a connection, from the system's table of connections.
 #[cfg(any(target_os = "linux", test))]
 fn owner_in(table: &str, peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let written = |address: SocketAddr| match address {
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(Bound::new(&place).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(bound);
         assert!(!folder.path().join("s").exists());
-        // One that was left behind.
+        // A socket left behind by another server.
         drop(std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap());
         assert!(Bound::new(&place).is_ok());
         std::fs::write(folder.path().join("file"), "x").unwrap();

@@ -25,15 +25,15 @@ use crate::web::answer::{Problem, SANDBOX, Told, encode};
 use crate::web::desk::Desk;
 use crate::web::routes::Query;
 
-/// Most entries of a folder in one answer.
+/// The largest number of entries in one answer.
 const PAGE_MAX: u64 = 10_000;
-/// Longest part of a text that is shown.
+/// The longest text shown in a preview.
 const TEXT_MAX: u64 = 256 << 10;
-/// Longest picture that is shown.
+/// The longest picture shown in a preview.
 const PICTURE_MAX: u64 = 24 << 20;
-/// A file is sent in pieces of so many bytes.
+/// Files are sent in pieces of this many bytes.
 const PIECE: usize = 1 << 20;
-/// Pieces that wait for the browser.
+/// The number of pieces that may wait for the browser.
 const WAITING: usize = 2;
 
 /// `GET status`.
@@ -68,7 +68,7 @@ pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
     encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &findings))
 }
 
-/// What lies at a path of a snapshot. The top of a snapshot is a folder without a name.
+/// The entry at a path of a snapshot. The top of a snapshot is a folder without a name.
 fn find(desk: &Desk, info: &SnapshotInfo, at: &[u8]) -> Result<Arc<Entry>, Problem> {
     let view = desk.view();
     let mut top = Entry::new(Vec::new(), FileKind::Directory);
@@ -87,7 +87,7 @@ struct FolderJson<'a> {
     snapshot: String,
     path: Name<'a>,
     entries: Vec<EntryJson<'a>>,
-    /// The number of the first entry behind these; null if there is none.
+    /// The number of the next entry after these; null at the end.
     next: Option<u64>,
 }
 
@@ -132,7 +132,7 @@ pub fn entry(desk: &Arc<Desk>, query: &Query) -> Told {
     encode(&EntryJson::new(&at, &entry))
 }
 
-/// `GET skipped`: what could not be saved, as `vault ls --skipped --json`.
+/// `GET skipped`: the files that could not be saved, as `vault ls --skipped --json`.
 ///
 /// # Errors
 /// If the list cannot be read.
@@ -146,11 +146,12 @@ pub fn skipped(desk: &Arc<Desk>, query: &Query) -> Told {
 #[derive(Serialize)]
 struct VersionsJson<'a> {
     versions: Vec<SpellJson<'a>>,
-    /// Snapshots that could not be looked into.
+    /// The number of snapshots that could not be read.
     broken: usize,
 }
 
-/// `GET history`: the versions of a path in the snapshots of one source and host, each as `vault history --json` prints it.
+/// `GET history`: the versions of a path in the snapshots of one source and host, each as `vault history --json`
+/// prints it.
 ///
 /// # Errors
 /// If the vault cannot be read.
@@ -163,13 +164,13 @@ pub fn versions(desk: &Arc<Desk>, query: &Query) -> Told {
     let snapshots: Vec<&SnapshotInfo> = moment.snapshots().iter().rev().filter(of_source).collect();
     let mut broken = Vec::new();
     let spells = history(view.vault(), &snapshots, &|_| at.clone(), &mut broken, &Silent::default())?;
-    // What was before it was there first says nothing.
+    // The snapshots before the first version have nothing to tell.
     let first = spells.iter().rposition(|spell| spell.entry.is_some());
     let spells: Vec<_> = spells.into_iter().take(first.map_or(0, |first| first + 1)).collect();
     encode(&VersionsJson { versions: SpellJson::all(&at, &spells, &snapshots), broken: broken.len() })
 }
 
-/// Which kind of picture this is, by its first bytes.
+/// The type of a picture, recognized by its first bytes; `None` if it is not a picture.
 fn picture(start: &[u8]) -> Option<&'static str> {
     match start {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
@@ -180,7 +181,7 @@ fn picture(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The text of some bytes, of which the last character may be cut; `None` if they are none.
+/// These bytes as text, of which the last character may be cut; `None` if they are not text.
 fn text_of(bytes: &[u8], is_whole: bool) -> Option<&str> {
     if bytes.contains(&0) {
         return None;
@@ -194,7 +195,8 @@ fn text_of(bytes: &[u8], is_whole: bool) -> Option<&str> {
     }
 }
 
-/// `GET preview`: the start of a text, or that it is a picture, which the page then gets as the file that it is.
+/// `GET preview`: the start of a text, or the note that the file is a picture, which the page then requests as a
+/// file.
 ///
 /// # Errors
 /// If there is no such file, or it cannot be read.
@@ -216,7 +218,8 @@ pub fn preview(desk: &Arc<Desk>, query: &Query) -> Told {
     }
 }
 
-/// What a file is called when it is downloaded: without what would end a header, hide what it is, or lead elsewhere.
+/// The header with the file name for a download: without characters that would end the header, hide the type, or lead
+/// elsewhere.
 pub fn disposition(name: &[u8]) -> String {
     let is_odd = |c: char| {
         c.is_control()
@@ -239,7 +242,7 @@ pub fn disposition(name: &[u8]) -> String {
     format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
 }
 
-/// `GET file`: a file, to be saved and never to be shown.
+/// `GET file`: a file, for saving and never for showing.
 ///
 /// # Errors
 /// If there is no such file, or its first part cannot be read.
@@ -250,7 +253,7 @@ pub fn file(desk: &Arc<Desk>, query: &Query) -> Result<Response<Body>, Problem> 
     let file = StoredFile::new(&entry).ok_or_else(|| Problem::usage("only regular files have content"))?;
     let size = file.size();
     let view = desk.view().clone();
-    // Whatever is wrong with the start is an answer of its own; later it can only break off.
+    // An error at the start gets an answer of its own; later, the connection can only break off.
     let mut first = vec![0; size.min(PIECE as u64) as usize];
     file.read_at(view.as_ref(), 0, &mut first)?;
     let (sender, receiver) = channel::<io::Result<Bytes>>(WAITING);
@@ -287,16 +290,16 @@ pub fn file(desk: &Arc<Desk>, query: &Query) -> Result<Response<Body>, Problem> 
     Ok(response)
 }
 
-/// Reads an id.
+/// Parses an id.
 ///
 /// # Errors
-/// If it is none.
+/// If the text is not an id.
 pub fn id_of(text: &str) -> Result<ObjectName, Problem> {
     let bytes = from_hex(text).and_then(|bytes| bytes.try_into().ok());
     bytes.map(ObjectName::new).ok_or_else(|| Problem::usage("this is no id of a snapshot"))
 }
 
-/// Bytes that are written as hexadecimal digits.
+/// Decodes hexadecimal digits.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let digit = |byte: u8| char::from(byte).to_digit(16);

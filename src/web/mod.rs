@@ -1,12 +1,13 @@
 //! The page: what `vault ui` shows in a browser on this computer, to the user who runs it and to nobody else.
 //!
-//! [`gate`] who may ask, and [`session`] how a browser shows that it may · [`listen`] where it is listened · [`assets`] the page
-//! itself · [`routes`] everything that can be asked, in one table, from which the description for programs is made · [`desk`] what
-//! all answers work with · [`look`] snapshots, folders, versions, files · [`search`] finding, comparing · [`jobs`] what takes
-//! long, [`restore`] among it · [`events`] telling the page what changed · [`answer`] how answers and refusals look · [`dav`]
-//! snapshots as a share, for `vault mount --webdav`.
+//! [`gate`] judges who may make requests, and [`session`] keeps the tokens and cookies that prove it · [`listen`]
+//! binds the port or socket · [`assets`] holds the page itself · [`routes`] has all routes in one table, from which
+//! the description for programs is made · [`desk`] is the shared state · [`look`] reads snapshots, folders, versions,
+//! files · [`search`] finds and compares · [`jobs`] runs long work, [`restore`] among it · [`events`] tells the page
+//! of changes · [`answer`] forms answers and refusals · [`dav`] serves snapshots as a share, for
+//! `vault mount --webdav`.
 //!
-//! The runtime that requests run on stays in here. Whatever reads the vault runs on threads that may wait.
+//! The async runtime stays inside this module. Reading the vault happens on threads that may block.
 
 pub mod answer;
 pub mod session;
@@ -30,23 +31,23 @@ pub use crate::web::answer::Problem;
 pub use crate::web::desk::{Desk, Home, Question};
 pub use crate::web::listen::{Bound, Place};
 
-/// Threads that speak with browsers; what takes long is done by others.
+/// Threads that speak with browsers; other threads do the long work.
 const THREADS: usize = 2;
-/// Most threads that read for requests at once.
+/// The largest number of threads that read for requests.
 const READERS: usize = 16;
-/// How often is looked whether it should end.
+/// The interval at which the server checks whether to end.
 const TICK: Duration = Duration::from_millis(100);
-/// How many of these make a second.
+/// Ticks in a second.
 const TICKS: u32 = 10;
-/// In how many of these it is looked once what a run does.
+/// Ticks between two looks at the current run.
 const WATCH: u32 = 2;
-/// How long work that was told to stop may take to end in good order.
+/// The time that stopped work may take to end in good order.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Serves the page until `stopped` says so. Work that goes on then is told to stop, and waited for.
+/// Serves the page until `stopped` returns true. Work that is still running is asked to stop, and waited for.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn serve(desk: &std::sync::Arc<Desk>, bound: Bound, stopped: &dyn Fn() -> bool) -> io::Result<()> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let builder = builder.worker_threads(THREADS).max_blocking_threads(READERS).thread_name("vault-page");

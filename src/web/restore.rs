@@ -1,4 +1,5 @@
-//! Restores: first what would happen, by a dry run of the same, then the restore itself; and the folders that one may go to.
+//! Restores: first a dry run that shows the changes, then the restore itself; and the folders that the user can
+//! choose.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -18,12 +19,12 @@ use crate::web::desk::Desk;
 use crate::web::jobs::{Job, Jobs, State, Watcher};
 use crate::web::look::from_hex;
 
-/// How many changes of a dry run are told; all are counted.
+/// The number of changes of a dry run that are listed; all are counted.
 const CHANGES_MAX: usize = 1000;
-/// How many folders are listed to choose from.
+/// The number of folders listed to choose from.
 const FOLDERS_MAX: usize = 5000;
 
-/// The bytes of a name as JSON has them: a text, or `{text, bytes}`.
+/// The bytes of a name from its JSON form: a string, or `{text, bytes}`.
 pub fn bytes_of(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.as_bytes().to_vec()),
@@ -32,12 +33,12 @@ pub fn bytes_of(value: &Value) -> Option<Vec<u8>> {
     }
 }
 
-/// A wish that was understood.
+/// A parsed request for a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wish {
     snapshot: String,
     path: Vec<u8>,
-    /// `None`: where it came from.
+    /// `None` restores to where the snapshot was taken.
     folder: Option<PathBuf>,
     overwrite: Overwrite,
     delete: bool,
@@ -92,7 +93,7 @@ impl Wish {
         })
     }
 
-    /// Whether a folder is one where this may go.
+    /// Checks that this restore may go to its folder.
     fn check(&self, desk: &Desk, info: &SnapshotInfo) -> Result<(), Problem> {
         let refused = |what: String| Problem::new(StatusCode::FORBIDDEN, what);
         match &self.folder {
@@ -123,10 +124,10 @@ const fn mark(change: &Change) -> &'static str {
     }
 }
 
-/// Begins a restore, or a dry run of one. What deletes must name the dry run of the very same that came before it.
+/// Begins a restore, or a dry run of one. A restore that deletes must name the dry run of exactly the same restore.
 ///
 /// # Errors
-/// If it makes no sense, or may not be done.
+/// If the request makes no sense, or is not allowed.
 pub fn begin(desk: &Arc<Desk>, request: &Value) -> Result<Arc<Job>, Problem> {
     let wish = Wish::read(request)?;
     let dry_run = request.get("dry_run").and_then(Value::as_bool).unwrap_or(false);
@@ -183,10 +184,10 @@ fn run(desk: &Desk, info: &SnapshotInfo, options: &RestoreOptions, watcher: &Wat
     Ok(told)
 }
 
-/// `POST folders`: the names of the folders in a folder, to choose from. It may then be restored into.
+/// `POST folders`: the names of the folders in a folder, to choose from. Afterwards, a restore may go to that folder.
 ///
 /// # Errors
-/// If it cannot be listed.
+/// If the folder cannot be listed.
 pub fn folders(desk: &Arc<Desk>, request: &Value) -> Told {
     let given = request.get("path").and_then(bytes_of).map(|at| path::to_path(&at).into_owned());
     let folder = given.or_else(|| desk.home().folder()).unwrap_or_else(|| PathBuf::from("/"));

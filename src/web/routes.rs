@@ -1,4 +1,4 @@
-//! Everything that can be asked, in one table: the server is made from it, and so is its description (`docs/openapi.json`).
+//! All routes in one table, from which the server and its description (`docs/openapi.json`) are made.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::web::gate::{self, API};
 use crate::web::jobs::{Job, Jobs};
 use crate::web::{assets, events, look, restore, search};
 
-/// Longest body of a request.
+/// The largest body of a request, in bytes.
 const BODY_MAX: usize = 1 << 20;
 
-/// What stands behind the question mark of an address. Values are bytes, as names in snapshots are.
+/// The query of an address. Values are bytes, as names in snapshots are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, Vec<u8>)>);
 
 impl Query {
-    /// Reads it.
+    /// Parses a query.
     pub fn read(text: &str) -> Self {
         let pair = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -39,19 +39,19 @@ impl Query {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice())
     }
 
-    /// A value that must be there, and be a text.
+    /// A value that must be present, and be text.
     ///
     /// # Errors
-    /// If it is not.
+    /// If it is missing or not text.
     pub fn text(&self, name: &str) -> Result<&str, Problem> {
         let text = self.bytes(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
         text.ok_or_else(|| Problem::usage(format!("{name} is missing")))
     }
 
-    /// A number, or what it is if it is not given.
+    /// A number, or the default if it is missing.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the value is not a number.
     pub fn number(&self, name: &str, default: u64) -> Result<u64, Problem> {
         if self.bytes(name).is_none() {
             return Ok(default);
@@ -59,13 +59,13 @@ impl Query {
         self.text(name)?.parse().map_err(|_| Problem::usage(format!("{name} is no number")))
     }
 
-    /// The path in a snapshot that is meant, without slashes at its ends.
+    /// The path in a snapshot, without slashes at its ends.
     pub fn path(&self) -> Vec<u8> {
         crate::path::components(self.bytes("path").unwrap_or_default()).collect::<Vec<_>>().join(&b'/')
     }
 }
 
-/// Undoes the encoding of an address.
+/// Decodes the percent-encoding of an address.
 fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
@@ -84,31 +84,31 @@ fn decode(text: &str) -> Vec<u8> {
     out
 }
 
-/// Who answers.
+/// The handler of a route.
 enum Handler {
     /// Reads something.
     Get(fn(&Arc<Desk>, &Query) -> Told),
     /// Sends a file.
     File,
-    /// Tells what changes.
+    /// Streams changes.
     Events,
-    /// Does something.
+    /// Carries out an action.
     Post(fn(&Arc<Desk>, &Value) -> Told),
-    /// Lets a browser in.
+    /// Signs a browser in.
     Enter,
-    /// Sees a browser off.
+    /// Signs a browser out.
     Leave,
 }
 
-/// Something that can be asked.
+/// A route.
 struct Route {
-    /// Behind `/api/v1/`.
+    /// The path after `/api/v1/`.
     path: &'static str,
-    /// What it does.
+    /// A short description.
     summary: &'static str,
-    /// Names of its parameters, each with what it is; those that end with `?` may be left out.
+    /// The parameters' names and descriptions; names that end with `?` are optional.
     parameters: &'static [(&'static str, &'static str)],
-    /// Whether it changes anything but this server's own memory: then it is not there with `--read-only`.
+    /// Whether it changes anything but this server's own memory: such routes do not exist with `--read-only`.
     changes: bool,
     handler: Handler,
 }
@@ -313,7 +313,7 @@ fn ask(desk: &Arc<Desk>, question: &Question) -> Told {
     encode(&told)
 }
 
-/// Changes the key slots, and looks at the store again.
+/// Changes the key slots, and brings the view of the store up to date.
 fn change_keys(desk: &Arc<Desk>, question: &Question) -> Told {
     let told = ask(desk, question);
     desk.changed();
@@ -412,7 +412,7 @@ pub fn openapi() -> Value {
     })
 }
 
-/// Everything that is answered.
+/// The router for all routes.
 pub fn router(desk: &Arc<Desk>) -> Router {
     let mut router = Router::new();
     for asset in assets::ALL {
@@ -430,7 +430,7 @@ pub fn router(desk: &Arc<Desk>) -> Router {
     router.layer(from_fn_with_state(desk.clone(), guard))
 }
 
-/// Judges a request before anything looks at it, and makes every answer safe.
+/// Judges a request before anything else sees it, and adds the protecting headers to every answer.
 async fn guard(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response<Body> {
     let holds = |cookie: &str| desk.sessions().holds(cookie, desk.home().elapsed());
     let judged = gate::judge(desk.names(), request.method(), request.uri().path(), request.headers(), &holds);
@@ -479,13 +479,13 @@ async fn respond(desk: Arc<Desk>, route: &'static Route, request: Request) -> Re
     }
 }
 
-/// Does something that may wait, on a thread that may.
+/// Runs work that may block, on a thread for such work.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     let defect = |_| Err(Problem::of_exit(crate::exit::Exit::Panic, "a bug in vault ended this"));
     tokio::task::spawn_blocking(work).await.unwrap_or_else(defect)
 }
 
-/// Exchanges a token for the line that sets the cookie.
+/// Exchanges a token for the header that sets the cookie.
 fn enter(desk: &Desk, request: &Value) -> Result<String, Problem> {
     let token = request.get("token").and_then(Value::as_str).unwrap_or_default();
     let failed = |error: crate::seal::SealError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());

@@ -1,4 +1,4 @@
-//! Finding by name in all snapshots, comparing two, key slots.
+//! Finding names in all snapshots, comparing two snapshots, listing key slots.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
 use crate::web::routes::Query;
 
-/// Most paths in an answer.
+/// The largest number of paths in an answer.
 const FOUND_MAX: u64 = 2000;
 
 /// `GET find`: `{matches, more, broken}`, each match as `vault find --json` prints it.
@@ -27,7 +27,7 @@ pub fn matches(desk: &Arc<Desk>, query: &Query) -> Told {
     let wanted = query.bytes("pattern").filter(|pattern| !pattern.is_empty());
     let wanted = wanted.ok_or_else(|| Problem::usage("nothing is looked for"))?;
     let count = query.number("count", 200)?.clamp(1, FOUND_MAX) as usize;
-    // A word is looked for wherever it stands in a name.
+    // A plain word matches anywhere in a name.
     let is_pattern = wanted.iter().any(|byte| b"*?[]{}\\/".contains(byte));
     let wanted = if is_pattern { wanted.to_vec() } else { [b"*", wanted, b"*"].concat() };
     let pattern = Pattern::new(&wanted, true);
@@ -53,13 +53,13 @@ pub fn matches(desk: &Arc<Desk>, query: &Query) -> Told {
 #[derive(Serialize)]
 struct ComparedJson<'a> {
     differences: Vec<DifferenceJson<'a>>,
-    /// There are more than these, which were only counted.
+    /// Whether there are more matches than these; they were only counted.
     more: bool,
     #[serde(flatten)]
     sums: SumsJson<'a>,
 }
 
-/// The first differences, so many and one more.
+/// The first differences: up to `count`, and one more.
 struct First {
     found: Vec<Difference>,
     count: usize,
@@ -78,7 +78,7 @@ impl Visitor for First {
     }
 }
 
-/// `GET diff`: what differs between two snapshots, each path and the sums as `vault diff --json` prints them.
+/// `GET diff`: the differences between two snapshots, each path and the sums as `vault diff --json` prints them.
 ///
 /// # Errors
 /// If the vault cannot be read.

@@ -1,7 +1,7 @@
-//! How a browser shows that it may ask: a token that is good once, in exchange for a cookie.
+//! Sessions of browsers: a browser exchanges a token, which is valid once, for a cookie.
 //!
-//! The token stands in the part of the address that browsers never send, so it is in no log of requests. Only hashes of tokens
-//! and cookies are kept, which also compares them in constant time.
+//! The token is in the part of the address that browsers never send, so no log of requests has it. Only hashes of
+//! tokens and cookies are kept, which are also compared in constant time.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::json::hex;
 use crate::seal::{SealError, random_array};
 use crate::sync::lock;
 
-/// How long a token is good that nobody uses: long enough to bring an address to another machine.
+/// The life of an unused token: long enough to bring an address to another machine.
 const TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
-/// How long a browser is known that asks for nothing.
+/// The time after which an idle browser is forgotten.
 const IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
-/// How many browsers are known; the one that was silent for longest is forgotten first.
+/// The number of browsers that are known; beyond it, the one that was idle for longest is forgotten.
 const BROWSERS_MAX: usize = 16;
 
 /// Tokens and cookies of one server.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    /// The token that is good now, and since when.
+    /// The valid token, and the time of its creation.
     token: Mutex<Option<(Hash, Duration)>>,
     known: Mutex<Vec<Known>>,
 }
@@ -39,7 +39,7 @@ fn secret() -> Result<String, SealError> {
 }
 
 impl Sessions {
-    /// A new token; the one before is good no more. `now` is the time since some moment.
+    /// A new token; the previous one becomes invalid. `now` is the time since a fixed moment.
     ///
     /// # Errors
     /// If the system has no random numbers.
@@ -49,7 +49,7 @@ impl Sessions {
         Ok(token)
     }
 
-    /// Takes the token, and gives a cookie for it; `None` if it is not good.
+    /// Exchanges the token for a cookie; `None` if the token is invalid.
     ///
     /// # Errors
     /// If the system has no random numbers.
@@ -74,7 +74,7 @@ impl Sessions {
         Ok(Some(cookie))
     }
 
-    /// Whether a cookie is one that was given, and not for too long ago. It counts as used.
+    /// Whether a cookie is valid: given out, and used not too long ago. Counts as a use.
     pub fn holds(&self, cookie: &str, now: Duration) -> bool {
         let hash = blake3::hash(cookie.as_bytes());
         let mut known = lock(&self.known);

@@ -5,7 +5,7 @@
 //! There is only one chunk, which is enough: a pack either has it or is irrelevant. `rule` is the rule itself, written
 //! a second time from SPEC §8.6; in some of the states it is compared with the library's.
 //!
-//! The quick bounds by default; `VAULT_CAMPAIGN=n` takes the larger ones too, from number `VAULT_SEED` on.
+//! By default with the quick bounds; `VAULT_CAMPAIGN=n` takes the larger ones too, from number `VAULT_SEED` on.
 
 mod rule;
 
@@ -34,9 +34,9 @@ struct Bounds {
     synced: bool,
     /// The clients that exist from the beginning; the others join.
     there: [bool; CLIENTS],
-    /// Most records of each client, including those from the beginning.
+    /// The largest number of records of each client, including those from the beginning.
     records: Seen,
-    /// Most packs that each client puts.
+    /// The largest number of packs that each client puts.
     packs: Packs,
     /// The clients that take snapshots.
     takes: [bool; CLIENTS],
@@ -53,11 +53,11 @@ struct Bounds {
     /// Whether the first client takes the place of the second one, whose work is under way and continues as the first.
     replaces: bool,
     /// Whether a snapshot that has put nothing skips the listing before its record, on a store that delivers at once
-    /// (SPEC §8.5, step 3): the look behind the record must show whether anyone ceased to wait for its client.
+    /// (SPEC §8.5, step 3): the look behind the record must show whether any client stopped waiting for this one.
     skips: bool,
-    /// Whether what is taken are changes: a snapshot is there from the beginning, and others are put in its place.
+    /// Whether snapshots are changes: one exists from the beginning, and others replace it.
     changes: bool,
-    /// Which retire themselves at the end.
+    /// The clients that retire themselves at the end.
     leaves: [bool; CLIENTS],
     /// The clients that merge the log, and delete merged records.
     merges: [bool; CLIENTS],
@@ -95,7 +95,7 @@ struct Session {
     counted: Packs,
     /// The pack that it has put.
     put: Packs,
-    /// A prune: the snapshots that were examined, and the packs that are given up.
+    /// A prune: the snapshots that were examined, and the packs to give up.
     marked: Snapshots,
     given_up: Packs,
 }
@@ -113,9 +113,9 @@ struct State {
     noted: [Packs; CLIENTS],
     taking: [Option<Session>; CLIENTS],
     pruning: [Option<Session>; CLIENTS],
-    /// Packs that hold what changed snapshots need, and not what the first one does.
+    /// Packs that hold the chunk of changed snapshots, and not that of the first one.
     changed: Packs,
-    /// Snapshots of which somebody was told that they were taken.
+    /// Snapshots that were reported as taken.
     reported: Snapshots,
     clock: u8,
 }
@@ -166,7 +166,7 @@ impl State {
         Knowledge { records: &self.records, view: &self.views[client], weakness }
     }
 
-    /// Everything that exists, as a client sees it when all has arrived.
+    /// The view of a client at which everything has arrived.
     fn everything(&self) -> View {
         let count = |client: usize| self.records[client].iter().flatten().count();
         View {
@@ -252,7 +252,7 @@ impl State {
         self.views[client].records[client] |= 1 << index;
     }
 
-    /// Those of these packs that hold what a snapshot needs.
+    /// The packs among these that hold the chunk.
     fn with(&self, chunk: Chunk, packs: Packs) -> Packs {
         match chunk {
             Chunk::First => packs & !self.changed,
@@ -260,12 +260,12 @@ impl State {
         }
     }
 
-    /// Whether all is there that these snapshots need.
+    /// Whether the store has all chunks that these snapshots need.
     fn is_whole(&self, knowledge: Knowledge<'_>, snapshots: Snapshots) -> bool {
         knowledge.chunks(snapshots).all(|chunk| self.with(chunk, knowledge.view.packs) != 0)
     }
 
-    /// The chain as the library has it.
+    /// The chains in the library's form.
     fn chains(&self, view: View) -> Chains {
         let id = |client: usize| ClientId::new([client as u8 + 1; 16]);
         let pack = |bit: Packs| ObjectName::new([bit; 16]);
@@ -361,7 +361,7 @@ impl State {
     }
 }
 
-/// A snapshot that is put in the place of others.
+/// A snapshot that replaces these.
 fn changed(replaces: Vec<ObjectName>) -> Snapshot {
     Snapshot {
         time: Time::default(),
@@ -435,11 +435,11 @@ impl Bounds {
             bits(there).next().or(bits(given_up).next()).unwrap_or(0)
         };
         let needed = knowledge.chunks(marked).map(home).fold(0, |all, home| all | home);
-        // What is needed of a condemned pack has to be moved before that can be deleted.
+        // The needed chunk of a condemned pack has to be moved before the pack can be deleted.
         let has_to_move = needed & condemned & free != 0;
         let moved = if moves || has_to_move { needed & free } else { 0 };
         if moved & state.changed != 0 && moved & !state.changed != 0 {
-            // One after the other.
+            // A prune moves one kind of chunk at a time.
             return None;
         }
         if moves && (moved == 0 || has_to_move) {
@@ -462,7 +462,7 @@ impl Bounds {
         Some(knowledge.deletable(client, mine, state.clock) & session.given_up).filter(|packs| *packs != 0)
     }
 
-    /// What settles whether changes count for whose writers nobody waited, before it is pruned.
+    /// The record that settles whether changes in doubt count, before the data of one is pruned.
     fn settle(&self, state: &State, client: usize) -> Option<Body> {
         let knowledge = state.knowledge(client, self.weakness);
         let (doubted, stands) = (knowledge.unsettled(), knowledge.snapshots());
@@ -620,7 +620,7 @@ impl Model for Bounds {
         };
         let there = || (0..CLIENTS).filter(|client| self.there[*client]);
         for client in there() {
-            // They know each other, and the last one has put the pack.
+            // They know each other, and the last client has put the pack.
             let seen = std::array::from_fn(|other| u8::from(other != client && self.there[other]));
             let claims = if client == CLIENTS - 1 { FIRST } else { 0 };
             state.records[client][0] = Some(Record { seen, body: Body::Join, claims, clock: 0 });
@@ -652,7 +652,7 @@ impl Model for Bounds {
                 } else if state.views[client].records == [0; CLIENTS] {
                     push(Step::Look);
                 } else {
-                    // What comes between the look and the record is not seen.
+                    // Items that arrive between the look and the record are not seen.
                     push(Step::Join(0));
                 }
                 continue;
@@ -826,8 +826,8 @@ impl Model for Bounds {
                 if !model.changes {
                     return knowledge.snapshots() & state.reported == 0 || all.packs != 0;
                 }
-                // What stands in the place of a snapshot that was reported is whole, and so is a change that was reported, until it is known
-                // whether it counts; if it does not, what stands there says the same.
+                // Every listed snapshot is whole, and so is a reported change while it is unsettled. If a reported
+                // change does not count, the listed snapshot says the same.
                 let listed = knowledge.snapshots();
                 let changes = state.reported & !snapshot_bit(CLIENTS - 1, 1);
                 let open = knowledge.unsettled() & changes;
@@ -892,7 +892,7 @@ impl Model for Bounds {
 }
 
 const KEPT: &str = "what is retained is there";
-/// Otherwise the log would be lost with the machine that merged it last.
+/// Otherwise, the log would be lost together with the machine that merged it last.
 const KNOWN: &str = "what was taken out of the log is known, whichever one machine is lost";
 const FORGOTTEN: &str = "what was forgotten is listed by nobody who knows that";
 const PAST: &str =
@@ -941,13 +941,13 @@ fn replacing() -> Bounds {
     }
 }
 
-/// The same, and what the second one is at is a change: it is put in the place of a snapshot that is whole. The first one looks at the store
-/// before it joins, and what comes in between it does not see.
+/// As above, but the second client makes a change: it replaces a snapshot that is whole. The first one looks at the
+/// store before it joins, and does not see what arrives in between.
 fn changing() -> Bounds {
     Bounds { changes: true, records: [3, 2, 4], ..replacing() }
 }
 
-/// Of the two that write, one only acknowledges.
+/// One of the two writing clients only acknowledges.
 fn small() -> Bounds {
     Bounds { takes: [false, true, false], ..bounds(true) }
 }
@@ -968,7 +968,7 @@ fn merging(synced: bool) -> Bounds {
     }
 }
 
-/// One takes snapshots, and the other forgets them, and merges the log until only their past entries are left.
+/// One takes snapshots; the other forgets them, and merges the log until only their past records are left.
 fn forgetting(synced: bool) -> Bounds {
     Bounds {
         there: [false, true, true],
@@ -982,7 +982,7 @@ fn forgetting(synced: bool) -> Bounds {
     }
 }
 
-/// The only client retires itself; of two that join then, one takes a snapshot, and the other prunes.
+/// The only client retires itself. Then two join: one takes a snapshot, and the other prunes.
 fn leaving() -> Bounds {
     Bounds {
         there: [false, false, true],
@@ -996,7 +996,7 @@ fn leaving() -> Bounds {
     }
 }
 
-/// Visits all states. Returns their number.
+/// Visits all states, and returns their number.
 fn check(bounds: Bounds) -> usize {
     let (shown, all_there) = (format!("{bounds:?}"), bounds.there == [true; CLIENTS]);
     let (is_left, changes) = (bounds.there == bounds.leaves, bounds.changes);
@@ -1009,9 +1009,9 @@ fn check(bounds: Bounds) -> usize {
     checker.assert_no_discovery(KNOWN);
     checker.assert_no_discovery(SAME);
     checker.assert_no_discovery(FORGOTTEN);
-    // Otherwise it would prove nothing.
+    // Otherwise the check would prove nothing.
     if is_left {
-        // Clients that join later have nobody in common.
+        // Clients that join later have no client in common.
     } else if merges && all_forget {
         checker.assert_any_discovery(if synced { TAKEN } else { PAST });
     } else if !changes {

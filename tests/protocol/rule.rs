@@ -4,15 +4,15 @@
 pub const CLIENTS: usize = 3;
 /// Most records of one client, including its join.
 pub const RECORDS: usize = 5;
-/// The pack that is there from the beginning. All packs hold the same chunk, unless snapshots are changed: then this one holds what the first
-/// snapshot needs, and others what comes of it.
+/// The pack that exists from the beginning. All packs hold the same chunk, unless snapshots are changed: then this
+/// one holds the chunk of the first snapshot, and others hold the chunk of its changes.
 pub const FIRST: Packs = 1;
 
 /// A set of packs.
 pub type Packs = u8;
 /// A set of snapshots: one bit for each record.
 pub type Snapshots = u16;
-/// For each client the number of a record.
+/// A record number for each client.
 pub type Seen = [u8; CLIENTS];
 
 /// The rule that is left out.
@@ -49,9 +49,9 @@ pub enum Weakness {
     ForgetAlone,
     /// A client that retires itself is no longer waited for, even if no other one stays.
     NoneStays,
-    /// A changed snapshot takes the place of what it names, even if nobody waited for whoever put it.
+    /// A changed snapshot replaces the snapshots that it names, even if a prune may not have waited for its writer.
     Unawaited,
-    /// What a changed snapshot needs goes if it does not count, though it may have been reported.
+    /// The data of a changed snapshot that does not count is deleted, though the snapshot may have been reported.
     Doubtless,
 }
 
@@ -63,19 +63,19 @@ pub enum Body {
     Replace(usize),
     /// A snapshot that needs the chunk.
     Snapshot,
-    /// A snapshot that is put in the place of these. It needs the other chunk, or what the first snapshot does.
+    /// A snapshot that replaces these. It needs the chunk of changed snapshots, or the first snapshot's.
     Change(Snapshots, Chunk),
-    /// Anything else: it only acknowledges.
+    /// Any other record: it only acknowledges.
     Other,
     Condemn(Packs),
     Forget(Snapshots),
     /// The client retires itself.
     Retire,
-    /// It holds these records of each client, some of them only as past entries.
+    /// A merge of these records of each client, some of them only as past records.
     Merge(Held),
 }
 
-/// What a snapshot needs.
+/// The chunk that a snapshot needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Chunk {
     First,
@@ -85,12 +85,12 @@ pub enum Chunk {
 /// Records of each client.
 pub type Bits = [u8; CLIENTS];
 
-/// The records in a merge.
+/// The records held by a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Held {
     /// All of them.
     pub all: Bits,
-    /// Those of which only the past entry is left.
+    /// Those that are held only as past records.
     pub past: Bits,
 }
 
@@ -164,7 +164,7 @@ impl Knowledge<'_> {
         past
     }
 
-    /// The records that count, with client and number.
+    /// The records that count, each with its client and number.
     pub fn links(self) -> impl Iterator<Item = (usize, u8, Record)> {
         let (readable, past) = (self.readable(), self.past());
         (0..CLIENTS).flat_map(move |client| {
@@ -206,7 +206,7 @@ impl Knowledge<'_> {
         self.links().map(of).fold(0, |all, packs| all | packs) & self.view.packs
     }
 
-    /// Whether a client was retired: by another one's joining; or by itself, while another one stays that it knew.
+    /// Whether a client was retired: by another client's join, or by itself while another client that it knew stays.
     pub fn is_retired(self, client: usize) -> bool {
         self.links().any(|(_, _, record)| record.body == Body::Replace(client)) || self.has_left(client)
     }
@@ -217,7 +217,7 @@ impl Knowledge<'_> {
         own.map(|(_, number, record)| (number, record))
     }
 
-    /// Whether a client retired itself, and that counts.
+    /// Whether a client's own retirement counts.
     fn has_left(self, client: usize) -> bool {
         let Some((number, own)) = self.own_retirement(client) else { return false };
         let stays = |other: usize| {
@@ -243,7 +243,7 @@ impl Knowledge<'_> {
         self.links().filter(|(client, ..)| *client == by).fold(0, |all, (_, _, record)| all | record.claims)
     }
 
-    /// The snapshots that nobody has forgotten, and that none takes the place of.
+    /// The snapshots that are neither forgotten nor replaced.
     pub fn snapshots(self) -> Snapshots {
         let (mut there, mut gone) = (0, 0);
         let doubted = self.in_doubt();
@@ -253,7 +253,8 @@ impl Knowledge<'_> {
                 Body::Snapshot => there |= bit,
                 Body::Change(names, _) if doubted & bit == 0 => {
                     there |= bit;
-                    // Of several the one of the lowest name counts; here the names are in the order of clients and numbers.
+                    // If several replace the same one, that with the lowest name counts; names here are in the order
+                    // of clients and numbers.
                     let is_first = |(other, at, record): (usize, u8, Record)| {
                         let before = snapshot_bit(other, usize::from(at) - 1);
                         matches!(record.body, Body::Change(theirs, _) if doubted & before == 0 && before < bit && theirs & names != 0)
@@ -273,14 +274,15 @@ impl Knowledge<'_> {
         there & !gone
     }
 
-    /// Changed snapshots for whose writers nobody may have waited, and which none names that counts.
+    /// Changed snapshots in doubt: a prune may not have waited for their writers, and no counting snapshot names
+    /// them.
     pub fn in_doubt(self) -> Snapshots {
         if self.weakness == Weakness::Unawaited {
             return 0;
         }
         let mut doubted = self.unawaited();
         let mut rest: Vec<_> = self.links().filter(|(.., record)| matches!(record.body, Body::Change(..))).collect();
-        // Each names earlier ones only, so there is an end.
+        // Each names only earlier ones, so the loop ends.
         while let Some(at) =
             rest.iter().position(|(client, number, _)| doubted & snapshot_bit(*client, usize::from(*number) - 1) == 0)
         {
@@ -291,7 +293,7 @@ impl Knowledge<'_> {
         doubted
     }
 
-    /// Changed snapshots that one who retired their client had not seen.
+    /// Changed snapshots that the client which retired their writer had not seen.
     pub fn unawaited(self) -> Snapshots {
         let mut found = 0;
         for (client, number, _) in self.links().filter(|(.., record)| matches!(record.body, Body::Change(..))) {
@@ -305,7 +307,7 @@ impl Knowledge<'_> {
         found
     }
 
-    /// Those in doubt that nobody has settled: who put what stands in the place had not seen them.
+    /// Changed snapshots in doubt that nobody has settled: no counting change was put by a client that had seen them.
     pub fn unsettled(self) -> Snapshots {
         let doubted = self.in_doubt();
         let mut settled = 0;
@@ -324,12 +326,12 @@ impl Knowledge<'_> {
         doubted & !settled
     }
 
-    /// The snapshots of which nothing may be deleted.
+    /// The snapshots whose data must not be deleted.
     pub fn needed(self) -> Snapshots {
         self.snapshots() | if self.weakness == Weakness::Doubtless { 0 } else { self.unsettled() }
     }
 
-    /// What one of these snapshots needs.
+    /// The chunks that these snapshots need.
     pub fn chunks(self, snapshots: Snapshots) -> impl Iterator<Item = Chunk> {
         let of_these = move |(client, number, _): &(usize, u8, Record)| {
             snapshots & snapshot_bit(*client, usize::from(*number) - 1) != 0
@@ -436,7 +438,7 @@ impl Knowledge<'_> {
         done
     }
 
-    /// Whether a snapshot is listed although a record here, or a past entry of one, forgets it.
+    /// Whether a snapshot is listed although a record here, or a past record, forgets it.
     pub fn remembers_forgotten(self) -> bool {
         let (readable, snapshots) = (self.readable(), self.snapshots());
         (0..CLIENTS).any(|client| {
@@ -451,8 +453,8 @@ impl Knowledge<'_> {
         self.active().all(|client| client == me)
     }
 
-    /// The objects that `me` may delete: for each there is one merge that all have acknowledged, that stays, and that
-    /// holds it and all records in it.
+    /// The objects that `me` may delete: for each, one merge that stays and that all have acknowledged holds it and
+    /// all records in it.
     pub fn superfluous(self, me: usize, mine: Seen) -> [u8; CLIENTS] {
         let may_rely =
             |client, number| self.weakness == Weakness::EarlyTakeOut || self.may_delete(client, number, me, mine, 0);
@@ -467,7 +469,7 @@ impl Knowledge<'_> {
                         _ => [0; CLIENTS],
                     };
                     all[client] |= 1 << index;
-                    // It holds all records of the object, and says the same about each.
+                    // The merge holds all records of the object, and in the same form.
                     let says = |held: &Held, client: usize| {
                         all[client] & (!held.all[client] | past[client] ^ held.past[client]) == 0
                     };

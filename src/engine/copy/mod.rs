@@ -1,8 +1,10 @@
-//! Copying snapshots into another vault (SPEC §8.12): read, opened and verified here, cut and named anew there, unless both vaults
-//! cut alike. What is there already is not stored again, and a snapshot that is there is passed over.
+//! Copying snapshots into another vault (SPEC §8.12). Content is read, opened and verified here. There it is cut and
+//! named by the other vault's own keys, unless both vaults cut alike. Chunks that the other vault has are not stored
+//! again, and snapshots that it has are skipped.
 //!
-//! Snapshots are copied in their order, in parts: of each part the packs are put first, then the pins, then the records of its
-//! snapshots. So an interrupted copy has what it has put, and the next one goes on from there.
+//! Snapshots are copied in their order, in parts. For each part, the packs are put first, then the pins, then the
+//! records of its snapshots. So an interrupted copy keeps the parts that it has put, and the next copy goes on from
+//! there.
 
 pub(crate) mod tree;
 
@@ -24,41 +26,41 @@ use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 
-/// A part ends when so many bytes were put ...
+/// A part ends when this many bytes were put ...
 const PART_BYTES: u64 = 256 << 20;
-/// ... or so many snapshots are ready.
+/// ... or this many snapshots are ready.
 const PART_SNAPSHOTS: usize = 64;
-/// So much is named of what keeps a snapshot from being copied.
+/// The number of paths listed for a snapshot that cannot be copied.
 const NAMED: usize = 20;
-/// Why something is not in a copy.
+/// The reason why an entry is missing from a copy.
 const DAMAGED: &str = "it is damaged in the vault that this is a copy from";
 
-/// How snapshots are copied.
+/// Options for copying snapshots.
 #[derive(Clone, Copy)]
 pub struct CopyOptions<'a> {
-    /// Say what would be copied, and copy nothing.
+    /// Only report which snapshots would be copied.
     pub dry_run: bool,
-    /// Leave a snapshot of which something is damaged as it is, instead of copying what can be read of it.
+    /// Skip a partly damaged snapshot, instead of copying its readable part.
     pub whole: bool,
     /// zstd level, 1 to 19.
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
     pub verify: bool,
-    /// How packs are looked at that this machine has not put, before the copies rely on them.
+    /// How to check packs put by other machines, before the copies rely on them.
     pub others: VerifyOthers,
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
-    /// How many threads work.
+    /// The number of threads.
     pub threads: usize,
 }
 
-/// Why snapshots could not be copied. Those that were copied before are there.
+/// The reason why snapshots could not be copied. Those that were copied before it stay.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Both are one vault.
+    /// Both vaults are the same.
     #[error("{place} holds this vault itself: a vault is not copied into itself")]
     Same {
-        /// Where.
+        /// The place of the other vault.
         place: String,
     },
     /// The vault that is copied could not be read, for a reason other than damage.
@@ -70,26 +72,26 @@ pub enum CopyError {
     /// The other vault could not be read, for a reason other than damage.
     #[error("the vault that is copied into")]
     There(#[source] ReadError),
-    /// The user stopped it.
+    /// The user stopped the copy.
     #[error("interrupted")]
     Interrupted,
-    /// An entry cannot be written as it was read.
+    /// An entry cannot be written in the form in which it was read.
     #[error("{path} cannot be written into the other vault: {what}")]
     Entry {
         /// Its path in the snapshot.
         path: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// Packs went away from the other vault while snapshots were copied.
+    /// Packs vanished from the other vault while snapshots were copied.
     #[error("packs vanished from the other vault while snapshots were copied into it")]
     Unsettled,
-    /// No threads could be started.
+    /// The threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
 }
 
-/// What goes wrong with the vault that is copied into, unless it is said otherwise.
+/// Errors of a vault are taken for errors of the vault that is copied into, unless stated otherwise.
 impl From<VaultError> for CopyError {
     fn from(error: VaultError) -> Self {
         match error {
@@ -100,29 +102,29 @@ impl From<VaultError> for CopyError {
 }
 
 impl CopyError {
-    /// Whether it is the vault that is copied that is to blame.
+    /// Whether the fault lies with the vault that is copied.
     pub const fn is_of_source(&self) -> bool {
         matches!(self, Self::From(_) | Self::Entry { .. })
     }
 }
 
-/// Why a snapshot was not copied.
+/// The reason why a snapshot was not copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// Nothing of it can be read, for damage.
+    /// None of it can be read, because of damage.
     Damaged,
-    /// Not all of it has arrived yet.
+    /// Parts of it have not arrived yet.
     NotArrived,
-    /// A later version wrote something of it.
+    /// A later version wrote a part of it.
     Newer,
-    /// Its date lies after the clock.
+    /// Its date is in the future.
     Future,
-    /// Something of it is damaged, and only whole ones were asked for.
+    /// A part of it is damaged, and the user asked for whole snapshots only.
     Partial,
 }
 
 impl Left {
-    /// A word for programs.
+    /// The word for this reason in JSON.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
@@ -137,11 +139,11 @@ impl Left {
 /// A snapshot that was not copied.
 #[derive(Debug, Clone)]
 pub struct LeftSnapshot {
-    /// Which one.
+    /// The snapshot's id.
     pub from: ObjectName,
-    /// Why.
+    /// The reason.
     pub why: Left,
-    /// The paths of what keeps it from being copied: the first ones.
+    /// The paths of the entries that prevent the copy, up to a limit.
     pub paths: Vec<Vec<u8>>,
 }
 
@@ -154,41 +156,42 @@ impl LeftSnapshot {
 /// A snapshot that was copied, or would be.
 #[derive(Debug, Clone)]
 pub struct CopiedSnapshot {
-    /// What it is a copy of.
+    /// The id of the original.
     pub from: ObjectName,
-    /// Its id in the other vault; none in a dry run.
+    /// The id in the other vault; `None` in a dry run.
     pub id: Option<ObjectName>,
     /// The body of its record.
     pub body: Snapshot,
-    /// What is damaged here, and so is missing there: the first ones.
+    /// Entries that are damaged here and therefore missing there, up to a limit.
     pub lost: Vec<Skipped>,
 }
 
-/// What came of copying.
+/// The result of a copy.
 #[derive(Debug, Clone, Default)]
 pub struct CopyReport {
-    /// The snapshots.
+    /// The snapshots that were copied.
     pub copied: Vec<CopiedSnapshot>,
-    /// How many were there before.
+    /// The number of snapshots that the other vault had before.
     pub there: u64,
-    /// How many are there without what is damaged here, which has not changed.
+    /// The number of snapshots that the other vault has incompletely, because the missing entries are still damaged
+    /// here.
     pub still_lacking: u64,
-    /// Those that were not copied.
+    /// The snapshots that were not copied.
     pub left: Vec<LeftSnapshot>,
-    /// Bytes of new chunks of content, before compression.
+    /// Bytes of new content chunks, before compression.
     pub bytes_new: u64,
-    /// Bytes put into the other vault's store, records not counted.
+    /// Bytes put into the other vault's store, without records.
     pub bytes_stored: u64,
 }
 
-/// What is the same snapshot in any vault: where it was taken, and its id there.
+/// The identity of a snapshot in all vaults: the vault in which it was taken, and its id there.
 pub(crate) type Identity = (VaultId, ObjectName);
 
 pub(crate) fn identity(vault: VaultId, info: &SnapshotInfo) -> Identity {
     info.body.origin_in(vault, info.id)
 }
 
-/// What the records that a snapshot of this vault took the place of are in any vault.
+/// The identities of the records that a snapshot of this vault has replaced.
 fn before(
     info: &SnapshotInfo,
     vault: VaultId,
@@ -197,8 +200,9 @@ fn before(
     info.replaced.iter().map(move |name| origins.get(name).copied().unwrap_or((vault, *name)))
 }
 
-/// Says which of these snapshots are in the other vault: those that were copied from here or to here, or that both have from a third. What
-/// was changed there since stands for what it was before: nothing that was taken out comes back.
+/// The other vault's snapshots by identity: those copied from here or to here, and those that both vaults have from a
+/// third. A snapshot that was changed there also stands for its earlier versions, so that content removed there does
+/// not come back.
 pub(crate) fn there(to: &Vault) -> HashMap<Identity, SnapshotInfo> {
     let (mut there, origins) = (HashMap::new(), to.origins());
     for info in to.snapshots() {
@@ -219,10 +223,11 @@ fn is_partial(info: &SnapshotInfo) -> bool {
     info.body.origin.as_ref().is_some_and(|origin| origin.partial)
 }
 
-/// Copies snapshots of one vault into another. They come in their order, the oldest first.
+/// Copies snapshots from one vault into another, in their order, the oldest first.
 ///
 /// # Errors
-/// If either vault fails as a whole, or the user stops it. What is damaged in the vault that is copied is only missing.
+/// If either vault fails as a whole, or the user stops the copy. Damage in the vault that is copied only leaves
+/// entries out.
 pub fn copy(
     from: &Vault,
     to: &Vault,
@@ -234,7 +239,8 @@ pub fn copy(
         return Err(CopyError::Same { place: to.store().place() });
     }
     let begun = (options.clock)();
-    // What is read stays in the store meanwhile. Where the state cannot be written, it may go, and is then missing.
+    // The session keeps the packs that are read in the store. If the state cannot be written, they may be deleted,
+    // and are then missing.
     let _reading = from.begin_reading(progress).ok();
     let left: HashSet<ObjectName> = from.snapshots().iter().map(|info| info.id).collect();
     to.know_all(progress)?;
@@ -243,7 +249,7 @@ pub fn copy(
     let missing = |there: &HashMap<Identity, SnapshotInfo>, info: &SnapshotInfo| {
         there.get(&identity(from.id(), info)).is_none_or(is_partial)
     };
-    // What was forgotten since it was chosen may be given up already.
+    // Snapshots forgotten since they were chosen may already have lost their packs.
     let wanted = wanted.iter().filter(|info| left.contains(&info.id));
     let (mut wanted, known): (Vec<&SnapshotInfo>, Vec<_>) = wanted.partition(|info| missing(&there, info));
     report.there = known.len() as u64;
@@ -251,7 +257,7 @@ pub fn copy(
     wanted.retain(|info| {
         let why = match info {
             info if newer.contains(&info.id) => Left::Newer,
-            // There it would get another date.
+            // A snapshot dated in the future would get another date there.
             info if is_future(true, info.date, begun) => Left::Future,
             _ => return true,
         };
@@ -275,7 +281,7 @@ pub fn copy(
     pay_debts(to, options.others, progress)?;
     let unusable = to.unusable();
     let usable = to.pack_names().into_iter().filter(|name| !unusable.contains(name)).collect();
-    // Others may have copied since it was looked.
+    // Others may have copied since the first look.
     there = self::there(to);
     wanted.retain(|info| missing(&there, info));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(from, options)).build();
@@ -308,7 +314,7 @@ pub fn copy(
     Ok(run.report)
 }
 
-/// Those of these snapshots in which others have a part, and of which it is not known that something is lost.
+/// The snapshots to which other clients contribute, and which are not known to have lost anything.
 fn late(from: &Vault, wanted: &[&SnapshotInfo]) -> HashSet<ObjectName> {
     let damage = from.recorded_damage();
     let is_hurt = |id: &ObjectName| damage.get(id).is_some_and(|damage| damage.count > 0);
@@ -323,19 +329,20 @@ fn avoided(to: &Vault) -> HashSet<ObjectName> {
     avoided
 }
 
-/// Who reads from a store that takes many requests at a time waits more than it works.
+/// The number of threads: more than asked for if the store takes many requests at a time, because readers then mostly
+/// wait.
 fn threads(from: &Vault, options: &CopyOptions<'_>) -> usize {
     options.threads.max(from.store().limits().reads.min(8))
 }
 
-/// Snapshots of which both vaults have all: what is unchanged since one of them need not be read.
+/// Snapshots that both vaults have whole: content unchanged since one of them need not be read.
 #[derive(Default)]
 struct Bases {
-    /// For each source and host.
+    /// The copied snapshots of each source and host.
     trees: BTreeMap<(String, String), Vec<Copied>>,
 }
 
-/// The date of a snapshot, its tree here, and what that is there.
+/// The date of a snapshot, its tree here, and its tree there.
 type Copied = (Time, Stream, Stream);
 
 impl Bases {
@@ -354,7 +361,7 @@ impl Bases {
         self.trees.entry(of).or_default().push((info.date, info.body.tree.clone(), tree));
     }
 
-    /// The last one before a snapshot, or else the first one after it.
+    /// The last base before a snapshot, or else the first one after it.
     fn find(&self, info: &SnapshotInfo) -> Option<(Stream, Stream)> {
         let trees = self.trees.get(&(info.body.source.clone(), info.body.host.clone()))?;
         let before = trees.iter().filter(|(date, ..)| *date <= info.date).max_by_key(|(date, ..)| *date);
@@ -363,7 +370,7 @@ impl Bases {
     }
 }
 
-/// Snapshots on their way.
+/// A copy under way.
 struct Run<'r> {
     from: &'r Vault,
     to: &'r Vault,
@@ -371,27 +378,27 @@ struct Run<'r> {
     progress: &'r dyn Progress,
     session: &'r Session,
     pool: &'r rayon::ThreadPool,
-    /// What the other vault has.
+    /// The snapshots of the other vault, by identity.
     there: HashMap<Identity, SnapshotInfo>,
-    /// What each snapshot record of the vault that is copied is in any vault.
+    /// The identities of the snapshot records of the vault that is copied.
     origins: HashMap<ObjectName, Identity>,
-    /// Those of which what seems to be lost may not have arrived yet.
+    /// The snapshots whose missing parts may not have arrived yet.
     late: HashSet<ObjectName>,
     bases: Bases,
     memory: Memory,
-    /// The packs that the copies must not rely on, as was known when what is remembered was stored or found.
+    /// The packs that the copies must not rely on, as known when the content of `memory` was stored or found.
     avoided: HashSet<ObjectName>,
     /// The packs that the copies rely on.
     usable: HashSet<ObjectName>,
     report: CopyReport,
 }
 
-/// Reads the segments of a vault as its catalogue is now.
+/// A reader of the segments of a vault, by its current catalogue.
 fn segments(vault: &Vault) -> Result<Segments<'_>, ReadError> {
     Ok(Segments::new(vault, Arc::new(vault.catalogue().reader()?))?)
 }
 
-/// What came of a snapshot.
+/// The outcome for a snapshot.
 type Done<'s> = Result<Ready<'s>, LeftSnapshot>;
 
 /// A snapshot whose trees are stored.
@@ -402,11 +409,11 @@ struct Ready<'s> {
 }
 
 impl Run<'_> {
-    /// Copies the first ones of these snapshots. Returns how many.
+    /// Copies the first part of these snapshots, and returns its length.
     fn part(&mut self, wanted: &[&SnapshotInfo]) -> Result<usize, CopyError> {
         let avoided = avoided(self.to);
         if avoided != self.avoided {
-            // What is remembered may lie in them alone.
+            // Streams in memory may be stored in these packs alone.
             self.memory = Memory::new();
             self.usable.retain(|name| !avoided.contains(name));
             self.avoided = avoided;
@@ -438,7 +445,7 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// Stores the trees of the first ones of these snapshots.
+    /// Stores the trees of the first part of these snapshots.
     fn trees<'s>(&self, depot: &Depot<'_>, wanted: &[&'s SnapshotInfo]) -> Result<Vec<Done<'s>>, Ended<CopyError>> {
         let from = segments(self.from).map_err(CopyError::From)?;
         let there = segments(self.to).map_err(CopyError::There)?;
@@ -467,7 +474,7 @@ impl Run<'_> {
         let base = self.bases.find(info);
         let copied = trees.copy(&info.body.tree, base.as_ref())?;
         let mut lost = copied.lost;
-        // A listing begins with its version; this one has nothing behind it.
+        // A listing begins with its version; this one has nothing after it.
         let is_nothing = copied.tree.len <= 1 && lost.iter().any(|lost| lost.path.is_empty());
         let [(links, links_name), (skipped, skipped_name), (rules, rules_name)] = info.body.lists();
         let mut note = |name: &str, state| lost.push(Lost { path: name.as_bytes().to_vec(), state });
@@ -501,7 +508,7 @@ impl Run<'_> {
             skipped_list: trees.finish(skipped.stream)?,
             skipped: count,
             verdict: if lost.is_empty() { info.body.verdict } else { Verdict::Partial },
-            // Its date is that of the snapshot, also where that was put right since the one before it was copied.
+            // The copy has the snapshot's date, even if that was corrected after an earlier copy.
             redated: !replaces.is_empty(),
             replaces,
             origin: Some(Origin {
@@ -516,7 +523,7 @@ impl Run<'_> {
         Ok(Ok(Ready { info, body, lost }))
     }
 
-    /// Why a snapshot is not copied of which this cannot be read, if it is not.
+    /// The reason why a snapshot with these unreadable entries is not copied; `None` if it is copied.
     fn left(&self, info: &SnapshotInfo, lost: &[Lost], is_nothing: bool) -> Option<LeftSnapshot> {
         let is = |state| lost.iter().any(|lost| lost.state == state);
         let (why, state) = if is(ObjectState::NotArrived) {
@@ -541,7 +548,7 @@ impl Run<'_> {
         let mut chosen = Vec::new();
         for Ready { info, body, lost } in ready {
             let old = self.there.get(&identity(self.from.id(), info));
-            // One that lacks something is no better for another one that does.
+            // Do not replace one incomplete copy by another.
             if old.is_some() && !lost.is_empty() || old.is_some_and(|old| old.body.tree == body.tree) {
                 self.report.still_lacking += 1;
                 continue;
@@ -554,7 +561,7 @@ impl Run<'_> {
         let record = |ready: &Ready<'_>| RecordBody::Snapshot(Box::new(ready.body.clone()));
         let mut records: Vec<RecordBody> = chosen.iter().map(record).collect();
         let pinned = (0..).zip(&chosen).filter(|(_, ready)| ready.info.pinned).map(|(number, _)| number).collect();
-        // The session goes on to rely on what it had seen when it began.
+        // The session stays open, and relies on the records that it saw when it began.
         let batch = Batch { bodies: &mut records, pinned: &pinned, ends: false };
         let time = (self.options.clock)();
         let put = self.to.publish_together(batch, &self.usable, time, self.session, self.progress)?;

@@ -1,8 +1,9 @@
-//! The trees of a snapshot, rewritten for another vault: every listing with the ids that the other vault gives its content.
+//! Rewriting a snapshot's trees for another vault: every listing gets the ids that the other vault gives its content.
 //!
-//! A tree is walked twice, in the same order. The first walk runs ahead and gathers contents that must be read; they are copied by
-//! all threads, a window at a time. The second one puts the listings together. What was the same in the snapshot before, of which
-//! the other vault has a copy, is not read at all, as long as all of it is still stored there.
+//! A tree is walked twice, in the same order. The first walk runs ahead and gathers contents that must be read; all
+//! threads copy them, a window at a time. The second walk writes the listings. Content that is unchanged since an
+//! earlier snapshot, of which the other vault has a copy, is not read at all, as long as the other vault still stores
+//! all of it.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -29,22 +30,23 @@ use crate::tree::{
 use crate::vault::read::Listing;
 use crate::vault::{ObjectState, ReadError, Vault};
 
-/// So many contents are gathered before they are read.
+/// The number of contents gathered before they are read.
 const WINDOW: usize = 4096;
-/// Of so many streams it is remembered what they became.
+/// The number of streams whose copies are remembered.
 const REMEMBERED: usize = 1 << 18;
 
-/// What a stream is taken for. A file may hold what is a listing elsewhere: as that it becomes something else, and needs more.
+/// The role of a stream. A file may have the same bytes as a listing: as content, it is copied to another stream than
+/// as a listing, which needs its entries' content too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum As {
     Listing,
     Content,
 }
 
-/// What streams became in the other vault; it lasts from one snapshot to the next.
+/// A memory of streams and their copies in the other vault; it lasts from one snapshot to the next.
 pub(crate) struct Memory {
     known: Mutex<Lru<(As, StreamKey), Stream>>,
-    /// Streams of the other vault, with all that is below them if they are listings, that are stored there.
+    /// Streams that the other vault stores; for listings, with everything below them.
     stored: Mutex<HashSet<(As, StreamKey)>>,
 }
 
@@ -62,22 +64,22 @@ impl Memory {
     }
 }
 
-/// A listing here and what it became in the other vault.
+/// A listing here and its copy in the other vault.
 type Base = (Stream, Stream);
 
 /// Copies trees.
 pub(crate) struct Trees<'t, 'a> {
     /// The vault that is copied.
     pub(crate) vault: &'t Vault,
-    /// Others have a part in what is copied: what seems to be lost of it may not have arrived yet.
+    /// Whether other clients contribute to the snapshot, so that missing parts may not have arrived yet.
     pub(crate) may_be_late: bool,
     /// Reads the vault that is copied.
     pub(crate) from: &'t Segments<'t>,
-    /// Reads the other one, as it was when this part of the work began.
+    /// Reads the other vault, as it was when this part of the work began.
     pub(crate) there: &'t Segments<'t>,
     pub(crate) depot: &'t Depot<'a>,
     pub(crate) memory: &'t Memory,
-    /// Both vaults call chunks alike.
+    /// Whether both vaults name chunks alike.
     pub(crate) is_alike: bool,
     pub(crate) progress: &'t dyn Progress,
 }
@@ -86,14 +88,14 @@ pub(crate) struct Trees<'t, 'a> {
 #[derive(Default)]
 pub(crate) struct Copied {
     pub(crate) tree: Stream,
-    /// What could not be read.
+    /// Entries that could not be read.
     pub(crate) lost: Vec<Lost>,
-    /// How many bytes their paths take.
+    /// The total length of their paths, in bytes.
     lost_len: u64,
 }
 
 impl Copied {
-    /// Notes something that could not be read. One that lies at very many paths is lost at each of them.
+    /// Notes an entry that could not be read. If it is found at very many paths, it is lost at each of them.
     fn lose(&mut self, path: Vec<u8>, state: ObjectState) -> Result<(), CopyError> {
         self.lost_len = self.lost_len.saturating_add(path.len() as u64 + PATH_COST);
         if self.lost_len > PATHS_LEN_MAX {
@@ -105,19 +107,19 @@ impl Copied {
     }
 }
 
-/// Something that could not be read.
+/// An entry or a list that could not be read.
 #[derive(Debug, Clone)]
 pub(crate) struct Lost {
-    /// Its path in the snapshot, or what it is.
+    /// Its path in the snapshot, or the name of the list.
     pub(crate) path: Vec<u8>,
-    /// What is the matter with it.
+    /// The state of the damaged object.
     pub(crate) state: ObjectState,
 }
 
-/// What was read, or why it could not be.
+/// Content that was read, or the reason why it could not be.
 type Found<T> = Result<T, ObjectState>;
 
-/// Reads a listing, and beside it the same folder of the snapshot before with its copy.
+/// Reads a listing, together with the same folder of the base snapshot and its copy.
 struct Level {
     listing: Listing,
     base: Option<BaseListing>,
@@ -127,7 +129,7 @@ struct Level {
 struct BaseListing {
     before: Listing,
     copied: Listing,
-    /// The last entries that were read, which may be beyond what was asked for.
+    /// The last pair of entries read from the base, which may come after the requested name.
     next: Option<(Entry, Entry)>,
 }
 
@@ -143,7 +145,7 @@ impl Level {
 }
 
 impl BaseListing {
-    /// The entry of this name in the snapshot before, and what it became. Names are asked for in their order.
+    /// The entry of this name in the base snapshot, and its copy. Names must be requested in order.
     fn find(
         &mut self,
         name: &[u8],
@@ -154,7 +156,7 @@ impl BaseListing {
             let before = self.before.next(from).map_err(CopyError::From)?;
             let copied = self.copied.next(there).map_err(CopyError::There)?;
             let (Some(before), Some(mut copied)) = (before, copied) else { return Ok(None) };
-            // The copy may have more, which stands in the other vault alone.
+            // The copy may have more entries, which exist only in the other vault.
             while copied.name < before.name {
                 match self.copied.next(there).map_err(CopyError::There)? {
                     Some(next) => copied = next,
@@ -170,21 +172,21 @@ impl BaseListing {
     }
 }
 
-/// What comes next in a folder.
+/// The next step in a folder.
 enum Step {
     Entry(Box<Entry>, Option<Box<(Entry, Entry)>>),
     End,
-    /// The rest of it cannot be read.
+    /// The rest of the listing cannot be read.
     Broken(ObjectState),
 }
 
-/// A folder whose listing is being put together.
+/// A folder whose new listing is being written.
 struct Folder {
     level: Level,
     writer: StreamWriter,
     /// Its listing in the vault that is copied.
     source: Stream,
-    /// Its entry, still without content.
+    /// Its entry, without content so far.
     entry: Option<Entry>,
     is_whole: bool,
 }
@@ -213,7 +215,7 @@ impl Trees<'_, '_> {
         if let Some(listing) = &mut level.base {
             match listing.find(&entry.name, from, there) {
                 Ok(found) => base = found.cloned().map(Box::new),
-                // What was there before is of no use.
+                // The base cannot be read, so do without it.
                 Err(CopyError::From(error) | CopyError::There(error)) if error.is_contained() => level.base = None,
                 Err(error) => return Err(error.into()),
             }
@@ -221,7 +223,7 @@ impl Trees<'_, '_> {
         Ok(Step::Entry(Box::new(entry), base))
     }
 
-    /// What a stream of content became, if that is known and stored.
+    /// The copy of a content stream, if it is known and stored.
     fn known(&self, stream: &Stream, base: Option<(&Stream, &Stream)>) -> Result<Option<Stream>, CopyError> {
         if stream.is_empty() {
             return Ok(Some(Stream::EMPTY));
@@ -236,7 +238,7 @@ impl Trees<'_, '_> {
         }
     }
 
-    /// Whether all chunks of a stream of the other vault are stored there.
+    /// Whether the other vault stores all chunks of one of its streams.
     fn is_stored(&self, stream: &Stream) -> Result<bool, CopyError> {
         let is_there = |ids: &[crate::id::ChunkId]| ids.iter().all(|id| self.depot.is_stored(id));
         if stream.depth == 0 {
@@ -263,7 +265,7 @@ impl Trees<'_, '_> {
         Ok(true)
     }
 
-    /// Whether a folder of the other vault is stored there with all below it.
+    /// Whether the other vault stores one of its folders with everything below it.
     fn is_folder_stored(&self, listing: &Stream) -> Result<bool, CopyError> {
         let mut folders = vec![listing.clone()];
         let mut done = Vec::new();
@@ -302,7 +304,7 @@ impl Trees<'_, '_> {
         Ok(true)
     }
 
-    /// What a folder became, if that is known and stored with all below it.
+    /// The copy of a folder, if it is known and stored with everything below it.
     fn known_folder(&self, listing: &Stream, base: Option<&Base>) -> Result<Option<Stream>, CopyError> {
         if let Some(copy) = self.memory.get(As::Listing, listing) {
             return Ok(Some(copy));
@@ -315,7 +317,7 @@ impl Trees<'_, '_> {
         Ok(Some(copy.clone()))
     }
 
-    /// Copies a tree. `base`: the tree of a snapshot before it, and what that became.
+    /// Copies a tree. `base`: the tree of an earlier snapshot, and its copy.
     pub(crate) fn copy(&self, tree: &Stream, base: Option<&Base>) -> Result<Copied, Ended<CopyError>> {
         let mut copied = Copied::default();
         if let Some(known) = self.known_folder(tree, base)? {
@@ -369,7 +371,7 @@ impl Trees<'_, '_> {
         Ok(copied)
     }
 
-    /// Ends the last folder, and enters it in the one above.
+    /// Finishes the last folder, and adds it to its parent.
     fn leave(&self, stack: &mut Vec<Folder>, copied: &mut Copied) -> Result<(), Ended<CopyError>> {
         let Some(Folder { level, writer, source, entry, is_whole }) = stack.pop() else { return Ok(()) };
         let listing = self.finish(writer)?;
@@ -385,7 +387,7 @@ impl Trees<'_, '_> {
         write_entry(&entry, &mut above.writer, self.depot, &level.path)
     }
 
-    /// An entry that is no folder as it is in the other vault, if its content can be read.
+    /// Copies an entry that is not a folder, if its content can be read.
     fn entry(
         &self,
         mut entry: Entry,
@@ -415,7 +417,7 @@ impl Trees<'_, '_> {
         Ok(Ok(entry))
     }
 
-    /// Copies one content, unless that was done already. One that cannot be read is passed over; why is returned.
+    /// Copies one content stream, unless it was copied before. If it cannot be read, returns the reason.
     pub(crate) fn content(&self, stream: &Stream) -> Result<Option<ObjectState>, Ended<CopyError>> {
         match self.known(stream, None)? {
             Some(_) => Ok(None),
@@ -423,7 +425,7 @@ impl Trees<'_, '_> {
         }
     }
 
-    /// Copies contents, with all threads. What they became is remembered; those that cannot be read are returned.
+    /// Copies contents, with all threads, and remembers the copies. Returns those that cannot be read.
     fn contents(&self, wanted: Vec<Stream>) -> Result<HashMap<StreamKey, ObjectState>, Ended<CopyError>> {
         let lost = Mutex::new(HashMap::new());
         let note = |stream: &Stream, copy: Found<Stream>| match copy {
@@ -446,7 +448,8 @@ impl Trees<'_, '_> {
         Ok(crate::sync::into_inner(lost))
     }
 
-    /// What is the matter with what cannot be read, if all else can go on; anything else ends the work.
+    /// Turns a read error into the state of the damaged object, if everything else can go on. Any other error ends
+    /// the work.
     pub(crate) fn contained<T>(&self, read: Result<T, ReadError>) -> Result<Found<T>, CopyError> {
         match read {
             Ok(read) => Ok(Ok(read)),
@@ -488,7 +491,7 @@ impl Trees<'_, '_> {
         }
     }
 
-    /// Content that the other vault cuts and names alike: only the chunks that it does not have are read.
+    /// Copies content that the other vault cuts and names alike: reads only the chunks that it does not have.
     fn same_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let (mut source, mut ids) = (Source::new(self.from), IdReader::new(stream));
         loop {
@@ -518,7 +521,7 @@ impl Trees<'_, '_> {
         Ok(Ok(stream.clone()))
     }
 
-    /// Copies a stream that is no content of a file: a list of some kind.
+    /// Copies a list, which is a stream other than the content of a file.
     pub(crate) fn meta_stream(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let mut writer = StreamWriter::default();
         match self.append(stream, &mut writer)? {
@@ -527,12 +530,12 @@ impl Trees<'_, '_> {
         }
     }
 
-    /// Ends a stream that is no content of a file.
+    /// Finishes a list's stream.
     pub(crate) fn finish(&self, writer: StreamWriter) -> Result<Stream, Ended<CopyError>> {
         Ok(writer.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
     }
 
-    /// The list of what was skipped, so that more can be entered behind it.
+    /// Copies the list of skipped entries, so that more can be added to its end.
     pub(crate) fn skipped(&self, stream: &Stream) -> Result<Found<SkippedList>, Ended<CopyError>> {
         let mut list = SkippedList::default();
         Ok(self.append(stream, &mut list.stream)?.map(|()| list))
@@ -550,7 +553,7 @@ impl Trees<'_, '_> {
     }
 }
 
-/// The listings of a folder in the snapshot before and in its copy.
+/// The listings of a folder in the base snapshot and in its copy.
 fn folders_of(before: Option<&(Entry, Entry)>) -> Option<Base> {
     let (before, copied) = before?;
     if [before.kind, copied.kind] != [FileKind::Directory; 2] {
@@ -559,7 +562,7 @@ fn folders_of(before: Option<&(Entry, Entry)>) -> Option<Base> {
     Some((before.content.clone()?, copied.content.clone()?))
 }
 
-/// The contents of a file in the snapshot before and in its copy.
+/// The contents of a file in the base snapshot and in its copy.
 fn contents_of(before: Option<&(Entry, Entry)>) -> Option<(&Stream, &Stream)> {
     let (before, copied) = before?;
     if [before.kind, copied.kind] != [FileKind::File; 2] {
@@ -585,18 +588,18 @@ fn write_entry(
 struct Ahead<'w, 't, 'a> {
     trees: &'w Trees<'t, 'a>,
     stack: Vec<Level>,
-    /// Folders that it has been in. What is in one is gathered once, however many paths lead there.
+    /// Folders that it has visited. The contents of a folder are gathered once, however many paths lead to it.
     been_in: Lru<StreamKey, ()>,
     /// Contents that cannot be read.
     lost: HashMap<StreamKey, ObjectState>,
 }
 
 impl Ahead<'_, '_, '_> {
-    /// Copies the next contents that are not known yet, this one among them.
+    /// Copies the next contents that are not known yet, including this one.
     fn fill(&mut self, wanted: &Stream) -> Result<(), Ended<CopyError>> {
         let trees = self.trees;
         let (mut from, mut there) = (Source::new(trees.from), Source::new(trees.there));
-        // That it was remembered when this walk came by does not mean that it still is.
+        // Always gather this one: it may have been remembered when this walk passed it, and forgotten since.
         let mut found = HashSet::from([stream_key(wanted)]);
         let mut window = vec![wanted.clone()];
         while window.len() < WINDOW
@@ -627,7 +630,7 @@ impl Ahead<'_, '_, '_> {
     }
 }
 
-/// The content of a file of the vault that is copied, from front to back.
+/// The content of a file in the vault that is copied, from start to end.
 struct Content<'s, 'a> {
     stream: StreamReader,
     source: Source<'s, 'a>,

@@ -1,5 +1,5 @@
-//! Compares a mirror with its vault by reading: each object of the mirror is read whole, and must end with its own hash and with that of
-//! the object in the vault. No key is needed.
+//! Comparing a mirror with its vault by reading. Each object of the mirror is read whole, and must end with its own
+//! hash and with that of the vault's object. No key is needed.
 
 use std::collections::HashMap;
 
@@ -12,50 +12,50 @@ use crate::sync::try_share;
 use crate::vault::VaultError;
 use crate::vault::locked::Wanted;
 
-/// What is wrong with an object of the mirror.
+/// A fault of an object in the mirror.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
-    /// Which one.
+    /// The object.
     pub key: ObjectKey,
-    /// What is wrong.
+    /// A description of the fault.
     pub what: String,
-    /// It was moved aside in the mirror, and the vault's put in its place.
+    /// Whether the object was moved aside in the mirror and replaced by the vault's.
     pub is_mended: bool,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// The vault.
     pub vault: Option<VaultId>,
-    /// Objects that were read in the mirror, and their bytes.
+    /// The number of the mirror's objects that were read.
     pub compared: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Objects of the vault that the mirror does not have.
+    /// Objects of the vault that the mirror lacks.
     pub missing: Vec<ObjectKey>,
-    /// Objects of the mirror that are damaged, or are not the vault's.
+    /// Objects of the mirror that are damaged, or differ from the vault's.
     pub different: Vec<Difference>,
     /// Objects that are whole in the mirror and damaged in the vault.
     pub damaged_in_vault: Vec<ObjectKey>,
-    /// Objects of the mirror that the vault does not have any more.
+    /// The number of objects of the mirror that the vault no longer has.
     pub surplus: u64,
 }
 
-/// What came of one object.
+/// The outcome for one object.
 enum Found {
     Same,
-    /// It went from the vault, or from the mirror.
+    /// The object was deleted from the vault or from the mirror.
     Gone,
     Missing,
     Different(String),
     OfVault,
 }
 
-/// Compares the mirror in `to` with the vault in `from`. What differs is only told, unless it is to be mended.
+/// Compares the mirror in `to` with the vault in `from`. Differences are only reported, unless they are to be mended.
 ///
 /// # Errors
-/// If `to` is no mirror of this vault, if a store fails, or the user stops it.
+/// If `to` is not a mirror of this vault, if a store fails, or if the user stops it.
 pub fn compare(
     from: &dyn Store,
     to: &dyn Store,
@@ -118,7 +118,7 @@ fn compare_one(
     len: u64,
 ) -> Result<Found, MirrorError> {
     let Some(have) = there.get(key) else {
-        // It may have been pruned since it was listed.
+        // The vault may have been pruned since it was listed.
         return Ok(if has(from, key)? { Found::Missing } else { Found::Gone });
     };
     if *have != len {
@@ -154,7 +154,7 @@ fn has(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {
     }
 }
 
-/// Puts the vault's object in the place of that of the mirror, which is moved aside, if the vault's is whole. Returns whether that was so.
+/// Moves the mirror's object aside and puts the vault's in its place, if the vault's is whole. Returns whether it is.
 fn put_anew(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<bool, MirrorError> {
     let Read::Whole(bytes) = read_whole(from, key, len)? else { return Ok(false) };
     to.quarantine(key).map_err(MirrorError::of(to))?;

@@ -1,5 +1,5 @@
-//! A mirror: the objects of a vault in another place, as they are (SPEC §8.11). No key is needed to add what is missing, and each
-//! object is verified by the hash that it ends with before it is copied.
+//! A mirror: a copy of a vault's objects in another place, byte by byte (SPEC §8.11). Copying missing objects needs
+//! no key, and each object is verified by the hash at its end before it is copied.
 
 pub mod compare;
 
@@ -20,49 +20,49 @@ use crate::vault::locked::Wanted;
 use crate::vault::slots::digest;
 use crate::vault::{Vault, VaultError};
 
-/// A vault that is pruned meanwhile is listed so many times.
+/// The number of times that a vault is listed, if it is pruned meanwhile.
 const ROUNDS: usize = 5;
-/// Objects are copied in groups of this many; between them it is looked whether to stop.
+/// Objects are copied in groups of this many; between groups, the user can stop the work.
 const GROUP: usize = 64;
 
-/// Why a mirror could not be brought up to date.
+/// The reason why a mirror could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MirrorError {
     /// The vault that is to be mirrored has no whole VAULT file.
     #[error("the VAULT file in {place} is missing or damaged")]
     NoVault {
-        /// Where.
+        /// The place of the vault.
         place: String,
     },
-    /// In the place of the mirror lies something else.
+    /// The place of the mirror holds a vault that is not a mirror of this one.
     #[error("in {place} lies {}, and no mirror of this vault", other_told(.other.as_ref()))]
     Other {
-        /// Where.
+        /// The place of the mirror.
         place: String,
-        /// The vault that lies there, if it is another one; none if it is this vault itself.
+        /// The vault found there; `None` if it is this vault itself.
         other: Option<VaultId>,
     },
-    /// There are objects in the place of the mirror, and nothing says whose.
+    /// The place of the mirror holds objects, but no VAULT file that says whose they are.
     #[error("{place} is not empty, and has no VAULT file")]
     Unknown {
-        /// Where.
+        /// The place of the mirror.
         place: String,
     },
     /// The vault's store failed, or the user stopped it.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// The place of the mirror failed. It says nothing about the vault.
+    /// The place of the mirror failed. This says nothing about the vault.
     #[error("the mirror in {place}")]
     To {
-        /// Where.
+        /// The place of the mirror.
         place: String,
-        /// What is the matter there.
+        /// The cause.
         source: VaultError,
     },
 }
 
 impl MirrorError {
-    /// What goes wrong in the place of the mirror.
+    /// Turns errors into errors of the mirror's place.
     fn of<E: Into<VaultError>>(to: &dyn Store) -> impl Fn(E) -> Self {
         let place = to.place();
         move |error| match error.into() {
@@ -82,7 +82,7 @@ impl From<StoreError> for MirrorError {
     }
 }
 
-/// What became of a mirror.
+/// The result of bringing a mirror up to date.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MirrorReport {
     /// The vault.
@@ -91,20 +91,20 @@ pub struct MirrorReport {
     pub copied: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Objects that were there already.
+    /// Objects that the mirror already had.
     pub there: u64,
-    /// Objects of the mirror that were of another length, and were moved aside and copied again; they count as copied.
+    /// Objects of the mirror with a wrong length, which were moved aside and copied again; they count as copied.
     pub mended: u64,
-    /// Objects of the vault that are damaged, and were not copied.
+    /// Objects of the vault that are damaged, and so were not copied.
     pub damaged: Vec<ObjectKey>,
-    /// Objects of the mirror that the vault does not have any more.
+    /// Objects of the mirror that the vault no longer has.
     pub surplus: u64,
-    /// Of those, how many were deleted.
+    /// The number of those that were deleted.
     pub deleted: u64,
 }
 
-/// The objects of a store, with their lengths. Records are listed first, and keys before them: what a record needs was put before
-/// it, so it is listed, too.
+/// The objects of a store, with their lengths. Keys are listed first, then records: whatever a record needs was put
+/// before it, and so is listed, too.
 fn list(store: &dyn Store) -> Result<HashMap<ObjectKey, u64>, StoreError> {
     let mut found = HashMap::new();
     let mut note = |kind, listed| {
@@ -117,7 +117,8 @@ fn list(store: &dyn Store) -> Result<HashMap<ObjectKey, u64>, StoreError> {
     Ok(found)
 }
 
-/// The VAULT file, if it is there and whole. One of a later version is an error: nobody knows what else belongs to such a vault.
+/// The VAULT file, if it exists and is whole. A VAULT file of a later version is an error: this version does not know
+/// what else belongs to such a vault.
 fn vault_file(store: &dyn Store) -> Result<Option<VaultFile>, VaultError> {
     let bytes = match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
         Ok(bytes) => bytes,
@@ -133,10 +134,10 @@ fn vault_file(store: &dyn Store) -> Result<Option<VaultFile>, VaultError> {
     }
 }
 
-/// Whether an object is what was put: it ends with the hash of what stands before.
+/// Whether an object is whole: it ends with the hash of the bytes before.
 fn is_whole(kind: Kind, bytes: &[u8]) -> bool {
     if kind == Kind::Key {
-        // A newer one is what was put, too.
+        // A slot of a later version counts as whole, too.
         return matches!(SlotFile::parse(bytes), Ok(_) | Err(SlotError::Newer { .. }));
     }
     let Some((before, trailer)) = bytes.len().checked_sub(TRAILER_LEN).map(|at| bytes.split_at(at)) else {
@@ -153,7 +154,8 @@ const fn len_max(kind: Kind) -> u64 {
     }
 }
 
-/// In which order kinds are copied: what is needed by others first, so that a mirror is a vault whenever this ends.
+/// The order in which kinds are copied: objects that others need come first, so that a mirror is a vault whenever the
+/// copy ends.
 const fn order(kind: Kind) -> u8 {
     match kind {
         Kind::Key => 0,
@@ -164,12 +166,12 @@ const fn order(kind: Kind) -> u8 {
     }
 }
 
-/// Copies to `to` what it does not have of the vault in `from`. Nothing is deleted there. `wanted` tells which vault is meant, if that is
-/// known.
+/// Copies the objects of the vault in `from` that `to` lacks. Deletes nothing there. `wanted` is the id of the vault,
+/// if it is known.
 ///
 /// # Errors
-/// If another vault lies in `from`, if `to` is no mirror of this vault and not empty, or if a store fails. What was copied by then stays,
-/// and is not copied again.
+/// If another vault is in `from`, if `to` is neither a mirror of this vault nor empty, or if a store fails. Objects
+/// copied by then stay, and are not copied again.
 pub fn mirror(
     from: &dyn Store,
     to: &dyn Store,
@@ -184,7 +186,7 @@ pub fn mirror(
     match there_file {
         Some(there) => require_mirror(&there, file.id, to)?,
         None if !there.is_empty() => return Err(MirrorError::Unknown { place: to.place() }),
-        // It is a mirror from the first object on: nobody takes a half of one for a vault.
+        // It is a mirror from the first object on, so that nobody takes a partial mirror for a vault.
         None => {
             let file = VaultFile { features: file.features | MIRROR, ..file };
             put_proven(to, ObjectKey::Vault, file.encode().into()).map_err(MirrorError::of(to))?;
@@ -198,7 +200,8 @@ pub fn mirror(
         if put.is_empty() && gone == 0 {
             break;
         }
-        // Behind what was put: the place may not have kept it, and what was needed when it was listed may lie elsewhere now.
+        // List again after the puts: the place may not have kept an object, and needed chunks may be in other packs
+        // by now.
         there = list(to).map_err(MirrorError::of(to))?;
         let mut lost = None;
         for (key, len) in &put {
@@ -217,7 +220,7 @@ pub fn mirror(
     Ok(report)
 }
 
-/// Refuses what is no mirror of this vault.
+/// Returns an error if this is not a mirror of this vault.
 fn require_mirror(there: &VaultFile, vault: VaultId, to: &dyn Store) -> Result<(), MirrorError> {
     if there.id == vault && there.features & MIRROR != 0 {
         return Ok(());
@@ -225,16 +228,16 @@ fn require_mirror(there: &VaultFile, vault: VaultId, to: &dyn Store) -> Result<(
     Err(MirrorError::Other { place: to.place(), other: Some(there.id).filter(|id| *id != vault) })
 }
 
-/// What came of copying what is missing.
+/// The result of copying missing objects.
 #[derive(Default)]
 struct Copying {
-    /// What was put, with the lengths.
+    /// The objects that were put, with their lengths.
     put: HashMap<ObjectKey, u64>,
-    /// How many objects were gone since they were listed.
+    /// The number of objects that were deleted since they were listed.
     gone: usize,
 }
 
-/// Copies what is missing by these lists.
+/// Copies the objects that are missing according to these lists.
 fn copy_missing(
     from: &dyn Store,
     to: &dyn Store,
@@ -286,11 +289,11 @@ fn copy_missing(
     Ok(copying)
 }
 
-/// What became of an object.
+/// The outcome for an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Copied {
     Done,
-    /// It was deleted since it was listed.
+    /// The object was deleted since it was listed.
     Gone,
     Damaged,
 }
@@ -308,12 +311,12 @@ fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<C
     }
 }
 
-/// What an object is found to be when all of it is read.
+/// The result of reading an object whole.
 enum Read {
-    /// It ends with the hash of what stands before.
+    /// It ends with the hash of the bytes before.
     Whole(Bytes),
     Gone,
-    /// It is not what was put, and why.
+    /// It is damaged, for this reason.
     Damaged(String),
 }
 
@@ -332,8 +335,9 @@ fn read_whole(store: &dyn Store, key: &ObjectKey, len: u64) -> Result<Read, Stor
     }
 }
 
-/// Deletes from a mirror what the vault's records say was given up: packs that were condemned and are not in the vault any more,
-/// records that another one holds, removed key slots, and index objects that are gone. All else stays. Returns how many objects that were.
+/// Deletes from a mirror the objects that the vault's records declare given up: condemned packs that the vault no
+/// longer has, records contained in another one, removed key slots, and index objects that are gone. Everything else
+/// stays. Returns the number of deleted objects.
 ///
 /// # Errors
 /// If `to` is no mirror of this vault, or a store fails.
@@ -358,7 +362,7 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
         Err(error) if error.is_of_whole() => Err(error),
         Err(_) => Ok(false),
     };
-    // What holds something must be in the mirror before that goes from there.
+    // An object that contains others must be in the mirror before those are deleted there.
     if !source.iter().all(|(key, len)| there.get(key) == Some(len)) {
         return Ok(0);
     }
@@ -380,10 +384,11 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
     Ok(deleted)
 }
 
-/// Makes a mirror a vault that can be written to. From then on it is not mirrored to any more.
+/// Turns a mirror into a vault that can be written to. From then on, nothing mirrors to it.
 ///
 /// # Errors
-/// If a later version alone may write to the vault, or the store fails. If that is after the old VAULT file was moved aside, the next command that writes makes it anew.
+/// If only a later version may write to the vault, or the store fails. If the store fails after the old VAULT file
+/// was moved aside, the next command that writes creates the file again.
 pub fn promote(vault: &Vault) -> Result<bool, VaultError> {
     if !vault.is_mirror() {
         return Ok(false);

@@ -1,6 +1,6 @@
-//! Changes in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not have waited for them. The data
-//! that they need may be gone. Or all of it is there, and they were reported: the log alone does not tell, so a client that changes the
-//! snapshot again, or deletes anything, looks first.
+//! Changes in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not
+//! have waited for them. Their data may be gone. Or all of it is there, and they were reported. The log alone does
+//! not tell, so a client that changes the snapshot again, or deletes anything, looks first.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use crate::progress::Progress;
 use crate::store::Delivery;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
-/// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change that is whole takes its place now, any other one never
-/// does. Returns the number of snapshots that were put.
+/// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change whose data is complete takes
+/// effect now, and any other never does. Returns the number of snapshots that were put.
 ///
 /// # Errors
-/// If the store or the catalogue fails, or the user stops it. A change that is not settled stays as it is, with all that it needs.
+/// If the store or the catalogue fails, or the user stops it. A change that is not settled stays as it is, with all
+/// of its data.
 pub fn settle(vault: &Vault, options: &RewriteOptions<'_>, progress: &dyn Progress) -> Result<usize, RewriteError> {
     let doubted = vault.doubted();
     if doubted.is_empty() {
@@ -33,8 +34,8 @@ pub fn settle(vault: &Vault, options: &RewriteOptions<'_>, progress: &dyn Progre
 }
 
 impl RewritePlan {
-    /// Leaves out snapshots for whose writers nobody waited, if not all is there that they need: whoever put one of them looks at it
-    /// again, and it may be forgotten. What is put in its place would stay.
+    /// Leaves out snapshots whose writers a prune may not have waited for, if any of their data is gone. Their writer
+    /// looks at them again, and they may be forgotten. A snapshot put in their place would stay.
     pub(super) fn leave_unawaited(&mut self, vault: &Vault, progress: &dyn Progress) -> Result<(), RewriteError> {
         let unawaited = vault.chains().put_unawaited();
         let mut broken = HashSet::new();
@@ -53,9 +54,10 @@ impl RewritePlan {
 }
 
 impl Goal {
-    /// Looks for what somebody has put in the place for whom nobody may have waited. That may have been reported, so what it says is to be
-    /// said, if all is there that it needs. If something of that is gone, it was not, and what stands there is put once more, in the place
-    /// of that as well: so it is known that somebody has looked. Returns `false` if it cannot be told now.
+    /// Handles a change in doubt that another client has put in place of the snapshot. It may have been reported, so
+    /// its fields are kept if all of its data is there. If some data is gone, it was not reported: the snapshot that
+    /// stands there is then put once more, and replaces the change as well, which records that somebody has looked.
+    /// Returns `false` if the outcome cannot be known now.
     pub(super) fn meet_doubted(
         &mut self,
         vault: &Vault,
@@ -72,7 +74,7 @@ impl Goal {
         while let Some(info) = doubted.pop() {
             match soundness(vault, &info, progress)? {
                 Soundness::Whole => {
-                    // What it was made of, by which it is found out what it changed.
+                    // The snapshot from which the change was made, which shows what it changed.
                     let base = info.body.replaces.iter().find(|name| stands.stands_for(name));
                     let made_of = base.and_then(|base| vault.snapshot_before(stands, base)).map(|before| before.body);
                     self.origin = made_of.unwrap_or_else(|| stands.body.clone());
@@ -96,14 +98,14 @@ impl Goal {
     }
 }
 
-/// Whether all is there that a snapshot needs.
+/// Whether all data of a snapshot is in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Soundness {
-    /// All is, and nothing of it is being given up.
+    /// All of it is, and none is being given up.
     Whole,
-    /// Something is gone.
+    /// Some data is gone.
     Lost,
-    /// Something is being given up, or has not arrived, or cannot be read now.
+    /// Some data is being given up, has not arrived, or cannot be read now.
     Unknown,
 }
 
@@ -119,19 +121,19 @@ fn soundness(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Res
     })
 }
 
-/// Whether all is there that a snapshot needs, and nothing of it is being given up.
+/// Whether all data of a snapshot is in the store, and none of it is being given up.
 pub(super) fn is_whole(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Result<bool, RewriteError> {
     Ok(soundness(vault, info, progress)? == Soundness::Whole)
 }
 
-/// Packs that may go whatever this client needs: those that are condemned, and where things arrive late all that others have put, as long
-/// as not all of them know this client. That a pack is damaged changes nothing here.
+/// Packs that may be deleted whatever this client needs: condemned packs, and on a synced store all packs of other
+/// clients, until all of those know this client. Damage of a pack changes nothing here.
 pub(super) fn unreliable(vault: &Vault) -> HashSet<ObjectName> {
     let (damaged, condemned) = (vault.damaged_packs(), vault.condemned());
     vault.unusable().into_iter().filter(|pack| condemned.contains(pack) || !damaged.contains(pack)).collect()
 }
 
-/// Whether something that is needed lies in such packs only.
+/// Whether any needed chunk is only in such packs.
 pub(super) fn is_given_up(vault: &Vault, reader: &Arc<Reader>, marks: &Marks) -> Result<bool, RewriteError> {
     let condemned = unreliable(vault);
     let packs = reader.packs().map_err(VaultError::from)?;

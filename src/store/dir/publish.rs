@@ -1,9 +1,9 @@
-//! How a new file appears in a folder: whole and durable, or not at all.
+//! Publishing a new file in a folder: whole and durable, or not at all.
 //!
-//! Best is a file without a name, made in the destination folder and linked to its name once its bytes are durable: if
-//! the process is killed, nothing is left. Where the file system (or the operating system) has no such files, a
-//! temporary one is written in a folder of its own, far from any place where objects are looked for, and moved.
-//! A move must never replace anything, and not every file system can promise that in one step: see [`Way`].
+//! The best way is a nameless file, made in the destination folder and linked to its name once its bytes are durable:
+//! if the process is killed, nothing is left. Where the file system (or the operating system) has no nameless files,
+//! a temporary file is written in a folder of its own, far from any place where objects are looked for, and moved. A
+//! move must never replace anything, and not every file system can promise that in one step: see [`Way`].
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::id::ObjectName;
 use crate::store::dir::random_name;
 
-/// How a file gets its name, from the best way to the poorest. One that is not supported gives way to the next.
+/// The ways to give a file its name, from the best to the poorest. If one is not supported, the next is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way {
     /// A nameless file is linked.
@@ -34,13 +34,13 @@ pub(super) enum Way {
     Rename,
     /// A temporary file is linked to its name, and its first name removed.
     HardLink,
-    /// A temporary file is renamed after a look whether the name is free. Names are random, so that the moment between
-    /// the two does not matter.
+    /// A temporary file is renamed after a check that the name is free. Names are random, so the moment between the
+    /// two does not matter.
     #[allow(dead_code, reason = "what is left when all else fails; only tests begin with it")]
     Look,
 }
 
-/// What makes a file durable; tests put in what fails.
+/// The functions that make a file and a folder durable; tests replace them by failing ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sync {
     pub(super) file: fn(&File) -> io::Result<()>,
@@ -55,14 +55,14 @@ pub(super) struct Written {
     name: String,
 }
 
-/// Makes files appear.
+/// Publishes files.
 #[derive(Debug)]
 pub(super) struct Publisher {
     /// The folder for temporary files; made when it is first needed.
     temporary: PathBuf,
     pub(super) best: Way,
     pub(super) sync: Sync,
-    /// Set when nameless files were found not to work here.
+    /// Set once nameless files have failed here.
     anonymous_fails: AtomicBool,
     cleaned: Once,
 }
@@ -78,7 +78,7 @@ impl Publisher {
         }
     }
 
-    /// Makes `folder/name` with these bytes, durably.
+    /// Creates `folder/name` with these bytes, durably.
     pub(super) fn publish(&self, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         if let Some(written) = self.begin(folder, name, bytes)? {
             return self.finish(written);
@@ -88,7 +88,7 @@ impl Publisher {
         self.sync_published(folder, &path)
     }
 
-    /// Writes the bytes of `folder/name` into a file without a name, if there are such files here.
+    /// Writes the bytes of `folder/name` into a nameless file, if the file system supports such files.
     pub(super) fn begin(&self, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<Option<Written>> {
         self.cleaned.call_once(|| self.clean());
         if self.best != Way::Anonymous || self.anonymous_fails.load(Relaxed) {
@@ -104,7 +104,7 @@ impl Publisher {
         Ok(Some(Written { file, folder: folder.to_owned(), name: name.to_owned() }))
     }
 
-    /// Makes what was written durable, and gives it its name.
+    /// Makes the written bytes durable, and gives the file its name.
     pub(super) fn finish(&self, written: Written) -> io::Result<()> {
         let Written { mut file, folder, name } = written;
         let path = folder.join(&name);
@@ -121,7 +121,7 @@ impl Publisher {
 
     fn sync_published(&self, folder: &Path, path: &Path) -> io::Result<()> {
         (self.sync.folder)(folder).inspect_err(|_| {
-            // It would be reported as not stored, and might be gone after a power cut: better gone now.
+            // The file would be reported as not stored, and might vanish after a power cut: better delete it now.
             let _ = fs::remove_file(path);
         })
     }
@@ -137,12 +137,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// Makes a folder unless it is there, and its entry in its parent durable in either case.
+    /// Makes a folder unless it exists, and makes its entry in its parent durable in either case.
     pub(super) fn make_folder(&self, path: &Path) -> io::Result<()> {
         make_folder(path, self.sync.folder)
     }
 
-    /// Finds out whether files can be made in a folder, and leaves none.
+    /// Checks whether files can be created in a folder, and leaves none.
     pub(super) fn probe(&self, folder: &Path) -> io::Result<()> {
         if self.best == Way::Anonymous && open_anonymous(folder)?.is_some() {
             return Ok(());
@@ -152,7 +152,7 @@ impl Publisher {
         TemporaryFile::create(&self.temporary).map(drop)
     }
 
-    /// Names in the folder for temporary files that no living process is writing.
+    /// Names of temporary files that no living process is writing.
     pub(super) fn leftovers(&self) -> io::Result<Vec<OsString>> {
         let entries = match crate::folder::entries(&self.temporary) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -168,11 +168,11 @@ impl Publisher {
         Ok(leftovers)
     }
 
-    /// Removes what writers that died have left. Whatever cannot be removed is reported as foreign some time.
+    /// Removes the temporary files of dead writers. A file that cannot be removed is reported as foreign later.
     fn clean(&self) {
         for name in self.leftovers().unwrap_or_default() {
             let path = self.temporary.join(&name);
-            // The lock is taken again and held, for a writer between making its file and locking it.
+            // The lock is taken again and held, because a writer may be between making its file and locking it.
             if name.to_str().is_some_and(is_temporary_name)
                 && let Writer::Died(_lock) = writer_of(&path)
             {
@@ -190,14 +190,13 @@ impl Publisher {
         (self.sync.file)(&temporary.file)?;
         release(&temporary.file);
         move_new(self.best, &temporary.path, path)?;
-        // If this fails, a power cut may leave the temporary file as well: the next writer removes it.
+        // If this fails, a power cut may bring the temporary file back: the next writer removes it.
         let _ = (self.sync.folder)(&self.temporary);
         Ok(())
     }
 }
 
-/// A file in the folder for temporary files, removed when it is dropped unless it has been moved away. It is locked as
-/// long as its writer lives.
+/// A temporary file, deleted on drop unless it has been moved away. It is locked as long as its writer lives.
 struct TemporaryFile {
     file: File,
     path: PathBuf,
@@ -210,8 +209,8 @@ impl TemporaryFile {
             let file = new_file_options().open(&path)?;
             let locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
             let temporary = Self { file, path };
-            // Someone who cleans up may have taken the file between these two steps; then another one is made. A file
-            // system without locks has nobody who could have.
+            // A process that cleans up may have taken the file between these two steps; then another file is made. On
+            // a file system without locks, nobody could have taken it.
             if locked && temporary.path.exists() {
                 return Ok(temporary);
             }
@@ -227,15 +226,15 @@ impl Drop for TemporaryFile {
 
 const TEMPORARY_SUFFIX: &str = ".part";
 
-/// Whether a file in the folder for temporary files was made by this module.
+/// Whether this module made a file with this name in the folder for temporary files.
 pub(super) fn is_temporary_name(name: &str) -> bool {
     name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(|stem| stem.parse::<ObjectName>().is_ok())
 }
 
-/// What is known about the writer of a file in the folder for temporary files.
+/// The state of a temporary file's writer.
 enum Writer {
     Lives,
-    /// With the lock that keeps others from taking the file.
+    /// The writer died. Holds the lock that keeps others from taking the file.
     Died(#[allow(dead_code, reason = "held for its lock")] File),
     Unknown,
 }
@@ -244,7 +243,7 @@ fn writer_of(path: &Path) -> Writer {
     if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
         return Writer::Unknown;
     }
-    // File servers want the file open for writing when it is locked; the last state of a temporary file forbids that.
+    // File servers require write access for a lock, but a finished temporary file is read-only.
     let opened = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path));
     let Ok(file) = opened else { return Writer::Unknown };
     match file.try_lock() {
@@ -254,7 +253,7 @@ fn writer_of(path: &Path) -> Writer {
     }
 }
 
-/// Gives a file another name without replacing anything; `best` is the first way to try.
+/// Renames a file without replacing anything; `best` is the first way to try.
 fn move_new(best: Way, from: &Path, to: &Path) -> io::Result<()> {
     if best <= Way::Rename && rename_no_replace(from, to)? {
         return Ok(());
@@ -270,14 +269,14 @@ fn move_new(best: Way, from: &Path, to: &Path) -> io::Result<()> {
 
 fn hard_link(from: &Path, to: &Path) -> io::Result<bool> {
     match fs::hard_link(from, to) {
-        // If this fails, the file has two names: the first is a leftover that someone cleans up.
+        // If this fails, the file has two names: the first is a leftover, which some process cleans up.
         Ok(()) => fs::remove_file(from).or(Ok(())).map(|()| true),
         Err(e) if is_final(&e) || e.kind() == ErrorKind::NotFound => Err(e),
         Err(_) => Ok(false),
     }
 }
 
-/// Whether another way of giving a file its name would fail as well.
+/// Whether any other way of giving a file its name would fail as well.
 fn is_final(e: &io::Error) -> bool {
     matches!(
         e.kind(),
@@ -285,7 +284,7 @@ fn is_final(e: &io::Error) -> bool {
     )
 }
 
-/// Makes a folder and all that leads to it, each entry durable.
+/// Makes a folder and its missing parents, each entry durable.
 pub(super) fn make_folders(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -310,8 +309,8 @@ fn make_folder(path: &Path, sync_folder: fn(&Path) -> io::Result<()>) -> io::Res
     }
 }
 
-/// Refuses a folder that is a symbolic link (or a junction): whoever can put one into a store could lead what is written, deleted or
-/// moved there to any place of this machine.
+/// Returns an error for a folder that is a symbolic link (or a junction). Someone who can put a link into a store
+/// could otherwise direct writes, deletions and moves to any place on this machine.
 pub(super) fn check_folder(path: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if found.is_dir() {
@@ -321,7 +320,7 @@ pub(super) fn check_folder(path: &Path) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::NotADirectory, format!("{}: {what}", path.display())))
 }
 
-/// As root, what is new belongs to whoever owns the folder that it is made in, or that user could do nothing with it.
+/// As root, gives a new file or folder to the owner of its parent, who could otherwise do nothing with it.
 #[cfg(unix)]
 fn adopt(path: &Path, folder: Option<&Path>) -> io::Result<()> {
     match owner(folder) {
@@ -330,7 +329,7 @@ fn adopt(path: &Path, folder: Option<&Path>) -> io::Result<()> {
     }
 }
 
-/// The same for a file that may have no name yet.
+/// As above, for a file that may have no name yet.
 #[cfg(unix)]
 fn adopt_file(file: &File, folder: &Path) -> io::Result<()> {
     match owner(Some(folder)) {
@@ -339,7 +338,7 @@ fn adopt_file(file: &File, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// User and group of a folder that is not root's, if this is root.
+/// User and group of a folder's owner, if this process is root and the owner is not.
 #[cfg(unix)]
 fn owner(folder: Option<&Path>) -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt;
@@ -364,7 +363,7 @@ fn adopt_file(_: &File, _: &Path) -> io::Result<()> {
 /// Makes a file's bytes and length durable.
 fn sync_file(file: &File) -> io::Result<()> {
     match file.sync_data() {
-        // On Apple's systems this is a full flush, which shares do not offer; they have the ordinary one.
+        // On Apple's systems this is a full flush. Network shares do not support it, so they get the ordinary one.
         #[cfg(target_vendor = "apple")]
         Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
             rustix::fs::fsync(file).map_err(io::Error::from)
@@ -373,7 +372,7 @@ fn sync_file(file: &File) -> io::Result<()> {
     }
 }
 
-/// Makes the entries of a folder durable. Some shares cannot do it for folders, and say so.
+/// Makes the entries of a folder durable. Some shares do not support this for folders, and say so.
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
@@ -382,7 +381,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// There is no such call; the file system's journal has to do.
+/// Does nothing: the system has no such call, and the file system's journal has to do.
 #[cfg(not(unix))]
 fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
@@ -400,7 +399,7 @@ fn folder_builder() -> DirBuilder {
     DirBuilder::new()
 }
 
-/// A temporary file can be opened for writing, since those who clean up have to lock it.
+/// Options for a temporary file: writable by its owner, since a process that cleans up must open it to lock it.
 fn new_file_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -409,22 +408,22 @@ fn new_file_options() -> OpenOptions {
     options
 }
 
-/// Objects never change. Where there are no such permissions it does not matter.
+/// Makes a file read-only, as objects never change. Where there are no such permissions, it does not matter.
 #[cfg(unix)]
 fn make_read_only(file: &File) {
     let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o400));
 }
 
-/// Elsewhere a read-only file could not be deleted.
+/// Does nothing: on other systems, a read-only file could not be deleted.
 #[cfg(not(unix))]
 fn make_read_only(_: &File) {}
 
-/// Here a lock is between those who write only.
+/// Does nothing: on Unix, a lock concerns only those who lock.
 #[cfg(unix)]
 fn release(_: &File) {}
 
-/// Elsewhere it keeps others from reading, so it must be gone before they can see the file. Whoever takes it for a
-/// leftover in this moment makes the move fail, and it is written once more.
+/// Ends the lock: on other systems, it keeps others from reading, so it must end before they can see the file. A
+/// process that takes the file for a leftover in this moment makes the move fail, and the file is written once more.
 #[cfg(not(unix))]
 fn release(file: &File) {
     let _ = file.unlock(); // it may have had none
@@ -441,7 +440,7 @@ fn check_access(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a nameless file in a folder, or says that there are none here.
+/// Opens a nameless file in a folder; `None` if that is not supported.
 #[cfg(target_os = "linux")]
 fn open_anonymous(folder: &Path) -> io::Result<Option<File>> {
     use rustix::fs::Mode;
@@ -459,14 +458,15 @@ fn open_anonymous(_: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Writes the beginning of what is large straight to the disk, and says how much that was; nothing, where it cannot be done.
-/// It saves copying it into the cache, where it would take the place of what others use: packs are not read again soon.
+/// Writes the block-aligned start of a large file with direct I/O. Returns the bytes written, 0 where direct I/O is
+/// not supported. This saves the copy into the page cache, where it would displace data that others use: packs are
+/// not read again soon.
 #[cfg(target_os = "linux")]
 fn write_past_cache(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
     use rustix::fs::OFlags;
-    /// What every file system is content with: address and length must be multiples of this.
+    /// The alignment of address and length that satisfies every file system.
     const BLOCK: usize = 4096;
-    /// What is shorter is written through the cache.
+    /// Shorter files are written through the cache.
     const LEN_MIN: usize = 1 << 20;
     let len = bytes.len() - bytes.len() % BLOCK;
     if len < LEN_MIN || !bytes.as_ptr().addr().is_multiple_of(BLOCK) {
@@ -498,7 +498,7 @@ fn write_past_cache(_: &mut File, _: &[u8]) -> io::Result<usize> {
     Ok(0)
 }
 
-/// Gives a nameless file its name, or says that it cannot be done here (no /proc, a file system without links).
+/// Gives a nameless file its name; reports if that is not supported (no /proc, a file system without links).
 #[cfg(target_os = "linux")]
 fn link_anonymous(file: &File, path: &Path) -> io::Result<bool> {
     use rustix::fs::AtFlags;
@@ -517,7 +517,7 @@ fn link_anonymous(_: &File, _: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Renames a file, or says that the system cannot do it with the promise not to replace anything.
+/// Renames a file without replacing anything; reports if the system cannot promise that.
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn rename_no_replace(from: &Path, to: &Path) -> io::Result<bool> {
     use rustix::fs::CWD;

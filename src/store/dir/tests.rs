@@ -1,4 +1,4 @@
-//! What a folder adds to the suite that every store passes: ways to publish, leftovers, links, wrong folders.
+//! Tests of a folder beyond the suite that every store passes: ways to publish, leftovers, links, wrong folders.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use crate::store::testing::conformance::list;
 
 const WAYS: [Way; 4] = [Way::Anonymous, Way::Rename, Way::HardLink, Way::Look];
 
-/// A store in a folder that goes away with it.
+/// A store in a temporary folder.
 #[derive(Debug)]
 struct Scratch {
     store: DirStore,
@@ -111,7 +111,7 @@ fn conforms_with_linked_files() {
     check_store(|| Scratch::new(Way::HardLink));
 }
 
-/// All but the race for one name, which only a look cannot decide.
+/// Leaves out the race of two puts for one name, which a look before the rename cannot decide.
 #[test]
 fn the_poorest_way_replaces_nothing() {
     let scratch = Scratch::new(Way::Look);
@@ -120,7 +120,7 @@ fn the_poorest_way_replaces_nothing() {
     assert_eq!(files(&scratch.top()), ["VAULT"]);
 }
 
-/// Whatever of it went straight to the disk.
+/// Also where a part of the object is written by direct I/O.
 #[test]
 fn large_objects_are_stored_whole() {
     let store = Scratch::new(Way::Anonymous);
@@ -184,7 +184,7 @@ fn only_regular_files_are_objects() {
         assert!(matches!(scratch.put(&key, Bytes::from_static(b"x")), Err(StoreError::Exists { .. })), "{number}");
     }
     assert_eq!(fs::read(log.join("real")).unwrap(), b"1234");
-    // Where case does not count, it is the folder `vault` that answers.
+    // Where case is ignored, the folder `vault` answers to the name of the VAULT file.
     fs::create_dir(scratch.store.path_of(&ObjectKey::Vault)).unwrap();
     assert!(matches!(scratch.len(&ObjectKey::Vault), Err(StoreError::Missing { .. })));
     assert!(matches!(scratch.get_range(&ObjectKey::Vault, 0, 1), Err(StoreError::Missing { .. })));
@@ -261,7 +261,8 @@ fn errors_of_the_system_get_their_meaning() {
     }
 }
 
-/// Objects that others delete while a folder is read may be listed or not; all others are listed, and nothing ends the list.
+/// Objects deleted while a folder is read may or may not be listed; all others are listed, and nothing ends the list
+/// early.
 #[test]
 fn what_is_deleted_during_a_list_hides_nothing_else() {
     let scratch = Scratch::new(Way::Anonymous);
@@ -279,7 +280,7 @@ fn what_is_deleted_during_a_list_hides_nothing_else() {
         let found = &mut |found| {
             let Listed::Object { name: now, len: 1 } = found else { panic!("{found:?}") };
             listed.push(now);
-            // Two others with each, whether they came already or not.
+            // Delete two others for each listed object, whether those were listed already or not.
             for number in [listed.len() * 2, listed.len() * 2 + 1].map(|number| (number * 61 % 200) as u8) {
                 if name(number) != now && deleted.len() < 100 && !deleted.contains(&name(number)) {
                     scratch.delete(&ObjectKey::Named(kind, name(number))).unwrap();
@@ -440,7 +441,7 @@ fn a_durable_deletion_says_when_the_folder_could_not_be_synced() {
     let sound = scratch.store.publisher.sync.folder;
     scratch.store.publisher.sync.folder = |_| Err(io::Error::other("no"));
     scratch.delete(&key).unwrap();
-    // It is gone, but may come back: only a sync of the folder that works makes it a success.
+    // The object is gone, but may come back: only a successful sync of the folder makes the deletion a success.
     let error = scratch.delete_durably(&key).unwrap_err();
     assert!(matches!(error, StoreError::Io { action: "delete", .. }), "{error:?}");
     scratch.store.publisher.sync.folder = |path| {

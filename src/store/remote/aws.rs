@@ -1,4 +1,5 @@
-//! Credentials for S3 as Amazon's own tools find them: variables, profiles, a command, a token of a cluster, the machine itself.
+//! Credentials for S3, found as Amazon's own tools find them: variables, profiles, a command, a cluster's token, the
+//! machine's role.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,17 +13,18 @@ use crate::store::place::{S3Address, s3_endpoint};
 use crate::store::remote::line::Surroundings;
 use crate::store::remote::settings::Settings;
 
-/// A command is asked again for credentials that end after this long: long before those of any service end.
+/// The time for which a command's credentials are used, if they expire; then the command is run again. Credentials of
+/// any service last much longer.
 const FRESH: Duration = Duration::from_secs(5 * 60);
-/// If it fails then, it is asked once more after this long, and what it gave before is used until it succeeds.
+/// If it fails then, it is run again after this time. Until it succeeds, its earlier credentials are used.
 const AGAIN: Duration = Duration::from_secs(30);
-/// What Amazon's own machines say of themselves.
+/// A system file, and the text in it by which a machine of Amazon's is recognized.
 const MAKER: (&str, &str) = ("/sys/devices/virtual/dmi/id/sys_vendor", "Amazon EC2");
 
-/// A part of one of Amazon's configuration files.
+/// A section of one of Amazon's configuration files.
 type Profile = HashMap<String, String>;
 
-/// The profile of this name, of both files.
+/// The profile of this name, merged from both files.
 fn profile(settings: &Settings, name: &str) -> Profile {
     let file = |variable: &str, usual: &str| {
         let given = settings.get(variable).map(PathBuf::from);
@@ -36,7 +38,7 @@ fn profile(settings: &Settings, name: &str) -> Profile {
     found
 }
 
-/// What stands in the sections of these titles.
+/// The settings in the sections with these titles.
 fn section(text: &str, is_wanted: impl Fn(&str) -> bool) -> Profile {
     let mut found = Profile::new();
     let mut is_in = false;
@@ -54,7 +56,7 @@ fn section(text: &str, is_wanted: impl Fn(&str) -> bool) -> Profile {
     found
 }
 
-/// The words of a command, as Amazon's tools take them: by spaces, but not within quotes.
+/// Splits a command into words as Amazon's tools do: at spaces, but not within quotes.
 fn words(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in text.chars() {
@@ -72,10 +74,10 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// The server that is meant: the address says it, or the environment, or the profile; `None` for Amazon's own.
+/// The server: named by the address, the environment or the profile; `None` for Amazon's own.
 ///
 /// # Errors
-/// If what the environment or the profile says is no server, or one that would be spoken to without encryption.
+/// If the environment or the profile names something that is not a server, or one without encryption.
 pub(super) fn endpoint(address: &S3Address, settings: &Settings) -> Result<Option<String>, String> {
     if address.endpoint.is_some() {
         return Ok(address.endpoint.clone());
@@ -84,7 +86,7 @@ pub(super) fn endpoint(address: &S3Address, settings: &Settings) -> Result<Optio
     let said =
         ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| Some((name, settings.get(name)?)));
     let in_profile = || Some(("endpoint_url of the profile", profile(settings, &name).remove("endpoint_url")?));
-    // Where the address names a profile, that goes before variables, which may be of another account.
+    // A profile named in the address goes before variables, which may belong to another account.
     let said = if address.profile.is_some() { in_profile().or(said) } else { said.or_else(in_profile) };
     let Some((source, text)) = said else { return Ok(None) };
     match s3_endpoint(&text) {
@@ -103,8 +105,9 @@ pub(super) fn is_amazon(endpoint: Option<&str>) -> bool {
         .any(|end| host.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('.')))
 }
 
-/// Whether this machine is one of Amazon's, which give credentials to what runs on them. Others would be asked in vain, and
-/// slowly. Where it cannot be seen, `AWS_EC2_METADATA_DISABLED=false` says so.
+/// Whether this machine is one of Amazon's, which give credentials to programs that run on them. A request on any
+/// other machine would be slow and in vain. Where the system does not show it, `AWS_EC2_METADATA_DISABLED=false` says
+/// so.
 fn has_machine_role(settings: &Settings) -> bool {
     match settings.get("AWS_EC2_METADATA_DISABLED").map(|value| value.to_lowercase()) {
         Some(value) => value == "false",
@@ -112,7 +115,7 @@ fn has_machine_role(settings: &Settings) -> bool {
     }
 }
 
-/// The profile of Amazon's configuration that is meant.
+/// The name of the profile to use.
 fn profile_name(address: &S3Address, settings: &Settings) -> String {
     address.profile.clone().or_else(|| settings.get("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned())
 }
@@ -120,7 +123,7 @@ fn profile_name(address: &S3Address, settings: &Settings) -> String {
 /// Gives the builder its region and its credentials.
 ///
 /// # Errors
-/// If there are none, in words with the way out.
+/// If there are none; the message says what to do.
 pub(super) fn configure(
     mut builder: AmazonS3Builder,
     address: &S3Address,
@@ -137,7 +140,7 @@ pub(super) fn configure(
     if let Some(region) = region.into_iter().flatten().next().or_else(|| profile.get("region").cloned()) {
         builder = builder.with_region(region);
     }
-    // A profile that the address names goes before variables, which may be of another account.
+    // A profile named in the address goes before variables, which may belong to another account.
     if !is_named {
         if let (Some(id), Some(secret)) = (settings.get("AWS_ACCESS_KEY_ID"), settings.get("AWS_SECRET_ACCESS_KEY")) {
             builder = builder.with_access_key_id(id).with_secret_access_key(secret);
@@ -195,18 +198,19 @@ fn web_identity(builder: AmazonS3Builder, file: String, role: String, session: O
     builder.with_config(AmazonS3ConfigKey::RoleSessionName, session)
 }
 
-/// Credentials that a command prints.
+/// Credentials printed by a command.
 struct Process {
     words: Vec<String>,
     surroundings: Arc<dyn Surroundings>,
-    /// The last ones. Held while the command runs: however many requests need credentials, it runs once.
+    /// The last credentials. The lock is held while the command runs: however many requests need credentials, it runs
+    /// once.
     last: tokio::sync::Mutex<Option<Given>>,
 }
 
 /// Credentials that a command has printed.
 struct Given {
     credential: Arc<AwsCredential>,
-    /// When the command is asked again; never if they do not end.
+    /// The time at which the command is run again; `None` if the credentials do not expire.
     until: Option<Duration>,
 }
 
@@ -216,7 +220,7 @@ impl std::fmt::Debug for Process {
     }
 }
 
-/// What a command prints.
+/// The output of a command.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Printed {
@@ -240,7 +244,7 @@ impl CredentialProvider for Process {
         }
         match (self.ask(now).await, &mut *last) {
             (Ok(given), last) => Ok(last.insert(given).credential.clone()),
-            // Those from before may hold for long yet. If they do not, the store says so.
+            // The earlier credentials may still be valid. If not, the store says so.
             (Err(_), Some(given)) => {
                 given.until = Some(now.saturating_add(AGAIN));
                 Ok(given.credential.clone())
@@ -276,7 +280,7 @@ impl Process {
     }
 }
 
-/// The certificates that Amazon's tools trust beside the system's.
+/// The certificates that Amazon's tools trust, in addition to the system's.
 pub(super) fn ca_file(settings: &Settings) -> Option<PathBuf> {
     settings.get("AWS_CA_BUNDLE").map(|path| Path::new(&path).to_owned())
 }

@@ -9,36 +9,36 @@ use crate::store::error::is_of_line;
 use crate::store::remote::line::Line;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
 
-/// A store at the end of a line. Requests that fail because of the line, or are refused because there are too many, are made
-/// again until they succeed or [`patience`](crate::store::remote::Policy::patience) ends; everything that the store *says* about
-/// an object is passed on at once.
+/// A store at the end of a line. Requests that fail because of the line, or that the store refuses because there are
+/// too many, are made again until they succeed or [`patience`](crate::store::remote::Policy::patience) ends. Every
+/// answer of the store about an object is passed on at once.
 ///
-/// No trouble of the line comes out as an error of an object: it is [`StoreError::Unreachable`], [`StoreError::Throttled`] or
-/// [`StoreError::Stopped`].
+/// Trouble of the line never comes out as an error of an object: it is [`StoreError::Unreachable`],
+/// [`StoreError::Throttled`] or [`StoreError::Stopped`].
 #[derive(Debug)]
 pub struct FarStore<S> {
     client: S,
     line: Arc<Line>,
 }
 
-/// A request of which nothing became in so many tries, and for so many times as long as is borne, is given up even while others get
-/// on: what comes in answer to it may be nonsense for ever.
+/// A request is given up, even while others succeed, after this many tries and this many times the patience: its
+/// answers may be nonsense for ever.
 const HOPELESS: (u32, u32) = (20, 4);
 
-/// What became of a try.
+/// The outcome of a try.
 enum Verdict {
-    /// The store has said something, which stands.
+    /// The store has answered, and the answer stands.
     Answer,
-    /// Nothing is known; the request may have been carried out.
+    /// The outcome is unknown; the request may have been carried out.
     Lost,
-    /// The store has refused it for now.
+    /// The store refuses the request for now.
     Refused(Option<Duration>),
     /// The work is to stop.
     Stop,
 }
 
 impl<S: Store> FarStore<S> {
-    /// Around a client that makes its requests on this line.
+    /// Wraps a client that makes its requests on this line.
     pub const fn new(client: S, line: Arc<Line>) -> Self {
         Self { client, line }
     }
@@ -48,7 +48,7 @@ impl<S: Store> FarStore<S> {
         &self.client
     }
 
-    /// Makes a request until it is answered. `attempt` is told whether an earlier try may have been carried out.
+    /// Repeats a request until it is answered. Tells `attempt` whether an earlier try may have been carried out.
     fn call<T>(
         &self,
         action: &'static str,
@@ -83,7 +83,7 @@ impl<S: Store> FarStore<S> {
                 }
             };
             drop(under_way);
-            // A server that refuses has been known to have carried it out all the same.
+            // Servers are known to carry out requests that they refuse.
             may_be_done = true;
             tries += 1;
             let waited = surroundings.now().saturating_sub(begun);
@@ -103,8 +103,8 @@ impl<S: Store> FarStore<S> {
         }
     }
 
-    /// How long to wait after so many tries: any time up to a bound that doubles, so that those who failed together do not come
-    /// back together.
+    /// The wait after this many tries: a random time up to a bound that doubles each time, so that requests which
+    /// failed together do not come back together.
     fn pause(&self, tries: u32) -> Duration {
         let policy = self.line.policy();
         let doubled = 1_u32.checked_shl(tries - 1).and_then(|factor| policy.wait_first.checked_mul(factor));
@@ -113,7 +113,7 @@ impl<S: Store> FarStore<S> {
         Duration::from_nanos(u64::try_from((bound.as_nanos() * u128::from(part)) >> 32).unwrap_or(u64::MAX))
     }
 
-    /// An error of the system that tells of the line is one of the line, whatever it was taken for.
+    /// Turns a system error about the line into an error of the line, whatever the client took it for.
     fn of_line(&self, action: &'static str, object: &Subject, error: StoreError) -> StoreError {
         match error {
             StoreError::Io { source, .. } if is_of_line(&source) => {
@@ -123,7 +123,8 @@ impl<S: Store> FarStore<S> {
         }
     }
 
-    /// What is there is shorter than what was asked for, says the client. If the object is long enough, an answer was cut short.
+    /// Handles a client's report that an object is shorter than the range. If the object is long enough, an answer
+    /// was cut short.
     fn short(&self, key: &ObjectKey, need: u64) -> StoreError {
         match self.client.len(key) {
             Ok(len) if len < need => StoreError::Short { object: key.into(), need, have: len },
@@ -148,7 +149,7 @@ fn judge(error: &StoreError) -> Verdict {
 }
 
 impl<S: Store> Store for FarStore<S> {
-    /// After a try whose answer was lost, the same name is put again. If it is taken then, the object is compared.
+    /// After a try whose answer was lost, puts the same name again. If the name is taken then, compares the object.
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.call("write", &key.into(), |may_be_done| match self.client.put(key, bytes.clone()) {
             Err(error @ StoreError::Exists { .. }) if may_be_done => {
@@ -179,7 +180,7 @@ impl<S: Store> Store for FarStore<S> {
         self.call("read", &key.into(), |_| self.client.len(key))
     }
 
-    /// Nothing is told of a list that is not whole.
+    /// Reports nothing of a list that is incomplete.
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         let listed = self.call("list", &kind.into(), |_| {
             let mut listed = Vec::new();
@@ -202,7 +203,7 @@ impl<S: Store> Store for FarStore<S> {
         self.call("delete", &key.into(), |_| self.client.delete(key))
     }
 
-    /// What one try has deleted is not asked for again.
+    /// Objects deleted by one try are not requested again.
     fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
         let mut left = keys.to_vec();
         self.call("delete", &self.place().into(), |_| {
@@ -220,7 +221,7 @@ impl<S: Store> Store for FarStore<S> {
         self.call("delete", &key.into(), |_| self.client.delete_durably(key))
     }
 
-    /// An object that is not there any more after a try whose answer was lost was moved by it.
+    /// If the object is gone after a try whose answer was lost, that try has moved it.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.call("quarantine", &key.into(), |may_be_done| match self.client.quarantine(key) {
             Err(StoreError::Missing { .. }) if may_be_done => Ok(()),

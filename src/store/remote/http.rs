@@ -1,4 +1,5 @@
-//! One transport for all that is spoken over HTTP: it counts what gets on, and notes what the answer said.
+//! One transport for all protocols over HTTP: it counts the bytes of a request that get through, and keeps the
+//! details of the answer.
 
 use std::error::Error;
 use std::io;
@@ -22,16 +23,16 @@ use object_store::client::{
 use crate::store::remote::runtime::Tally;
 use crate::sync::lock;
 
-/// A connection that nothing uses is closed by us before it is by the other side, or by something in between.
+/// We close an idle connection after this time, before the server or something in between does.
 const IDLE: Duration = Duration::from_secs(15);
-/// How long it may take until a connection stands.
+/// The longest time that making a connection may take.
 const CONNECT: Duration = Duration::from_secs(20);
-/// What is handed to the system at once, so that it can be seen how far a request has got.
+/// The number of bytes handed to the system at once. Small pieces show how far a request has got.
 const PIECE: usize = 64 << 10;
-/// What is read of an answer that says why something failed.
+/// The number of bytes read of an answer that explains a failure.
 const REASON_MAX: usize = 64 << 10;
 
-/// What was asked for, of any kind of server.
+/// The request's action, for any kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     Read,
@@ -42,7 +43,7 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    /// In the word that errors have for it.
+    /// The word that errors use for it.
     pub(super) const fn action(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -53,46 +54,46 @@ impl Asked {
         }
     }
 
-    /// Whether it changes what is there.
+    /// Whether it changes the store.
     pub(super) const fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Delete | Self::Quarantine)
     }
 }
 
-/// What an answer said beside its body.
+/// The details of an answer, without its body.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
-    /// The status; none if there was no answer.
+    /// The status; `None` if there was no answer.
     pub status: Option<u16>,
-    /// The code of the error, in the words of the protocol.
+    /// The error code, as the protocol names it.
     pub code: Option<String>,
-    /// What the server says of it.
+    /// The server's explanation of the error.
     pub message: Option<String>,
-    /// How long it asks to wait.
+    /// The time that the server asks us to wait.
     pub retry_after: Option<Duration>,
-    /// When the server says it is, and when we said it was.
+    /// The server's date, and the date that we sent.
     pub dates: Option<(String, String)>,
-    /// The region that the bucket is in.
+    /// The region of the bucket.
     pub region: Option<String>,
-    /// Whether the tag of what was put is its MD5, as far as the answer says.
+    /// Whether the answer shows that the object's tag is not its MD5.
     pub has_other_tag: bool,
-    /// Why there was no answer.
+    /// The reason why there was no answer.
     pub fault: Option<(io::ErrorKind, String)>,
 }
 
-/// One request: how far it has got, and what was answered.
+/// One request: its progress, and the answer.
 #[derive(Debug, Default)]
 pub(super) struct Call {
-    /// How far it has got.
+    /// The progress of the request.
     pub tally: Arc<Tally>,
     /// The last answer.
     answer: Mutex<Answer>,
-    /// Header fields that are sent with it.
+    /// Header fields sent with the request.
     pub headers: HeaderMap,
 }
 
 impl Call {
-    /// One with these header fields.
+    /// A request with these header fields.
     pub fn with(headers: HeaderMap) -> Self {
         Self { headers, ..Self::default() }
     }
@@ -117,9 +118,9 @@ tokio::task_local! {
 pub(super) struct Transport(reqwest::Client);
 
 impl Transport {
-    /// One that trusts the system's authorities, and those of a file.
+    /// A transport that trusts the system's authorities, and those in a file.
     pub fn new(ca_file: Option<&Path>, is_here: bool) -> Result<Self, String> {
-        // If another library of this process has chosen its cryptography before, that is fine as well.
+        // Another library in this process may have chosen its cryptography before; that is fine as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("vault/", env!("CARGO_PKG_VERSION")))
@@ -142,7 +143,7 @@ impl Transport {
         builder.build().map(Self).map_err(|error| deepest(&error))
     }
 
-    /// Makes a request; notes in the task's call what was answered.
+    /// Sends a request, and keeps the details of the answer in the task's call.
     pub async fn send<B>(&self, request: http::Request<B>) -> Result<HttpResponse, HttpError>
     where
         B: Body<Data = Bytes> + Send + Sync + Unpin + 'static,
@@ -187,13 +188,13 @@ impl Transport {
             call.note(answer);
             let noted = call.clone();
             let body = HttpResponseBody::new(counted.map_err(move |error| lost(&noted, error)));
-            // Some servers give the range that was asked for, and do not say so.
+            // Some servers return the requested range without the status that says so.
             if is_ranged && parts.status == http::StatusCode::OK && parts.headers.contains_key(CONTENT_RANGE) {
                 parts.status = http::StatusCode::PARTIAL_CONTENT;
             }
             return Ok(HttpResponse::from_parts(parts, body));
         }
-        // What failed says why, and so do the parts of a batch; a list is looked at before it is believed.
+        // Read the bodies of failures and of batches, which hold reasons, and check a list before it is trusted.
         let mut counted = counted;
         let mut bytes = Vec::new();
         while let Some(frame) = counted.frame().await {
@@ -212,7 +213,7 @@ impl Transport {
             if !is_one {
                 return Err(failed(&call, HttpErrorKind::Decode, "something that is no list was answered".into()));
             }
-            // A server that answers in an older way says that there is more, and not where it goes on.
+            // A server that speaks an older protocol says that there is more, but not where the next page starts.
             let is_cut = element(&reason, "IsTruncated").is_some_and(|cut| cut.eq_ignore_ascii_case("true"))
                 && element(&reason, "NextContinuationToken").is_none_or(|token| token.is_empty());
             if is_cut {
@@ -247,7 +248,7 @@ impl HttpConnector for Transport {
     }
 }
 
-/// Notes that there was no answer, or no whole one.
+/// Notes that there was no answer, or only a part of one.
 fn failed(call: &Call, kind: HttpErrorKind, error: Box<dyn Error + Send + Sync>) -> HttpError {
     let mut answer = call.answer();
     answer.fault = Some((io_kind(error.as_ref()), deepest(error.as_ref())));
@@ -260,7 +261,7 @@ fn lost(call: &Call, error: reqwest::Error) -> HttpError {
     failed(call, kind, Box::new(error.without_url()))
 }
 
-/// What an error comes from, in the words of the innermost one.
+/// The text of the innermost cause of an error.
 fn deepest(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -282,12 +283,12 @@ fn io_kind(error: &(dyn Error + 'static)) -> io::ErrorKind {
     io::ErrorKind::Other
 }
 
-/// The seconds of a `Retry-After`. One that names a date is not followed to the second: the ordinary waits do.
+/// Parses the seconds of a `Retry-After`. A date is ignored; the usual waits apply then.
 fn seconds(text: &str) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The time that a server's `Date` says, in seconds since 1970: `Sat, 28 Nov 2026 18:00:00 GMT`.
+/// Parses a server's `Date` into seconds since 1970: `Sat, 28 Nov 2026 18:00:00 GMT`.
 pub(super) fn time_of(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (_, date) = text.split_once(", ")?;
@@ -302,19 +303,19 @@ pub(super) fn time_of(text: &str) -> Option<i64> {
     if words.next() != Some("GMT") {
         return None;
     }
-    // Years that begin in March end with the leap day.
+    // In years that begin in March, the leap day is the last day.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
     Some(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 }
 
-/// The text of the first element of this name, as it is written.
+/// The text of the first element of this name, still escaped.
 fn written<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     let (_, behind) = xml.split_once(&format!("<{name}>"))?;
     behind.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
-/// What a text means in which some characters are written by their names.
+/// Decodes XML entities.
 fn plain(text: &str) -> String {
     [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")]
         .iter()
@@ -327,9 +328,9 @@ pub(super) fn element(xml: &str, name: &str) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(300).collect())
 }
 
-/// A page of a list without the objects whose names the library takes for no names, or for other ones: a part that is empty or a
-/// dot, a `/` at either end, characters that are written by number. Whoever else uses a bucket may have put such, and one of them
-/// would spoil the page. `None` if there are none.
+/// Removes from a page of a list those objects whose names the library rejects or changes: names with a component
+/// that is empty or a dot, with a `/` at either end, or with characters written as numbers. Other users of a bucket
+/// may have put such objects, and one of them would spoil the page. Returns `None` if there are none.
 fn without_unfit(xml: &str, (begin, end): (&str, &str), name: &str) -> Option<String> {
     let is_fit = |entry: &str| {
         let text = written(entry, name).unwrap_or_default();
@@ -353,11 +354,11 @@ fn without_unfit(xml: &str, (begin, end): (&str, &str), name: &str) -> Option<St
     kept.map(|kept| kept + &xml[at..])
 }
 
-/// A body whose bytes are counted, in pieces.
+/// A body that counts its bytes, piece by piece.
 struct Counted<B> {
     body: B,
     tally: Arc<Tally>,
-    /// Whether it goes out; otherwise it comes in.
+    /// Whether the body is sent; otherwise it is received.
     is_out: bool,
     rest: Bytes,
 }

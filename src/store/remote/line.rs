@@ -1,4 +1,4 @@
-//! The line to a far store: how many requests may be under way, when they last got on, and when to give up.
+//! The line to a far store: how many requests may be under way, when they last made progress, and when to give up.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,40 +6,41 @@ use std::time::Duration;
 use crate::store::{StoreError, Subject};
 use crate::sync::lock;
 
-/// Clock, patience of a person, and chance, which the library takes from outside.
+/// The clock, the user's wish to stop, and chance, which the library takes from outside.
 pub trait Surroundings: Send + Sync {
     /// Time since some fixed moment.
     fn now(&self) -> Duration;
 
-    /// Waits that long, or less if the work is to stop.
+    /// Waits for this time, or less if the work is to stop.
     fn wait(&self, time: Duration);
 
     /// Whether the work is to stop.
     fn stopped(&self) -> bool;
 
-    /// Any number, each as likely as the others.
+    /// A random number, uniformly distributed.
     fn random(&self) -> u64;
 
-    /// Says, once for each long wait, that a request waits and for what.
+    /// Reports, once for each long wait, that a request waits and for what.
     fn tell(&self, what: &str);
 }
 
-/// How long and how often it is tried.
+/// Limits on how long and how often a request is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// The wait before the second try is up to this long; it doubles with each further one.
+    /// The wait before the second try is at most this long; the bound doubles with each further try.
     pub wait_first: Duration,
-    /// It never is longer than this, unless the store asks for more.
+    /// A wait is never longer than this, unless the store asks for more.
     pub wait_max: Duration,
-    /// A request is given up when none of the store's requests has got on for this long.
+    /// A request is given up when none of the store's requests has made progress for this long.
     pub patience: Duration,
-    /// As `patience`, as long as nothing has ever been heard of the store: it may not be there at all.
+    /// As `patience`, but while the store has never answered: it may not exist at all.
     pub patience_first: Duration,
-    /// A request of which nothing is heard for this long has failed; see [`Watch`].
+    /// A request that makes no progress for this long has failed; see [`Watch`].
     pub timeout: Duration,
-    /// What was sent may take as long to arrive as a line of this many bytes a second needs (at least one).
+    /// The slowest speed of a line, in bytes a second (at least one): sent bytes may take as long to arrive as they
+    /// need at this speed.
     pub rate_min: u64,
-    /// A person is told of a request that has waited this long.
+    /// The user is told of a request that has waited this long.
     pub tell_after: Duration,
 }
 
@@ -57,25 +58,25 @@ impl Default for Policy {
     }
 }
 
-/// So many successes in a row allow one more request under way.
+/// After this many successes, one more request may be under way.
 const SUCCESSES: usize = 20;
-/// How long a thread sleeps before it looks again whether the work is to stop.
+/// The time that a thread sleeps before it checks again whether the work is to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What is known of the line.
+/// The state of the line.
 #[derive(Debug)]
 struct State {
     /// Requests that may be under way.
     allowed: usize,
     under_way: usize,
     successes: usize,
-    /// How often `allowed` was halved. Of many requests that were refused together, only the first halves it.
+    /// How often `allowed` was halved. Of several requests that were refused together, only the first halves it.
     halvings: u64,
     /// No request begins before this moment.
     not_before: Duration,
-    /// When any request last got on.
+    /// When any request last made progress.
     heard: Duration,
-    /// Whether any has, ever.
+    /// Whether the store has ever answered.
     is_known: bool,
 }
 
@@ -84,7 +85,7 @@ pub struct Line {
     surroundings: Arc<dyn Surroundings>,
     policy: Policy,
     place: String,
-    /// Requests that may be under way when all is well.
+    /// The number of requests that may be under way when all is well.
     most: usize,
     state: Mutex<State>,
     left: Condvar,
@@ -96,7 +97,7 @@ impl std::fmt::Debug for Line {
     }
 }
 
-/// A request that is under way.
+/// A request under way.
 #[derive(Debug)]
 pub(super) struct UnderWay<'l> {
     line: &'l Line,
@@ -104,7 +105,7 @@ pub(super) struct UnderWay<'l> {
 }
 
 impl Line {
-    /// A line to `place` on which `most` requests may be under way.
+    /// A line to `place` with at most `most` requests under way.
     pub fn new(place: impl Into<String>, most: usize, policy: Policy, surroundings: Arc<dyn Surroundings>) -> Self {
         let most = most.max(1);
         let heard = surroundings.now();
@@ -120,7 +121,7 @@ impl Line {
         Self { surroundings, policy, place: place.into(), most, state: Mutex::new(state), left: Condvar::new() }
     }
 
-    /// Where the store lies, for messages.
+    /// The place of the store, for messages.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -133,7 +134,7 @@ impl Line {
         self.surroundings.as_ref()
     }
 
-    /// How many requests may be under way now.
+    /// The number of requests that may be under way now.
     pub fn allowed(&self) -> usize {
         lock(&self.state).allowed
     }
@@ -159,7 +160,7 @@ impl Line {
         }
     }
 
-    /// How long none of the store's requests has got on, and for how long that is borne.
+    /// The time since any of the store's requests made progress, and the patience that applies.
     pub(super) fn silence(&self) -> (Duration, Duration) {
         let (heard, is_known) = {
             let state = lock(&self.state);
@@ -182,7 +183,7 @@ impl Line {
         Watch { line: self, action, object: object.into(), heard: self.surroundings.now(), owed: Duration::ZERO }
     }
 
-    /// Why the store cannot be used at all: it is of no use to try again.
+    /// An error that says why the store cannot be used at all: a retry is of no use.
     pub fn unusable(&self, what: impl Into<String>) -> StoreError {
         StoreError::Unusable { place: self.place.clone(), source: std::io::Error::other(what.into()) }
     }
@@ -194,7 +195,7 @@ impl Line {
 }
 
 impl UnderWay<'_> {
-    /// The store has answered, well or not: the line is sound.
+    /// The store has answered, with or without success: the line is sound.
     pub(super) fn answered(&self) {
         self.line.hear();
         let mut state = lock(&self.line.state);
@@ -206,12 +207,13 @@ impl UnderWay<'_> {
         }
     }
 
-    /// The store has refused the request because there are too many: half as many from now on, and none before `after` has passed.
+    /// The store has refused a request because there are too many: halves the number allowed, and starts none before
+    /// `after` has passed.
     pub(super) fn refused(&self, after: Duration) {
         let now = self.line.surroundings.now();
         let mut state = lock(&self.line.state);
         state.successes = 0;
-        // Longer than is borne is not waited: the requests fail, and say so.
+        // Do not wait longer than the patience: the requests fail then, and say so.
         state.not_before = state.not_before.max(now.saturating_add(after.min(self.line.policy.patience)));
         state.is_known = true;
         if state.halvings == self.halvings {
@@ -228,45 +230,46 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Follows one try of a request, so that it ends when nothing happens any more or the work is to stop, and not because it takes
-/// long. The client tells what it sends and receives, and asks at least ten times a second while it waits.
+/// Follows one try of a request, so that it ends when it makes no progress or the work is to stop, but not because it
+/// takes long. The client reports the bytes that it sends and receives, and calls `check` at least ten times a second
+/// while it waits.
 #[derive(Debug)]
 pub struct Watch<'l> {
     line: &'l Line,
     action: &'static str,
     object: Subject,
     heard: Duration,
-    /// Time that what was sent and not answered may still take.
+    /// The time that bytes sent but not answered may still take.
     owed: Duration,
 }
 
 impl Watch<'_> {
-    /// So many bytes were handed to the system, which may have them long before the store has.
+    /// This many bytes were handed to the system, which may have them long before the store does.
     pub fn sent(&mut self, bytes: u64) {
         let millis = bytes.saturating_mul(1000) / self.line.policy.rate_min.max(1);
         self.grant(Duration::from_millis(millis));
     }
 
-    /// The store needs this long for what was asked: a deletion of many objects, say.
+    /// The store needs this much longer for the request: a deletion of many objects, for example.
     pub fn grant(&mut self, time: Duration) {
         self.owed = self.left().saturating_sub(self.line.policy.timeout).saturating_add(time);
         self.heard = self.line.surroundings.now();
     }
 
-    /// Something came from the store: what was sent is there.
+    /// The store answered, so the bytes sent have arrived.
     pub fn received(&mut self) {
         self.stirred();
         self.line.hear();
     }
 
-    /// Something came that may be no more than the beginning of an answer that the store cannot be used: the request is not given
-    /// up yet, but nothing follows for others.
+    /// Some bytes arrived that may be no more than the beginning of a refusal: this request is not given up yet, but
+    /// the bytes prove nothing for other requests.
     pub fn stirred(&mut self) {
         self.heard = self.line.surroundings.now();
         self.owed = Duration::ZERO;
     }
 
-    /// How long the store may still be silent.
+    /// The time for which the store may still be silent.
     pub fn left(&self) -> Duration {
         let silent = self.line.surroundings.now().saturating_sub(self.heard);
         self.line.policy.timeout.saturating_add(self.owed).saturating_sub(silent)
@@ -277,7 +280,7 @@ impl Watch<'_> {
         self.line.unreachable(self.action, self.object.clone(), std::io::Error::other(what))
     }
 
-    /// Whether to go on waiting.
+    /// Checks whether to go on waiting.
     ///
     /// # Errors
     /// [`StoreError::Stopped`], or [`StoreError::Unreachable`] if it took too long.

@@ -1,9 +1,10 @@
 //! Stores on other machines: the policy that all of them share, whatever protocol they speak, and the protocols.
 //!
 //! A client of a protocol is a [`Store`](crate::store::Store) that makes each request once. It says
-//! [`Unreachable`](crate::store::StoreError::Unreachable) whenever it is not sure of the answer, and asks a [`Watch`] while it
-//! waits. [`FarStore`] around it does all else: when a request is tried again, what a lost answer means, how long nothing may
-//! happen, and how many requests may be under way.
+//! A client of a protocol is a [`Store`](crate::store::Store) that makes each request once. It returns
+//! [`Unreachable`](crate::store::StoreError::Unreachable) whenever it is not sure of the answer, and asks a [`Watch`]
+//! while it waits. [`FarStore`] around it decides the rest: when a request is tried again, what a lost answer means,
+//! how long a request may make no progress, and how many requests may be under way.
 
 #[cfg(feature = "remote")]
 mod aws;
@@ -33,7 +34,7 @@ pub use crate::store::remote::settings::Settings;
 #[cfg(not(feature = "remote"))]
 pub use without::{open, prepare};
 
-/// What is said where no protocol was built in.
+/// The error in builds without any protocol.
 #[cfg(not(feature = "remote"))]
 mod without {
     use std::sync::Arc;
@@ -42,7 +43,7 @@ mod without {
     use crate::store::remote::{Line, Settings, Surroundings};
     use crate::store::{Store, StoreError};
 
-    /// Makes nothing, as [`open`] opens nothing.
+    /// Creates nothing, as [`open`] opens nothing.
     ///
     /// # Errors
     /// Always.
@@ -54,7 +55,7 @@ mod without {
         open(address, settings, surroundings).map(drop)
     }
 
-    /// Opens no store on another machine, since this program was built without them.
+    /// Opens no store on another machine: this program was built without them.
     ///
     /// # Errors
     /// Always.

@@ -1,6 +1,7 @@
-//! A client of object stores: S3 and what speaks it, Azure, Google.
+//! A client of object stores: S3 and servers that speak its protocol, Azure, Google.
 //!
-//! The protocols come from a library, which makes each request once. What its answers mean is decided here, by status and code.
+//! The protocols come from a library, which makes each request once. This file decides, by status and code, what the
+//! answers mean.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -28,39 +29,39 @@ use crate::store::remote::runtime::Runtime;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
 use crate::sync::{read_lock, share, write_lock};
 
-/// Requests under way: enough to fill a line of 50 ms and 100 Mbit/s many times over.
+/// Requests under way: enough to fill a connection of 50 ms and 100 Mbit/s many times over.
 const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
-/// Objects that one request deletes.
+/// The number of objects deleted by one request.
 const BATCH: usize = 1000;
-/// How long a server may take for the deletion of one of them.
+/// The time that a server may take to delete one of them.
 const DELETION: Duration = Duration::from_millis(50);
-/// No object is longer than this, so nothing beyond is asked for.
+/// No object is longer than this, so nothing beyond it is requested.
 const LEN_MAX: u64 = 1 << 50;
-/// What is moved aside lies here.
+/// The folder for objects that are moved aside.
 const QUARANTINE: &str = "quarantine";
 
-/// Says nothing is tried again: that is decided elsewhere, for every kind of store alike.
+/// Turns off the library's retries: retries are decided elsewhere, alike for every kind of store.
 pub(super) fn once() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
 }
 
-/// What the library offers of one bucket.
+/// The library's interfaces to one bucket.
 #[derive(Clone)]
 pub(super) struct Bucket {
     pub objects: Arc<dyn ObjectStore>,
     pub pages: Arc<dyn PaginatedListStore>,
 }
 
-/// What was found out about the server.
+/// Properties of the server that are learned from its answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Traits {
-    /// The region, if it is another one than was said.
+    /// The bucket's region, if it is not the configured one.
     pub region: Option<String>,
-    /// It deletes many objects in one request.
+    /// Whether the server deletes many objects in one request.
     pub deletes_batches: bool,
 }
 
-/// Makes the library's client for a server like this.
+/// Builds the library's client for a server with these traits.
 type Make = dyn Fn(&Traits) -> Result<Bucket, String> + Send + Sync;
 
 /// A client of a bucket.
@@ -69,13 +70,13 @@ pub(super) struct ObjectClient {
     line: Arc<Line>,
     make: Box<Make>,
     bucket: RwLock<(Traits, Bucket)>,
-    /// What every name begins with: nothing, or something that ends with `/`.
+    /// The prefix of every object's name: empty, or ending with `/`.
     prefix: String,
-    /// Whether the tag of an object is the MD5 of its bytes, where nothing else is said.
+    /// Whether the tag of an object is the MD5 of its bytes, unless an answer says otherwise.
     has_md5_tags: bool,
-    /// Whether a put can be made to fail where there is an object.
+    /// Whether the server supports puts that fail if the object exists.
     is_conditional: AtomicBool,
-    /// What time it was there when it answered last, in seconds since 1970; 0 if that is not known.
+    /// The store's clock when it last answered, in seconds since 1970; 0 if unknown.
     time: AtomicI64,
 }
 
@@ -85,7 +86,7 @@ impl std::fmt::Debug for ObjectClient {
     }
 }
 
-/// A request that was answered with an error, or not at all.
+/// A request that failed: answered with an error, or not at all.
 #[derive(Debug)]
 struct Refused {
     answer: Answer,
@@ -93,7 +94,7 @@ struct Refused {
 }
 
 impl ObjectClient {
-    /// A client of the bucket that `make` makes; every name in it begins with `prefix`.
+    /// A client of the bucket that `make` builds; every name in it begins with `prefix`.
     pub fn new(
         line: Arc<Line>,
         prefix: &str,
@@ -123,7 +124,7 @@ impl ObjectClient {
         Path::parse(format!("{}{name}", self.prefix)).map_err(|error| self.line.unusable(error.to_string()))
     }
 
-    /// Makes one request. The store may take `granted` longer than others.
+    /// Makes one request. The store may be silent for `granted` longer than usual.
     fn ask<T: Send + 'static, W: Future<Output = object_store::Result<T>> + Send + 'static>(
         &self,
         asked: Asked,
@@ -159,7 +160,7 @@ impl ObjectClient {
         }
     }
 
-    /// Makes one request whose failure has its ordinary meaning.
+    /// Makes one request whose failures have their ordinary meaning ([`Self::judge`]).
     fn request<T: Send + 'static, W: Future<Output = object_store::Result<T>> + Send + 'static>(
         &self,
         asked: Asked,
@@ -175,14 +176,14 @@ impl ObjectClient {
         self.line.unreachable(asked.action(), object.clone(), source)
     }
 
-    /// What a request that was not answered well means.
+    /// Turns a failed request into the store error that it stands for.
     fn judge(&self, asked: Asked, object: &Subject, refused: &Refused) -> StoreError {
         let Refused { answer, error } = refused;
         if let Some((kind, what)) = &answer.fault {
             let source = io::Error::new(*kind, what.clone());
             return self.line.unreachable(asked.action(), object.clone(), source);
         }
-        // It was not even asked: there is no credential, say.
+        // The request was never sent: there is no credential, for example.
         let Some(status) = answer.status else { return self.line.unusable(innermost(error)) };
         let code = answer.code.as_deref().unwrap_or_default();
         let told = told(answer, status);
@@ -213,7 +214,7 @@ impl ObjectClient {
             (304 | 412, _) | (409, "BlobAlreadyExists") if asked == Asked::Put => {
                 StoreError::Exists { object: object.clone() }
             }
-            // What passes; and who answers 404 and says no more may not be the store at all.
+            // Trouble that passes. A bare 404 may not come from the store at all.
             (
                 _,
                 "InternalError"
@@ -242,10 +243,11 @@ impl ObjectClient {
         }
     }
 
-    /// Deletes objects by one request. Returns whether that was done: not if the server deletes each alone, which is remembered.
+    /// Deletes objects by one request. Returns `false` if the server deletes only one object at a time, and remembers
+    /// that.
     fn delete_together(&self, keys: &[ObjectKey]) -> Result<bool, StoreError> {
         let Some(first) = keys.first() else { return Ok(true) };
-        // Whoever may not delete one of them may delete none.
+        // A client that may not delete one of them may delete none.
         let object = Subject::from(first);
         let paths = keys.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
         let granted = DELETION * keys.len() as u32;
@@ -274,7 +276,7 @@ impl ObjectClient {
         Err(self.judge(Asked::Delete, &object, &refused))
     }
 
-    /// What is there under a name. An object that is missing is told from a bucket that is.
+    /// Reads the metadata of an object. Tells a missing object from a missing bucket.
     fn head(&self, object: &Subject, path: &Path) -> Result<(ObjectMeta, Answer), StoreError> {
         let work = |path: Path, options: GetOptions| {
             move |bucket: Bucket| {
@@ -286,7 +288,7 @@ impl ObjectClient {
         let first = self.ask(Asked::Read, object, &HeaderMap::new(), Duration::ZERO, work(path.clone(), asked))?;
         match first {
             Ok(found) => Ok(found),
-            // An answer to HEAD has no body, and so no code: it is asked for once more with one.
+            // An answer to HEAD has no body, and so no code: ask once more with GET.
             Err(Refused { answer: Answer { status: Some(400..500), code: None, fault: None, .. }, .. }) => {
                 self.request(Asked::Read, object, work(path.clone(), GetOptions::default()))
             }
@@ -294,13 +296,13 @@ impl ObjectClient {
         }
     }
 
-    /// Puts an object, by one request or two.
+    /// Puts an object with one request, or with two if the server supports no conditional puts.
     fn put_once(&self, key: &ObjectKey, bytes: &Bytes, digest: [u8; 16]) -> Result<(), StoreError> {
         let object = Subject::from(key);
         let path = self.path(key)?;
         let mut is_conditional = self.is_conditional.load(Relaxed);
         let mut headers = HeaderMap::new();
-        // Others sign this header, too, and not as it is added here.
+        // Other servers include this header in the signature, but not as it is added here.
         if self.has_md5_tags
             && let Ok(value) = BASE64_STANDARD.encode(digest).parse()
         {
@@ -331,7 +333,7 @@ impl ObjectClient {
                     self.is_conditional.store(is_conditional, Relaxed);
                     return Ok(());
                 }
-                // The server may not know puts under a condition.
+                // The server may not support conditional puts.
                 Err(Refused { answer: Answer { status: Some(501), .. }, .. }) if is_conditional => {
                     is_conditional = false;
                 }
@@ -374,7 +376,7 @@ impl ObjectClient {
         }
     }
 
-    /// What an object of the bucket is, if it lies in the folder of a kind.
+    /// Parses the name of an object in the bucket; `None` if it is not in the folder of a kind.
     fn listed(&self, meta: &ObjectMeta) -> Option<(Kind, Listed)> {
         let path = meta.location.as_ref().strip_prefix(self.prefix.as_str())?;
         let (folder, below) = path.split_once('/')?;
@@ -387,8 +389,8 @@ impl ObjectClient {
         ))
     }
 
-    /// Where an object is moved out of the way: a name that nothing has, or that of the copy which an earlier try has made. Also
-    /// whether that copy is there.
+    /// The name to which an object is moved aside: a free name, or the name of the copy made by an earlier try. Also
+    /// returns whether that copy exists.
     fn aside(&self, key: &ObjectKey, object: &ObjectMeta) -> Result<(String, bool), StoreError> {
         let mut taken = HashMap::new();
         let name = format!("{QUARANTINE}/{key}");
@@ -411,14 +413,15 @@ impl ObjectClient {
     }
 }
 
-/// Whether what was not found, in the request under way, is an object. From a bucket that is missing nothing is deleted.
+/// Whether a "not found" answer to the current request is about the object, not the bucket. In a missing bucket,
+/// nothing counts as deleted.
 fn is_of_object() -> bool {
     let answer = CALL.try_with(|call| call.answer()).unwrap_or_default();
     answer.status.is_some_and(|status| (200..300).contains(&status))
         || matches!(answer.code.as_deref(), Some("NoSuchKey" | "BlobNotFound"))
 }
 
-/// Passes on what a store gave that has a tag: whatever else answers on the line has none.
+/// Passes on only answers that have a tag: anything on the connection that is not the store sends none.
 fn tagged(found: object_store::GetResult) -> object_store::Result<object_store::GetResult> {
     if found.meta.e_tag.is_some() {
         return Ok(found);
@@ -426,7 +429,7 @@ fn tagged(found: object_store::GetResult) -> object_store::Result<object_store::
     Err(object_store::Error::Generic { store: "store", source: "the object has no tag".into() })
 }
 
-/// What the server said, for a person.
+/// The server's error, for a person.
 fn told(answer: &Answer, status: u16) -> String {
     let code = answer.code.as_ref().map_or_else(String::new, |code| format!(" {code}"));
     let message = answer.message.as_ref().map_or_else(String::new, |message| format!(": {message}"));
@@ -441,7 +444,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-/// The 16 bytes that a tag is, if it is a digest.
+/// The 16 bytes of a tag, if it is a digest.
 fn tag(text: &str) -> Option<[u8; 16]> {
     let digits = text.trim_start_matches("W/").trim_matches('"');
     let name: ObjectName = digits.to_lowercase().parse().ok()?;
@@ -513,9 +516,9 @@ impl Store for ObjectClient {
         })
     }
 
-    /// One list of all, as long as most of what the bucket has under these names is the vault's. Lists are in the order of
-    /// names, and the folders' names in the order that is wanted: so what comes later in it was listed later. Only indexes come
-    /// too early for that, on which nothing depends.
+    /// Takes one list of everything, as long as most objects under this prefix belong to the vault. A list is in the
+    /// order of names, and the folders' names are in the wanted order: so a later kind is listed later. Only indexes
+    /// come too early for that, and nothing depends on them.
     fn list_all(&self, kinds: &[Kind], found: &mut dyn FnMut(Kind, Listed)) -> Result<(), StoreError> {
         let is_in_order = kinds.iter().filter(|kind| **kind != Kind::Index).is_sorted_by_key(|kind| kind.folder());
         let last = kinds.iter().map(|kind| kind.folder()).max().unwrap_or_default();
@@ -540,7 +543,7 @@ impl Store for ObjectClient {
         if !is_ours {
             return kinds.iter().try_for_each(|kind| self.list(*kind, &mut |listed| found(*kind, listed)));
         }
-        // A server that keeps another order of names has given all the same objects.
+        // The order changes nothing, except with a server that lists names in another order.
         all.sort_by_key(|(kind, _)| kinds.iter().position(|other| other == kind));
         all.into_iter().for_each(|(kind, listed)| found(kind, listed));
         Ok(())
@@ -552,7 +555,7 @@ impl Store for ObjectClient {
 
     fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
         let mut rest = keys;
-        // A request for many, where it is one request and has one answer.
+        // Delete in batches, where the server answers a batch with one request.
         while rest.len() > 1 && self.has_md5_tags && read_lock(&self.bucket).0.deletes_batches {
             let (batch, behind) = rest.split_at(rest.len().min(BATCH));
             if self.delete_together(batch)? {
@@ -600,7 +603,7 @@ impl Store for ObjectClient {
         }
         match self.head(&object, &to) {
             Ok((after, _)) if after.size == before.size => {}
-            // What is missing is the copy: the object itself was there a moment ago.
+            // The missing object is the copy: the original was there a moment ago.
             Ok(_) | Err(StoreError::Missing { .. }) => {
                 return Err(self.unreachable(Asked::Quarantine, &object, "the copy is not whole"));
             }

@@ -1,4 +1,4 @@
-//! From an address to a store.
+//! Opening a store by its address.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::store::remote::settings::Settings;
 use crate::store::remote::sftp::{Carrier, SftpClient};
 use crate::store::{Store, StoreError};
 
-/// Requests on one line at most, reads and writes together.
+/// The largest number of requests on one line, reads and writes together.
 const MOST: usize = 32;
 
-/// Opens the store at an address. Nothing is asked of it yet: whether it is there is seen by the first request.
+/// Opens the store at an address. Makes no request yet: the first request shows whether the store exists.
 ///
 /// # Errors
-/// If there is no credential for it, or something on this machine that it needs is missing.
+/// If there is no credential for the store, or a program that it needs is missing on this machine.
 pub fn open(
     address: &Address,
     settings: &Settings,
@@ -68,11 +68,11 @@ pub fn open(
     }
 }
 
-/// Makes what a new vault at an address needs: the folder, where there are folders. The one above it must be there; so must a
+/// Creates the folder for a new vault at an address, where the store has folders. Its parent must exist; so must a
 /// bucket.
 ///
 /// # Errors
-/// As [`open`]; or if the folder cannot be made.
+/// As [`open`]; or if the folder cannot be created.
 pub fn prepare(address: &Address, settings: &Settings, surroundings: Arc<dyn Surroundings>) -> Result<(), StoreError> {
     let line = Arc::new(Line::new(address.to_string(), MOST, settings.policy, surroundings.clone()));
     match address {
@@ -94,12 +94,12 @@ fn sftp_client(
     SftpClient::new(line.clone(), surroundings.clone(), carrier, path)
 }
 
-/// Whether a server is one of this machine, to which no proxy leads.
+/// Whether a server is on this machine, so that no proxy is used.
 fn is_here(endpoint: Option<&str>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
-/// The innermost reason that the library has.
+/// The innermost cause of an error of the library.
 fn told(error: object_store::Error) -> String {
     let mut innermost: &dyn std::error::Error = &error;
     while let Some(source) = innermost.source() {
@@ -176,7 +176,7 @@ fn azure_client(
         .with_http_connector(transport);
     if let Some(endpoint) = endpoint {
         let is_open = endpoint.starts_with("http://");
-        // Servers other than Azure's own have the account in the path.
+        // Servers other than Azure's own have the account's name in the path.
         builder = builder.with_endpoint(format!("{endpoint}/{account}")).with_allow_http(is_open);
     }
     let make = move |_: &crate::store::remote::object::Traits| builder.clone().build().map(bucket).map_err(told);

@@ -1,5 +1,5 @@
-//! rclone as a child of this process, which serves a path of its own to this process alone: on a port of this machine that the
-//! system chooses, with a password that nobody else knows.
+//! rclone as a child of this process. It serves its path to this process alone: on a port of this machine that the
+//! system chooses, with a random password.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,17 +17,17 @@ use crate::store::remote::rest::authorization;
 use crate::store::{StoreError, Subject};
 use crate::sync::lock;
 
-/// The program, unless another one is named.
+/// The program, unless the user names another one.
 const PROGRAM: &str = "rclone";
-/// What rclone says when it is ready, before the address.
+/// The text before the port in the message by which rclone says that it is ready.
 const READY: &str = "http://127.0.0.1:";
-/// How much of what it complains of is kept.
+/// The number of rclone's error messages that are kept.
 const COMPLAINTS: usize = 4;
-/// How often it is looked whether it is ready, and the work is to stop.
+/// The interval at which a waiting thread checks whether rclone is ready, and whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
-/// The user's name for it.
+/// The user name for the server.
 const USER: &str = "vault";
-/// What it need not know.
+/// Variables with secrets of vault, which are not passed on to rclone.
 const SECRETS: &[&str] = &[
     "VAULT_PASSWORD",
     "VAULT_NEW_PASSWORD",
@@ -36,21 +36,21 @@ const SECRETS: &[&str] = &[
     "VAULT_TO_PASSWORD",
     "VAULT_REST_PASSWORD",
 ];
-/// Ends it as soon as this process is gone, however that came: then the pipe closes.
+/// Ends rclone as soon as this process ends, in whatever way: the pipe closes then.
 #[cfg(unix)]
 const KEEPER: &str = "\"$@\" </dev/null & child=$!; exec 2>/dev/null; cat >/dev/null; kill \"$child\" 2>/dev/null";
 
-/// A path of rclone's, and who serves it.
+/// A path of rclone's, and the child that serves it.
 #[derive(Debug)]
 pub(super) struct Rclone {
     program: String,
     path: String,
     running: Mutex<Option<Running>>,
-    /// It has answered before: if it is gone, it is begun again.
+    /// Whether the child has ever answered: if it is gone, it is started again.
     was_ready: AtomicBool,
 }
 
-/// The child. It ends when this is dropped.
+/// The child. It is ended when this is dropped.
 #[derive(Debug)]
 struct Running {
     child: Child,
@@ -62,7 +62,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The one that keeps it ends it then; where there is none, it is ended here.
+        // Closing the pipe makes the keeper end rclone. Without a keeper, it is ended below.
         drop(self.keeps.take());
         if !cfg!(unix) {
             let _ = self.child.kill();
@@ -80,13 +80,13 @@ fn password() -> Result<String, String> {
 }
 
 impl Rclone {
-    /// Serves this path, as soon as it is asked for.
+    /// Prepares to serve this path. The child starts when the address is first needed.
     pub fn new(program: Option<String>, path: &str) -> Self {
         let program = program.unwrap_or_else(|| PROGRAM.to_owned());
         Self { program, path: path.to_owned(), running: Mutex::default(), was_ready: AtomicBool::new(false) }
     }
 
-    /// Where it is served, and what tells it who asks. It is begun if need be.
+    /// The URL of the server, and the header field that authorizes us. Starts the child if necessary.
     pub fn address(&self, line: &Line, action: &'static str, object: &Subject) -> Result<(String, String), StoreError> {
         let mut running = lock(&self.running);
         if running.as_ref().is_none_or(|running| running.has_ended.load(Relaxed)) {
@@ -104,13 +104,13 @@ impl Rclone {
             use std::os::unix::process::CommandExt;
             let mut command = Command::new("sh");
             command.args(["-c", KEEPER, "sh"]).arg(&self.program);
-            // Ctrl-C of the terminal ends the work in good order, and that needs the line.
+            // Ctrl-C in the terminal stops the work in good order, which needs the connection.
             command.process_group(0);
             command
         };
         #[cfg(not(unix))]
         let mut command = Command::new(&self.program);
-        // What it says in other ways (`RCLONE_LOG_LEVEL`, a log file) would hide where it serves.
+        // Other log settings (`RCLONE_LOG_LEVEL`, a log file) would hide the address from us.
         command.args(args).args(["--log-level", "NOTICE", "--log-file", "", "--", &self.path]);
         command.env("RCLONE_USER", USER).env("RCLONE_PASS", password);
         for name in SECRETS {
@@ -133,7 +133,7 @@ impl Rclone {
         crate::sync::detach(move || {
             for text in errors.into_iter().flat_map(|errors| BufReader::new(errors).lines()).map_while(Result::ok) {
                 if let Some(port) = port_of(&text) {
-                    // Nobody may wait any more.
+                    // The receiver may be gone.
                     let _ = ready.try_send(port);
                 }
                 let mut kept = lock(&kept);
@@ -172,7 +172,7 @@ impl Rclone {
     }
 }
 
-/// The port on which it serves, if a line says so.
+/// The port on which rclone serves, if this line names it.
 fn port_of(line: &str) -> Option<u16> {
     let (_, behind) = line.split_once(READY)?;
     let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();

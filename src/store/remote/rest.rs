@@ -1,9 +1,9 @@
-//! A client of restic's REST protocol, as rclone serves it: any path can be put, read, listed and deleted. A server speaks it, or
-//! rclone as a child of this process, which then reaches whatever rclone reaches.
+//! A client of restic's REST protocol, as rclone serves it: any path can be put, read, listed and deleted. The server
+//! is remote, or it is rclone as a child of this process, which then reaches any storage that rclone supports.
 //!
-//! The protocol has no put that fails where there is an object (an append-only server refuses it with 403, others replace what is
-//! there). So it is looked before each put whether the name is free; names are random, and nobody but a second try meets one that
-//! is taken.
+//! The protocol has no put that fails if the object exists (an append-only server refuses it with 403, others replace
+//! the object). So each put first checks that the name is free. Names are random, so only a second try meets a taken
+//! one.
 
 use std::collections::HashSet;
 use std::io;
@@ -31,25 +31,25 @@ use crate::sync::lock;
 const LIMITS: StoreLimits = StoreLimits { reads: 8, writes: 4, bytes: 128 << 20 };
 /// Lists with lengths.
 const LIST: &str = "application/vnd.x.restic.rest.v2";
-/// No object is longer than this, so nothing beyond is asked for.
+/// No object is longer than this, so nothing beyond it is requested.
 const LEN_MAX: u64 = 1 << 50;
-/// A list, or the reason of a refusal, is no longer.
+/// The longest list or error message that is read.
 const LIST_MAX: u64 = 1 << 30;
-/// What is moved aside lies here.
+/// The folder for objects that are moved aside.
 const QUARANTINE: &str = "quarantine";
-/// How long rclone may be silent while it lists, as many of its remotes give a list piece by piece.
+/// The time that rclone may be silent while it lists: many of its remotes return a list piece by piece.
 const LISTING: Duration = Duration::from_secs(15 * 60);
 
-/// Who answers.
+/// The server.
 #[derive(Debug)]
 pub(super) enum Server {
-    /// A server at this address, which ends with `/`, and what tells it who asks.
+    /// A server at this URL, which ends with `/`, with the header field that authorizes this client.
     At { url: String, authorization: Option<String> },
-    /// A child of this process.
+    /// rclone as a child of this process.
     Rclone(Rclone),
 }
 
-/// The header field by which a user and a password are given.
+/// The header field that passes a user and a password.
 pub(super) fn authorization(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
@@ -60,13 +60,13 @@ pub(super) struct RestClient {
     line: Arc<Line>,
     transport: Transport,
     server: Server,
-    /// Objects that this client is just putting.
+    /// Objects that this client is putting right now.
     busy: Mutex<HashSet<ObjectKey>>,
-    /// Objects that it has begun to put, and of which it does not know whether they are there.
+    /// Objects that this client began to put, and whose outcome is unknown.
     begun: Mutex<HashSet<ObjectKey>>,
-    /// Whether it has shown that it speaks the protocol.
+    /// Whether the server has shown that it speaks the protocol.
     is_known: AtomicBool,
-    /// What time it was there when it answered last, in seconds since 1970; 0 if that is not known.
+    /// The store's clock when it last answered, in seconds since 1970; 0 if unknown.
     time: AtomicI64,
 }
 
@@ -80,21 +80,21 @@ impl std::fmt::Debug for RestClient {
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
-    /// Empty if it is longer than was wanted.
+    /// The body; empty if it is longer than the caller allows.
     body: Bytes,
-    /// How long it is, if it says so.
+    /// The object's length, if the answer gives it.
     len: Option<u64>,
     after: Option<Duration>,
 }
 
-/// What is listed.
+/// An entry of a list.
 #[derive(Deserialize)]
 struct Entry {
     name: String,
     size: u64,
 }
 
-/// An object that is being put, until this is dropped.
+/// Marks an object as being put, until this is dropped.
 struct Busy<'c>(&'c RestClient, ObjectKey);
 
 impl Drop for Busy<'_> {
@@ -119,7 +119,7 @@ impl RestClient {
         })
     }
 
-    /// Makes one request. No more than `max` bytes of the answer are read.
+    /// Makes one request. Reads at most `max` bytes of the answer.
     fn ask(
         &self,
         asked: Asked,
@@ -175,7 +175,7 @@ impl RestClient {
         }
         let is_page = parts.headers.get(CONTENT_TYPE).is_some_and(|of| of.as_bytes().starts_with(b"text/html"));
         if is_page && !matches!(parts.status.as_u16(), 401 | 403) {
-            // Whoever answers in pages is something else on the line.
+            // A server that answers in pages does not speak this protocol.
             return Err(self.unreachable(
                 asked,
                 object,
@@ -189,7 +189,7 @@ impl RestClient {
         self.line.unreachable(asked.action(), object.clone(), io::Error::other(what.into()))
     }
 
-    /// What an answer means that is none of those that were hoped for.
+    /// Turns an unexpected answer into the store error that it stands for.
     fn judge(&self, asked: Asked, object: &Subject, reply: &Reply) -> StoreError {
         let text = String::from_utf8_lossy(&reply.body);
         let said: String = text.trim().chars().filter(|c| !c.is_control()).take(200).collect();
@@ -219,12 +219,12 @@ impl RestClient {
         }
     }
 
-    /// Whether who answers speaks the protocol: what is not found by others says nothing.
+    /// Checks that the server speaks the protocol: otherwise its "not found" means nothing.
     fn is_there(&self) -> Result<(), StoreError> {
         if self.is_known.load(Relaxed) { Ok(()) } else { self.entries(Kind::Key).map(drop) }
     }
 
-    /// The names and lengths of what lies in the folder of a kind, and below it.
+    /// The names and lengths of the objects in the folder of a kind, and below it.
     fn entries(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
         let object = Subject::from(kind);
         let header = Some((ACCEPT, LIST.to_owned()));
@@ -284,7 +284,7 @@ impl RestClient {
         }
     }
 
-    /// Deletes what an earlier put has left under its name: the beginning of what it was to be.
+    /// Deletes the leftover of an earlier put of this object: the beginning of its bytes.
     fn remove_rest(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, StoreError> {
         let object = Subject::from(key);
         let Ok(there) = self.read(&object, &key.to_string(), bytes.len() as u64)? else { return Ok(false) };
@@ -295,7 +295,7 @@ impl RestClient {
     }
 }
 
-/// Where a part lies in the whole, by the answer: `bytes 3-7/20`.
+/// The range and the total length that the answer gives: `bytes 3-7/20`.
 fn range_of(headers: &HeaderMap) -> Option<(u64, u64)> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
     let (range, total) = text.split_once('/')?;
@@ -346,7 +346,7 @@ impl Store for RestClient {
                 }
                 Ok(reply.body)
             }
-            // The whole of it, which is not read if it is longer than what is needed.
+            // The server does not send parts, so the object is read whole.
             200 => match self.read(&object, &key.to_string(), LEN_MAX)? {
                 Ok(whole) if whole.len() as u64 >= need => Ok(whole.slice(offset as usize..need as usize)),
                 Ok(whole) => Err(short(whole.len() as u64)),
@@ -366,7 +366,7 @@ impl Store for RestClient {
         self.head(&key.into(), &key.to_string())
     }
 
-    /// A list tells names, and not the folders in which they lie: what lies in the wrong one seems to lie in the right one.
+    /// A list gives names without their folders, so an object in the wrong folder seems to be in the right one.
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         let mut seen = HashSet::new();
         for Entry { name, size } in self.entries(kind)? {
@@ -406,7 +406,7 @@ impl Store for RestClient {
         let numbered = (2_u32..).map(|number| format!("{first}.{number}"));
         for name in std::iter::once(first.clone()).chain(numbered) {
             match self.read(&object, &name, bytes.len() as u64) {
-                // An earlier try has copied it.
+                // An earlier try has already copied it.
                 Ok(Ok(there)) if there == bytes => break,
                 Ok(_) => {}
                 Err(StoreError::Missing { .. }) => {

@@ -1,4 +1,5 @@
-//! Where requests run: two threads of a runtime that nobody else sees. Who asks is an ordinary thread, and waits.
+//! The runtime for requests: two threads, hidden from the rest of the program. The caller is an ordinary thread, and
+//! waits.
 
 use std::future::Future;
 use std::io;
@@ -10,19 +11,19 @@ use std::time::Duration;
 use crate::store::StoreError;
 use crate::store::remote::line::Watch;
 
-/// How often a thread that waits looks whether the work is to stop, or a request has got on.
+/// The interval at which a waiting thread checks whether the work is to stop, or its request has made progress.
 const LOOK: Duration = Duration::from_millis(50);
-/// An answer that is longer than this is no mere refusal.
+/// An answer longer than this is no mere refusal.
 const MUCH: u64 = 256 << 10;
-/// Threads that do what requests need: encryption of the line, for the most part.
+/// Threads that work for requests: mostly on the encryption of the connection.
 const THREADS: usize = 2;
 
-/// How far a request has got: what its transport counts, and who waits for it reads.
+/// The progress of a request: its transport counts it, and the thread that waits reads it.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Bytes handed to the system.
     pub sent: AtomicU64,
-    /// Bytes that came, and one more for each answer that began.
+    /// Bytes received, plus one for each answer that began.
     pub received: AtomicU64,
 }
 
@@ -31,14 +32,14 @@ pub(super) struct Tally {
 pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
-    /// Starts one.
+    /// Starts a runtime.
     pub fn new() -> io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(THREADS).thread_name("vault-line").enable_all().build()?;
         Ok(Self(Some(runtime)))
     }
 
-    /// Runs a future, until it ends or the watch says that it takes too long. Then it is dropped.
+    /// Runs a future until it ends, or until the watch says that it takes too long. Then the future is dropped.
     pub fn run<T: Send + 'static>(
         &self,
         watch: &mut Watch<'_>,
@@ -49,7 +50,7 @@ impl Runtime {
         let (sender, receiver) = sync_channel(1);
         let before = (tally.sent.load(Relaxed), tally.received.load(Relaxed));
         let task = runtime.spawn(async move {
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = sender.try_send(future.await);
         });
         let (mut sent, mut received) = before;
@@ -67,7 +68,8 @@ impl Runtime {
             }
             match outcome {
                 Ok(outcome) => return Ok(outcome),
-                // What answered has sent something that the client of the protocol has no answer to.
+                // The task ended without a result: the protocol's client failed on an answer that it could not
+                // handle.
                 Err(RecvTimeoutError::Disconnected) => return Err(watch.failed("the answer makes no sense")),
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = watch.check() {
@@ -81,7 +83,7 @@ impl Runtime {
 }
 
 impl Drop for Runtime {
-    /// What it does is not waited for: a host's name that is being looked up takes long.
+    /// Does not wait for the runtime's tasks: looking up a host's name can take long.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

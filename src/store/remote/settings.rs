@@ -1,30 +1,31 @@
-//! What a store on another machine takes from this one: variables, the home folder, how patient it is.
+//! Settings that a store on another machine takes from this one: variables, the home folder, limits on retries.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::store::remote::line::Policy;
 
-/// What a store on another machine takes from this one. The library reads no environment: who opens a store gives it.
+/// Settings that a store on another machine takes from this one. The library does not read the environment: the
+/// caller passes these.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// Variables of the environment: credentials, mostly. Those whose names begin as in [`Settings::VARIABLES`].
+    /// Environment variables, mostly credentials. Only those whose names begin with one of [`Settings::VARIABLES`].
     pub variables: BTreeMap<String, String>,
     /// The user's home folder.
     pub home: Option<PathBuf>,
-    /// How long and how often it is tried.
+    /// Limits on how long and how often requests are tried.
     pub policy: Policy,
 }
 
 impl std::fmt::Debug for Settings {
-    /// Without the variables, which are secrets.
+    /// Leaves out the variables, which are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings").field("home", &self.home).field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
 impl Settings {
-    /// What the names of the variables begin with that are of use.
+    /// Prefixes of the names of useful variables.
     pub const VARIABLES: &[&str] =
         &["AWS_", "AZURE_", "GOOGLE_", "RCLONE_", "VAULT_REST_", "VAULT_WEBDAV_", "VAULT_RCLONE", "VAULT_SSH"];
 

@@ -1,6 +1,7 @@
-//! A client of folders that are reached by SFTP: the protocol comes from a library, keys and hosts from the user's own ssh.
+//! A client of folders reached by SFTP. The protocol comes from a library; keys and hosts come from the user's own
+//! ssh.
 //!
-//! Each connection is a child `ssh` of its own, begun when it is needed. One that fails is not used again.
+//! Each connection is a child `ssh` of its own, started when it is needed. A connection that fails is not used again.
 
 use std::io;
 use std::process::Stdio;
@@ -26,25 +27,24 @@ use crate::store::remote::runtime::{Runtime, Tally};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
 use crate::sync::lock;
 
-/// Connections, each with a request of its own.
+/// Limits: each connection carries one request.
 const LIMITS: StoreLimits = StoreLimits { reads: 4, writes: 3, bytes: 64 << 20 };
-/// What one message carries, where the server does not say that it takes less.
+/// The bytes that one message carries, unless the server accepts fewer.
 const PIECE: u64 = 255 << 10;
 /// Messages of one request under way.
 const UNDER_WAY: usize = 16;
-/// Folders that are listed at once.
+/// Folders listed at the same time.
 const FOLDERS: usize = 16;
-/// The library's own patience, which is never needed: ours ends before.
+/// The library's own timeout, which never applies: ours ends earlier.
 const NEVER: u64 = 24 * 3600;
-/// What lies in the folder of files that are being written for this long belongs to a put that was cut off, by the server's own
-/// clock, in seconds.
+/// A temporary file older than this, in seconds by the server's own clock, belongs to a put that was cut off.
 const DEAD: u32 = 7 * 24 * 3600;
-/// What is kept of what ssh complains of.
+/// The length of ssh's error output that is kept, in bytes.
 const COMPLAINT_MAX: usize = 2000;
-/// A connection that was not used for this long is not used again: something in between may have forgotten it.
+/// A connection that was idle for this long is not used again: something in between may have dropped it.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How the program is called that carries the protocol.
+/// The command that carries the protocol.
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
     /// The program.
@@ -54,7 +54,7 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// The system's ssh. What it asks is not answered: there may be nobody.
+    /// The system's ssh. It must not ask questions: there may be nobody to answer.
     pub fn ssh(program: Option<String>, user: Option<&str>, host: &str, port: Option<u16>) -> Self {
         let mut args: Vec<String> = [
             "-T",
@@ -75,7 +75,7 @@ impl Carrier {
     }
 }
 
-/// What the server can do beside the protocol itself.
+/// Optional abilities of the server, and its limits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Abilities {
     links: bool,
@@ -91,7 +91,7 @@ struct Connection {
     tally: Arc<Tally>,
     complaint: Arc<Mutex<String>>,
     abilities: Abilities,
-    /// Ends with the connection.
+    /// The child, which ends with the connection.
     _child: Child,
 }
 
@@ -108,7 +108,7 @@ pub(super) struct SftpClient {
     surroundings: Arc<dyn Surroundings>,
     carrier: Carrier,
     root: Arc<str>,
-    /// Connections that nothing uses, each with when it was used last.
+    /// Idle connections, each with the time of its last use.
     idle: Mutex<Vec<(Duration, Arc<Connection>)>>,
 }
 
@@ -118,22 +118,22 @@ impl std::fmt::Debug for SftpClient {
     }
 }
 
-/// Why a step failed.
+/// The reason why a step failed.
 #[derive(Debug)]
 enum Fault {
-    /// The server said so.
+    /// The server refused it.
     Said(StatusCode, String),
-    /// It is not known.
+    /// The outcome is unknown.
     Lost(String),
-    /// The object has this length, and not the one that is needed.
+    /// The object has this length instead of the required one.
     Len(u64),
-    /// There is an object already.
+    /// The object already exists.
     Taken,
-    /// Nothing is left on the server's disk.
+    /// The server's disk is full.
     Full,
 }
 
-/// A server may know no lengths; then nothing is known of its objects.
+/// A server may not report lengths; then nothing is known of its objects.
 fn no_length() -> Fault {
     Fault::Lost("the server tells no length".to_owned())
 }
@@ -155,7 +155,7 @@ impl Fault {
         matches!(self, Self::Said(StatusCode::NoSuchFile, _))
     }
 
-    /// Whether the server has answered, so that the connection is sound.
+    /// Whether the fault is an answer of the server, so that the connection is sound.
     const fn is_answer(&self) -> bool {
         !matches!(self, Self::Lost(_))
     }
@@ -163,7 +163,7 @@ impl Fault {
 
 type Step<T> = Result<T, Fault>;
 
-/// Both ends of a child, counted.
+/// Both pipes of a child, counting the bytes.
 struct Pipes<R, W> {
     from: R,
     to: W,
@@ -201,12 +201,12 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Pipes<R, W> {
     }
 }
 
-/// Begins a connection.
+/// Opens a connection.
 async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
     let failed = |error: io::Error| Fault::Lost(format!("{}: {}", carrier.program, plain(&error)));
     let mut command = Command::new(&carrier.program);
     command.args(&carrier.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    // Ctrl-C of the terminal ends the work in good order, and that needs the line.
+    // Ctrl-C in the terminal stops the work in good order, which needs the connection.
     #[cfg(unix)]
     command.process_group(0);
     let mut child = command.spawn().map_err(failed)?;
@@ -232,7 +232,7 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
     let version = match session.init().await {
         Ok(version) => version,
         Err(error) => {
-            // Why it ends is said on the other pipe.
+            // The other pipe says why the child ends.
             let _ = tokio::time::timeout(Duration::from_secs(1), listens).await;
             return Err(Fault::Lost(told(&complaint, &Fault::from(error))));
         }
@@ -247,7 +247,7 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
     };
     if has(extensions::LIMITS) {
         let limits = Limits::from(session.limits().await?);
-        // Of zero, no limit is known.
+        // Zero means that the limit is unknown.
         let within = |limit: Option<u64>| limit.filter(|limit| *limit > 0).map_or(PIECE, |limit| limit.min(PIECE));
         abilities.read_len = within(limits.read_len);
         abilities.write_len = within(limits.write_len);
@@ -255,7 +255,7 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
     Ok(Connection { session, tally, complaint, abilities, _child: child })
 }
 
-/// What is known of a failure: what ssh complained of, else the failure itself.
+/// The best explanation of a failure: the last complaint of ssh, or else the failure itself.
 fn told(complaint: &Mutex<String>, fault: &Fault) -> String {
     let complaint = lock(complaint);
     let last = complaint.lines().map(str::trim).rfind(|line| !line.is_empty());
@@ -267,7 +267,7 @@ fn told(complaint: &Mutex<String>, fault: &Fault) -> String {
 }
 
 impl Connection {
-    /// Opens a file for reading, does something with it, and closes it without waiting.
+    /// Opens a file for reading, works with it, and closes it without waiting.
     async fn reading<T>(self: &Arc<Self>, path: &str, work: impl AsyncFnOnce(&Self, &str) -> Step<T>) -> Step<T> {
         let handle = self.session.open(path, OpenFlags::READ, FileAttributes::empty()).await?.handle;
         let done = work(self, &handle).await;
@@ -276,7 +276,7 @@ impl Connection {
         done
     }
 
-    /// Reads a part of a file; what is behind its end is missing from it.
+    /// Reads a part of a file. The result is shorter if the file ends before.
     async fn read(&self, handle: &str, offset: u64, len: u64) -> Step<Vec<u8>> {
         let step = self.abilities.read_len;
         let pieces = (0..len.div_ceil(step)).map(|number| {
@@ -298,7 +298,7 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        // No more than was asked for, whatever the server sends.
+        // Keep no more than the requested length, whatever the server sends.
         bytes.truncate(len as usize);
         Ok(bytes)
     }
@@ -316,13 +316,13 @@ impl Connection {
         }
     }
 
-    /// Makes a folder, and those above it below the root, as far as they are not there.
+    /// Makes a folder, and its missing parents below the root.
     async fn make_folder(&self, root: &str, path: &str) -> Step<()> {
         let below = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
         let mut folder = root.to_owned();
         for part in below.split('/').filter(|part| !part.is_empty()) {
             folder = format!("{folder}/{part}");
-            // One that is there already is refused with no more than a failure.
+            // For a folder that exists, servers report only a general failure.
             if let Err(error) = self.session.mkdir(&folder, FileAttributes::empty()).await {
                 let fault = Fault::from(error);
                 if !fault.is_answer() || !self.is_there(&folder).await? {
@@ -333,7 +333,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes a new file, whole and on the disk.
+    /// Writes a new file whole, and syncs it to the disk.
     async fn write(&self, path: &str, bytes: &Bytes) -> Step<()> {
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
         let handle = self.session.open(path, flags, FileAttributes::empty()).await?.handle;
@@ -359,12 +359,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives a file its name, which nothing may have.
+    /// Gives a file its final name, which must be free.
     async fn name(&self, from: &str, to: &str) -> Step<()> {
         let done = if self.abilities.links {
             self.session.hardlink(from, to).await.map(drop)
         } else {
-            // Some servers replace what is there.
+            // Some servers replace an existing file.
             if self.is_there(to).await? {
                 return Err(Fault::Taken);
             }
@@ -376,7 +376,7 @@ impl Connection {
         }
     }
 
-    /// Puts a file under a name that nothing may have; what is in between lies in a folder for that.
+    /// Puts a file under a name that must be free. Until it is whole, it is in the folder for temporary files.
     async fn put(&self, root: &str, path: &str, own: &str, bytes: &Bytes) -> Step<()> {
         let folder = format!("{root}/tmp");
         let own = format!("{folder}/{own}");
@@ -402,12 +402,12 @@ impl Connection {
         if named.as_ref().is_err_and(|fault| !fault.is_answer()) {
             return named;
         }
-        // What cannot be removed is swept some day.
+        // A file that cannot be removed now is swept later.
         let _ = self.session.remove(&own).await;
         if is_full { Err(Fault::Full) } else { named }
     }
 
-    /// Whether nothing is left on the disk, as far as the server tells.
+    /// Whether the server's disk is full, if the server can tell.
     async fn is_full(&self, root: &str) -> bool {
         self.abilities.tells_space && matches!(self.session.statvfs(root).await, Ok(space) if space.blocks_avail < 16)
     }
@@ -422,7 +422,7 @@ impl Connection {
         if files.is_empty() {
             return Ok(0);
         }
-        // What time it is there, a new file tells.
+        // The time of a new file shows the server's clock.
         let own = format!("{folder}/{own}");
         self.write(&own, &Bytes::new()).await?;
         let now = self.session.stat(own.as_str()).await.map(|told| told.attrs.mtime);
@@ -434,7 +434,7 @@ impl Connection {
             if is_dead && !attrs.is_dir() && name.parse::<ObjectName>().is_ok() {
                 match self.session.remove(format!("{folder}/{name}")).await.map_err(Fault::from) {
                     Ok(_) => swept += 1,
-                    // Another machine sweeps, too.
+                    // Another machine may sweep at the same time.
                     Err(fault) if fault.is_missing() => {}
                     Err(fault) => return Err(fault),
                 }
@@ -443,7 +443,7 @@ impl Connection {
         Ok(swept)
     }
 
-    /// What is in a folder, as far as the server tells it along with the names.
+    /// The entries of a folder, with the attributes that the server lists with the names.
     async fn entries(&self, path: &str) -> Step<Vec<(String, FileAttributes)>> {
         let handle = self.session.opendir(path).await?.handle;
         let mut names = Vec::new();
@@ -462,16 +462,16 @@ impl Connection {
         Ok(names)
     }
 
-    /// The names in a folder, each with its length, or none if it is a folder itself.
+    /// The names in a folder, each with its length, or `None` for a folder.
     async fn names(&self, path: &str) -> Step<Vec<(String, Option<u64>)>> {
         let names = self.entries(path).await?;
         let mut listed = Vec::with_capacity(names.len());
         for (name, mut attrs) in names {
-            // A server may leave out of a listing what it knows: then it is asked.
+            // A server may leave attributes out of a listing: then they are requested.
             if attrs.permissions.is_none() || !attrs.is_dir() && attrs.size.is_none() {
                 attrs = match self.session.stat(format!("{path}/{name}")).await.map_err(Fault::from) {
                     Ok(told) => told.attrs,
-                    // It was removed in between.
+                    // The file was removed in between.
                     Err(fault) if fault.is_missing() => continue,
                     Err(fault) => return Err(fault),
                 };
@@ -482,11 +482,12 @@ impl Connection {
         Ok(listed)
     }
 
-    /// All of a kind.
+    /// Lists all objects of a kind.
     async fn list(&self, root: &str, kind: Kind) -> Step<Vec<Listed>> {
         let top = match self.names(&format!("{root}/{}", kind.folder())).await {
             Err(fault) if fault.is_missing() => {
-                // A vault that has none of a kind has no folder for it; but it has one for itself.
+                // A vault without objects of a kind may lack the folder for it, but the vault's own folder must
+                // exist.
                 return if self.is_there(root).await? { Ok(Vec::new()) } else { Err(fault) };
             }
             top => top?,
@@ -498,7 +499,7 @@ impl Connection {
             top.into_iter().partition(|(name, len)| len.is_none() && name.len() == 2);
         let parts = folders.into_iter().map(|(folder, _)| async move {
             match self.names(&format!("{root}/{}/{folder}", kind.folder())).await {
-                // It was removed in between.
+                // The folder was removed in between.
                 Err(fault) if fault.is_missing() => Ok(Vec::new()),
                 names => Ok::<_, Fault>(
                     names?.into_iter().map(|(name, len)| (format!("{folder}/{name}"), len)).collect::<Vec<_>>(),
@@ -511,7 +512,7 @@ impl Connection {
     }
 }
 
-/// What a file in the folder of a kind is.
+/// Parses the name of a file in the folder of a kind.
 fn listed(kind: Kind, below: String, len: Option<u64>) -> Listed {
     let path = format!("{}/{below}", kind.folder());
     let name: Option<ObjectName> = below.rsplit('/').next().and_then(|name| name.parse().ok());
@@ -522,7 +523,7 @@ fn listed(kind: Kind, below: String, len: Option<u64>) -> Listed {
 }
 
 impl SftpClient {
-    /// A client of a folder on a host that this program leads to.
+    /// A client of a folder on the host to which this program connects.
     pub fn new(
         line: Arc<Line>,
         surroundings: Arc<dyn Surroundings>,
@@ -537,7 +538,7 @@ impl SftpClient {
         format!("{}/{key}", self.root)
     }
 
-    /// Does something on a connection of its own.
+    /// Runs a request on a connection of its own.
     fn ask<T: Send + 'static, W: Future<Output = Step<T>> + Send + 'static>(
         &self,
         action: &'static str,
@@ -578,7 +579,7 @@ impl SftpClient {
         self.line.unreachable(action, object.clone(), io::Error::other(what))
     }
 
-    /// What an answer means.
+    /// Turns a fault into the store error that it stands for.
     fn judge(&self, action: &'static str, object: &Subject, fault: Fault) -> StoreError {
         match fault {
             Fault::Taken => StoreError::Exists { object: object.clone() },
@@ -595,13 +596,13 @@ impl SftpClient {
                 owner: None,
                 source: io::Error::new(io::ErrorKind::PermissionDenied, said),
             },
-            // A failure of whatever kind: a disk that fails, too many open files. Nothing follows for the object.
+            // A general failure: a failing disk, too many open files. It says nothing about the object.
             Fault::Said(code, said) => self.lost(action, object, format!("{code}: {said}")),
             Fault::Lost(what) => self.lost(action, object, what),
         }
     }
 
-    /// An object that is not there is missing only if the folder of the vault is there.
+    /// A missing object counts as missing only if the vault's folder exists.
     fn unless_gone<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         let Err(StoreError::Missing { object }) = done else { return done };
         let root = self.root.clone();
@@ -614,12 +615,12 @@ impl SftpClient {
         })
     }
 
-    /// A name for a file that is being written.
+    /// A name for a temporary file.
     fn own_name(&self) -> String {
         format!("{:016x}{:016x}", self.surroundings.random(), self.surroundings.random())
     }
 
-    /// Makes the folder of the vault, if it is not there. The folder above it must be.
+    /// Makes the vault's folder if it does not exist. Its parent must exist.
     pub fn make_root(&self) -> Result<(), StoreError> {
         let root = self.root.clone();
         let place = Subject::Place(self.line.place().to_owned());

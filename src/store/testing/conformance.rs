@@ -1,4 +1,4 @@
-//! What every store must do, as one suite that all implementations pass.
+//! The suite that every implementation of a store must pass.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::store::Pending;
 use crate::store::Store;
 use crate::store::StoreError;
 
-/// An object of a kind; different numbers have different names, also in their first digits.
+/// The key of an object of a kind; different numbers give different names, also in their first digits.
 pub fn key(kind: Kind, number: u32) -> ObjectKey {
     let mut bytes = [0xA5; 16];
     bytes[..4].copy_from_slice(&number.to_le_bytes());
@@ -70,7 +70,7 @@ fn a_put_in_two_halves_is_a_put<S: Store>(store: &S) {
     assert_eq!(store.get_range(&one, 0, 3).unwrap(), b"one"[..]);
 }
 
-/// Runs the part of the suite that is about things which vault did not put there; `plant` makes something of that path
+/// Runs the part of the suite about files that vault did not put into the store; `plant` makes such a file at a path
 /// below a kind's folder.
 pub fn check_foreign<S: Store>(make: impl Fn() -> S, plant: impl Fn(&S, Kind, &str)) {
     let store = make();
@@ -250,7 +250,7 @@ fn many_deletions_are_each_told(store: &impl Store) {
         store.put(key, Bytes::from_static(b"x")).unwrap();
     }
     let mut told = Vec::new();
-    // One that is not there is gone as well.
+    // Deleting an object that does not exist succeeds as well.
     store.delete_many(&keys[5..], &mut |key| told.push(*key)).unwrap();
     told.sort();
     let mut expected = keys[5..].to_vec();

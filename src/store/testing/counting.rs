@@ -1,4 +1,5 @@
-//! A store that notes each request, as a far store would need it: what a command costs can be asserted without a clock.
+//! A store that counts requests as a far store would need them, so that tests can assert the cost of a command
+//! without a clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use crate::store::testing::PAGE;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 use crate::sync::lock;
 
-/// What a request does.
+/// The action of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Puts an object.
@@ -42,7 +43,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Where a request goes: VAULT, the folder of a kind, or several folders at once.
+/// The target of a request: VAULT, the folder of a kind, or several folders at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// The VAULT file.
@@ -72,29 +73,29 @@ impl From<&ObjectKey> for Target {
     }
 }
 
-/// How often what was asked for.
+/// Requests by action and target, with their number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests(BTreeMap<(Action, Target), usize>);
 
 impl Requests {
-    /// All requests together.
+    /// The number of all requests.
     pub fn total(&self) -> usize {
         self.0.values().sum()
     }
 
-    /// Requests that do this, wherever they go.
+    /// The number of requests with this action, whatever their target.
     pub fn of(&self, action: Action) -> usize {
         self.0.iter().filter(|((other, _), _)| *other == action).map(|(_, count)| count).sum()
     }
 
-    /// Requests that do this there.
+    /// The number of requests with this action and target.
     pub fn at(&self, action: Action, target: Target) -> usize {
         self.0.get(&(action, target)).copied().unwrap_or(0)
     }
 }
 
 impl fmt::Display for Requests {
-    /// Such as `get log 2, list all 1`.
+    /// Writes, for example, `get log 2, list all 1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each: Vec<String> =
             self.0.iter().map(|((action, target), count)| format!("{action} {target} {count}")).collect();
@@ -102,17 +103,17 @@ impl fmt::Display for Requests {
     }
 }
 
-/// A store that notes each request.
+/// A store that counts requests.
 #[derive(Debug)]
 pub struct CountingStore<S> {
     inner: S,
     requests: Mutex<Requests>,
-    /// Bytes that were read.
+    /// The number of bytes read.
     read: AtomicU64,
 }
 
 impl<S: Store> CountingStore<S> {
-    /// Around another store, with nothing noted.
+    /// Wraps another store; all counts are zero.
     pub fn new(inner: S) -> Self {
         Self { inner, requests: Mutex::default(), read: AtomicU64::new(0) }
     }
@@ -122,12 +123,12 @@ impl<S: Store> CountingStore<S> {
         &self.inner
     }
 
-    /// What was asked for since the last call.
+    /// The requests since the last call.
     pub fn take(&self) -> Requests {
         std::mem::take(&mut *lock(&self.requests))
     }
 
-    /// How many bytes of objects were read since the last call.
+    /// The number of bytes of objects read since the last call.
     pub fn take_read(&self) -> u64 {
         self.read.swap(0, Relaxed)
     }
@@ -142,7 +143,7 @@ impl<S: Store> CountingStore<S> {
         *lock(&self.requests).0.entry((action, target.into())).or_default() += count;
     }
 
-    /// Notes the pages of a list of so many objects: one even if there is nothing.
+    /// Counts the pages of a list of this many objects: one even if there are none.
     fn note_pages(&self, action: Action, target: Target, objects: usize) {
         self.note(action, target, objects.div_ceil(PAGE).max(1));
     }
@@ -179,7 +180,7 @@ impl<S: Store> Store for CountingStore<S> {
         listed
     }
 
-    /// One list of all folders, as where names with a common beginning are listed in their order.
+    /// Counts one list of all folders, as on a store that lists names with a common prefix in their order.
     fn list_all(&self, kinds: &[Kind], found: &mut dyn FnMut(Kind, Listed)) -> Result<(), StoreError> {
         let mut objects = 0;
         let listed = self.inner.list_all(kinds, &mut |kind, listed| {

@@ -1,4 +1,5 @@
-//! A store that fails as told, around any other: what a power cut, a full disk, a lost answer or a bad wire would do.
+//! A store that fails on request, around any other: it simulates a power cut, a full disk, a lost answer or a bad
+//! wire.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,73 +17,73 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::StoreLimits;
 
-/// What a write that fails leaves in the store.
+/// The remains of a failed write in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaves {
     /// Nothing: the write was not done.
     Nothing,
-    /// For a put, the first half of the object, which no store may do but some remote ones have done; for any other
-    /// write the same as `Nothing`.
+    /// For a put, the first half of the object, which no store may leave but some remote ones have left; for any
+    /// other write the same as `Nothing`.
     Half,
     /// All of it: the write was done, and only its acknowledgement was lost.
     Whole,
 }
 
-/// One way to fail. Operations and writes are counted from 0; a write is a put, a delete or a quarantine.
+/// A way to fail. Operations and writes are counted from 0; a write is a put, a delete or a quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The power is cut at this write: it and every later operation fail.
     CutAtWrite {
-        /// Its number.
+        /// The number of the write.
         write: u64,
-        /// What it leaves.
+        /// The remains of the write.
         leaves: Leaves,
     },
-    /// One write fails, the next ones work.
+    /// One write fails; the next ones work.
     FailAtWrite {
-        /// Its number.
+        /// The number of the write.
         write: u64,
-        /// What it leaves.
+        /// The remains of the write.
         leaves: Leaves,
     },
-    /// The store says yes to this put, and has kept no more of it than this.
+    /// The store reports this put as done, but keeps only a part of it.
     LosesPut {
-        /// Its number among the puts, from 0.
+        /// The number of the put, from 0.
         put: u64,
-        /// What it leaves.
+        /// The part that is kept.
         leaves: Leaves,
     },
-    /// It says yes to this put and all later ones, and has kept no more of them than this.
+    /// The store reports this put and all later ones as done, but keeps only a part of each.
     LosesPutsFrom {
-        /// The number of the first among the puts, from 0.
+        /// The number of the first such put, from 0.
         put: u64,
-        /// What it leaves.
+        /// The part that is kept.
         leaves: Leaves,
     },
-    /// One operation of any sort fails and does nothing, the next ones work.
+    /// One operation of any sort fails without any effect; the next ones work.
     FailAtOperation(u64),
-    /// The line is cut at this operation: it and every later one find nobody there.
+    /// The line is cut at this operation: it and every later one cannot reach the store.
     CutLineAt(u64),
-    /// No put that would make more than this many bytes of all puts together succeeds.
+    /// A put fails if it would bring the bytes of all puts above this number.
     FullAfter(u64),
-    /// Lists do not show this object; it can be read all the same.
+    /// Lists omit this object, although it can be read.
     Hide(ObjectKey),
     /// Lists fail after this many entries.
     CutListsAfter(u64),
-    /// Lists come in the opposite order.
+    /// Lists come in reverse order.
     ReverseLists,
     /// A deletion that was not durable is undone by the next [`FaultyStore::cut_power`].
     UndoDeletes,
     /// One read returns wrong data.
     FlipInGet {
-        /// The number of the read, counted by itself.
+        /// The number of the read, among reads only.
         get: u64,
-        /// Which bit of the data, modulo its length.
+        /// The bit of the data to flip, modulo its length.
         bit: u64,
     },
 }
 
-/// How often a [`FaultyStore`] was used.
+/// Counts of the operations on a [`FaultyStore`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Operations of any sort.
@@ -95,7 +96,7 @@ pub struct Counts {
     pub gets: u64,
     /// Bytes of the puts that succeeded.
     pub bytes_put: u64,
-    /// Bytes that were read.
+    /// Bytes read.
     pub bytes_read: u64,
 }
 
@@ -104,21 +105,21 @@ struct State {
     faults: Vec<Fault>,
     counts: Counts,
     is_cut: bool,
-    /// What was deleted, but not durably, while [`Fault::UndoDeletes`] holds.
+    /// Objects deleted, but not durably, while [`Fault::UndoDeletes`] is set.
     undoable: Vec<(ObjectKey, Bytes)>,
 }
 
-/// A store that fails as told.
+/// A store that fails on request.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
     state: Mutex<State>,
 }
 
-/// What is to become of one write.
+/// The fate of one write.
 enum Verdict {
     Works,
-    /// It says that it works.
+    /// The write reports success, but keeps only this.
     Loses(Leaves),
     Fails(Leaves, StoreError),
 }
@@ -129,7 +130,7 @@ impl<S: Store> FaultyStore<S> {
         Self { inner, state: Mutex::default() }
     }
 
-    /// A store that dies at this write, without having done it.
+    /// A store that dies at this write, without carrying it out.
     pub fn dying(inner: S, write: u64) -> Self {
         Self::new(inner).with(Fault::CutAtWrite { write, leaves: Leaves::Nothing })
     }
@@ -146,14 +147,14 @@ impl<S: Store> FaultyStore<S> {
         self.state().faults.push(fault);
     }
 
-    /// Takes all faults away, and brings the power back. The counts go on.
+    /// Removes all faults, and brings the power back. The counts go on.
     pub fn heal(&self) {
         let mut state = self.state();
         state.faults.clear();
         state.is_cut = false;
     }
 
-    /// Cuts the power for a moment: what was deleted and not made durable is there again.
+    /// Cuts the power for a moment: objects that were not deleted durably are back.
     ///
     /// # Errors
     /// If the store inside fails.
@@ -162,7 +163,7 @@ impl<S: Store> FaultyStore<S> {
         undoable.into_iter().try_for_each(|(key, bytes)| self.inner.put(&key, bytes))
     }
 
-    /// How often it was used so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.state().counts
     }
@@ -172,7 +173,7 @@ impl<S: Store> FaultyStore<S> {
         &self.inner
     }
 
-    /// The store inside: what survives.
+    /// The store inside, with everything that survived.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -203,7 +204,7 @@ impl<S: Store> FaultyStore<S> {
         Ok(state)
     }
 
-    /// Counts one write and says what is to become of it.
+    /// Counts one write, and decides its fate.
     fn judge_write(&self, action: &'static str, key: &ObjectKey, len: u64) -> Verdict {
         let mut state = match self.operate(action, key) {
             Ok(state) => state,
@@ -234,7 +235,7 @@ impl<S: Store> FaultyStore<S> {
         verdict
     }
 
-    /// Counts one put, and says what is left of it if it is lost.
+    /// Counts one put, and returns what is kept of it if it is to be lost.
     fn lost_of_put(&self) -> Option<Leaves> {
         let mut state = self.state();
         let number = state.counts.puts;
@@ -246,7 +247,7 @@ impl<S: Store> FaultyStore<S> {
         })
     }
 
-    /// Does a write that is no put, as far as the faults let it.
+    /// Carries out a write other than a put, as far as the faults allow.
     fn write(
         &self,
         action: &'static str,
@@ -262,7 +263,7 @@ impl<S: Store> FaultyStore<S> {
 }
 
 impl<S: Store> FaultyStore<S> {
-    /// Reads bytes, and falsifies them if told so.
+    /// Reads bytes, and flips a bit if a fault says so.
     fn read(&self, key: &ObjectKey, read: impl FnOnce() -> Result<Bytes, StoreError>) -> Result<Bytes, StoreError> {
         let number = {
             let mut state = self.operate("read", key)?;
@@ -357,7 +358,7 @@ impl<S: Store> Store for FaultyStore<S> {
     fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.write("delete", key, || {
             self.inner.delete_durably(key)?;
-            // The folder is synced, and with it what was deleted in it before.
+            // Syncing the folder also makes earlier deletions in it durable.
             let same_folder = |other: &ObjectKey| match (other, key) {
                 (ObjectKey::Named(other, _), ObjectKey::Named(kind, _)) if !kind.fans_out() => other == kind,
                 _ => other == key,
@@ -400,7 +401,8 @@ mod tests {
         ObjectKey::Named(Kind::Pack, ObjectName::new([number; 16]))
     }
 
-    /// Puts objects 0 to 3 of ten bytes each; returns which puts succeeded and the lengths of what is then there.
+    /// Puts objects 0 to 3 of ten bytes each; compares the puts that succeeded and the lengths of the objects stored
+    /// afterwards.
     fn check(fault: Fault, succeeded: &[u8], left: &[(u8, u64)]) {
         let store = FaultyStore::new(MemStore::new()).with(fault);
         let done: Vec<u8> = (0..4).filter(|&n| store.put(&key(n), Bytes::copy_from_slice(&[n; 10])).is_ok()).collect();

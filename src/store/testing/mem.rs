@@ -1,4 +1,4 @@
-//! A store in memory, for tests: the same promises, and ways to look at what is stored and to damage it.
+//! A store in memory, for tests: it keeps the same promises, and lets tests look at the objects and damage them.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::StoreLimits;
 
-/// Everything that a [`MemStore`] holds. Copies share the bytes of the objects, so that a copy is cheap.
+/// The content of a [`MemStore`]. Copies share the bytes of the objects, so a copy is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemState {
     objects: BTreeMap<ObjectKey, Bytes>,
@@ -25,7 +25,8 @@ pub struct MemState {
     foreign: BTreeSet<(Kind, String)>,
 }
 
-/// A store in memory. A clone is another handle of the same store; see [`MemStore::deep_copy`] for one of its own.
+/// A store in memory. A clone is another handle to the same store; see [`MemStore::deep_copy`] for an independent
+/// copy.
 #[derive(Debug, Clone, Default)]
 pub struct MemStore {
     state: Arc<RwLock<MemState>>,
@@ -37,23 +38,23 @@ impl MemStore {
         Self::default()
     }
 
-    /// A store that holds this.
+    /// A store with this content.
     pub fn from_state(state: MemState) -> Self {
         Self { state: Arc::new(RwLock::new(state)) }
     }
 
-    /// Another store with the same content: what happens to one does not happen to the other.
+    /// An independent store with the same content.
     #[must_use]
     pub fn deep_copy(&self) -> Self {
         Self::from_state(self.snapshot())
     }
 
-    /// What the store holds now.
+    /// The present content of the store.
     pub fn snapshot(&self) -> MemState {
         self.read().clone()
     }
 
-    /// Makes the store hold this, and nothing else.
+    /// Replaces the content of the store.
     pub fn restore(&self, state: MemState) {
         *self.write() = state;
     }
@@ -63,7 +64,7 @@ impl MemStore {
         self.read().objects.iter().map(|(key, bytes)| (*key, bytes.clone())).collect()
     }
 
-    /// What was moved out of the way, oldest first.
+    /// Objects that were moved aside, oldest first.
     pub fn quarantined(&self) -> Vec<(ObjectKey, Bytes)> {
         self.read().quarantined.clone()
     }
@@ -73,7 +74,7 @@ impl MemStore {
         self.read().objects.values().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Changes an object behind the back of those who use the store; returns whether it is there.
+    /// Changes an object without the knowledge of the store's users; returns whether it exists.
     pub fn mutate(&self, key: &ObjectKey, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut state = self.write();
         let Some(bytes) = state.objects.get_mut(key) else { return false };
@@ -83,17 +84,17 @@ impl MemStore {
         true
     }
 
-    /// Puts these bytes under a name, whatever was there; returns what it was.
+    /// Puts these bytes under a name, whether it is taken or not; returns the earlier bytes.
     pub fn replace(&self, key: ObjectKey, bytes: impl Into<Bytes>) -> Option<Bytes> {
         self.write().objects.insert(key, bytes.into())
     }
 
-    /// Takes an object away; returns what it was.
+    /// Removes an object; returns its bytes.
     pub fn remove(&self, key: &ObjectKey) -> Option<Bytes> {
         self.write().objects.remove(key)
     }
 
-    /// Puts something foreign into the folder of a kind; `name` is its path below that folder.
+    /// Puts a foreign file into the folder of a kind; `name` is its path below that folder.
     pub fn add_foreign(&self, kind: Kind, name: &str) {
         self.write().foreign.insert((kind, name.to_owned()));
     }
@@ -118,7 +119,7 @@ impl Store for MemStore {
         if state.objects.contains_key(key) {
             return Err(StoreError::Exists { object: key.into() });
         }
-        // A copy: what was handed over may be a small part of many pages.
+        // Copy the bytes: they may be a small part of a large buffer.
         state.objects.insert(*key, Bytes::copy_from_slice(&bytes));
         Ok(())
     }
@@ -144,7 +145,7 @@ impl Store for MemStore {
     }
 
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        // The lock is not held while `found` runs: it may use the store.
+        // Do not hold the lock while `found` runs: it may use the store.
         let mut listed = Vec::new();
         {
             let state = self.read();

@@ -7,5 +7,5 @@ pub mod mem;
 pub mod sleeping;
 pub mod synced;
 
-/// Objects of one page of a list, and of one batch of deletions, as the usual object stores have it.
+/// The number of objects in one page of a list, and in one batch of deletions, as with the usual object stores.
 pub const PAGE: usize = 1000;

@@ -1,4 +1,4 @@
-//! A store whose every request takes its time, as over a long line: it shows which requests wait for each other.
+//! A store in which every request takes time, as over a slow line: it shows which requests wait for each other.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 use crate::sync::lock;
 
-/// When requests began and ended, in steps: each beginning and each end is one.
+/// The order in which requests began and ended, in steps: each beginning and each end is one.
 #[derive(Debug, Default)]
 struct Spans {
     step: u64,
@@ -18,7 +18,7 @@ struct Spans {
     ended: Vec<(u64, u64)>,
 }
 
-/// A store whose every request takes its time.
+/// A store in which every request takes time.
 pub struct SleepingStore {
     inner: Arc<dyn Store>,
     limits: StoreLimits,
@@ -36,18 +36,18 @@ impl fmt::Debug for SleepingStore {
 }
 
 impl SleepingStore {
-    /// Passes each request on to `inner` after a call of `sleep`, and says that so many may be under way.
+    /// Passes each request on to `inner` after a call of `sleep`, and reports these limits.
     pub fn new(inner: Arc<dyn Store>, limits: StoreLimits, sleep: impl Fn() + Send + Sync + 'static) -> Self {
         Self { inner, limits, sleep: Box::new(sleep), spans: Mutex::default() }
     }
 
-    /// Round trips and requests since the last call: the longest row of requests each of which began only when the one before had
-    /// ended, and how many were under way together at most.
+    /// Round trips and requests under way since the last call. Round trips: the longest chain of requests of which
+    /// each began only after the one before had ended. The second number is the most requests under way together.
     pub fn take(&self) -> (usize, usize) {
         let spans = std::mem::take(&mut *lock(&self.spans));
         let mut ended = spans.ended;
         ended.sort_unstable_by_key(|(_, end)| *end);
-        // The one that ends first is always in a longest row.
+        // The request that ends first is always in a longest chain.
         let (mut rounds, mut free_from) = (0, 0);
         for (begin, end) in ended {
             if begin > free_from {

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::StoreLimits;
 use crate::store::testing::mem::MemStore;
 
-/// What travels.
+/// A change that travels.
 #[derive(Debug, Clone)]
 enum Change {
     Put(ObjectKey, Bytes),
@@ -37,7 +37,7 @@ struct Travelling {
 struct World {
     views: Vec<MemStore>,
     travelling: Vec<Travelling>,
-    /// For each view, the objects whose deletion was delivered: a put that arrives later is dropped.
+    /// For each view, the objects whose deletion was delivered: a put that arrives later is ignored.
     deleted: Vec<std::collections::BTreeSet<ObjectKey>>,
 }
 
@@ -47,7 +47,7 @@ pub struct SyncedWorld {
     world: Arc<Mutex<World>>,
 }
 
-/// The folder as one machine sees it. Clones are the same view.
+/// The folder as one machine sees it. Clones share the view.
 #[derive(Debug, Clone)]
 pub struct SyncedView {
     world: SyncedWorld,
@@ -66,20 +66,20 @@ impl SyncedWorld {
         Self { world: Arc::new(Mutex::new(world)) }
     }
 
-    /// One of the views, or `None` if there are not so many.
+    /// One of the views; `None` if the number is too large.
     pub fn view(&self, number: usize) -> Option<SyncedView> {
         let objects = self.world().views.get(number).cloned()?;
         Some(SyncedView { world: self.clone(), number, objects })
     }
 
-    /// Adds a view: a machine that has just been set up, and to which all that the view `like` holds has come.
+    /// Adds a view: a new machine, which has received everything that the view `like` holds.
     pub fn join(&self, like: usize) -> Option<SyncedView> {
         let number = {
             let mut world = self.world();
             let objects = world.views.get(like)?.deep_copy();
             let deleted = world.deleted.get(like)?.clone();
             let number = world.views.len();
-            // What was on its way to the other machine comes to this one as well.
+            // Changes on their way to the other machine travel to this one as well.
             let also: Vec<_> = world.travelling.iter().filter(|t| t.to == like).cloned().collect();
             world.travelling.extend(also.into_iter().map(|t| Travelling { to: number, ..t }));
             world.views.push(objects);
@@ -89,23 +89,23 @@ impl SyncedWorld {
         self.view(number)
     }
 
-    /// How many changes are on their way.
+    /// The number of changes on their way.
     pub fn travelling(&self) -> usize {
         self.world().travelling.len()
     }
 
-    /// Delivers one change, chosen by `dice` among all that are on their way; returns whether there was one.
+    /// Delivers one change on its way, chosen by `dice`; returns whether there was one.
     pub fn deliver(&self, dice: u64) -> bool {
         self.deliver_where(dice, |_, _| true)
     }
 
     /// Delivers one change, chosen by `dice` among those whose way (from, to) is open; returns whether there was one.
-    /// A machine that sleeps, or has no net, is one whose ways are closed.
+    /// A machine that sleeps or is offline has only closed ways.
     pub fn deliver_where(&self, dice: u64, is_open: impl Fn(usize, usize) -> bool) -> bool {
         self.deliver_one(dice, is_open, false)
     }
 
-    /// As [`SyncedWorld::deliver_where`], but the change stays on its way, and arrives once more later.
+    /// As [`SyncedWorld::deliver_where`], but the change stays on its way, and arrives again later.
     pub fn deliver_twice_where(&self, dice: u64, is_open: impl Fn(usize, usize) -> bool) -> bool {
         self.deliver_one(dice, is_open, true)
     }
@@ -132,7 +132,7 @@ impl SyncedWorld {
         while self.deliver(0) {}
     }
 
-    /// The machine of a view is lost. What it deleted arrives everywhere, and nothing arrives any more of what it has put.
+    /// The machine of a view is lost. Its deletions arrive everywhere, but none of its puts arrives any more.
     pub fn lose(&self, view: usize) {
         let mut world = self.world();
         let all = std::mem::take(&mut world.travelling);
@@ -141,8 +141,8 @@ impl SyncedWorld {
         of_it.into_iter().filter(|it| matches!(it.change, Change::Delete(_))).for_each(|it| world.apply(it));
     }
 
-    /// Makes a view show a second copy of one of its objects under a foreign name, as sync clients do when they are
-    /// confused; `dice` chooses which. Returns whether there was any object.
+    /// Makes a view show a second copy of one of its objects under a foreign name, as confused sync clients do;
+    /// `dice` chooses the object. Returns whether there was any.
     pub fn duplicate(&self, view: usize, dice: u64) -> bool {
         let world = self.world();
         let Some(objects) = world.views.get(view) else { return false };
@@ -176,7 +176,7 @@ impl World {
         match change {
             Change::Put(key, _) if self.deleted[to].contains(&key) => {}
             Change::Put(key, bytes) => match (view.replace(key, bytes.clone()), key) {
-                // Both machines made it: each keeps its own, and gets the other's under another name.
+                // Both machines made the object: each keeps its own, and gets the other's under another name.
                 (Some(own), ObjectKey::Named(kind, name)) if own != bytes => {
                     view.add_foreign(kind, &conflicted(kind, name));
                     view.replace(key, own);
@@ -200,7 +200,7 @@ impl SyncedView {
         self.number
     }
 
-    /// The objects that this machine sees, for looking at them and for damaging them.
+    /// The objects that this machine sees, so that tests can look at them and damage them.
     pub fn objects(&self) -> &MemStore {
         &self.objects
     }
@@ -248,7 +248,7 @@ impl Store for SyncedView {
         self.delete(key)
     }
 
-    /// The others see the object go, as the move leads to a folder where nobody looks.
+    /// The others see the object disappear, because no machine lists the folder to which it moves.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let mut world = self.world.world();
         self.objects.quarantine(key)?;

@@ -1,4 +1,4 @@
-// What goes on, and what went on: jobs of this page, runs of the schedule and of the command line.
+// The activity screen: current and past jobs of this page, runs of the schedule and of the command line.
 import { act, ask, bar, bring, button, card, date, duration, empty, failed, fill, h, icon, known, note, pill, say, size, time, title, to } from './base.js';
 import { counts, follow, problems, progress } from './restore.js';
 
@@ -43,7 +43,7 @@ async function one(main, id) {
   return () => left.abort();
 }
 
-// A run that goes on, whoever started it: what it does, what is done, and a way to stop it.
+// The current run, by any process: its progress, its results, and a button to stop it.
 function nowCard(now, log) {
   const lane = (one) => h('li', {}, h('div', { class: 'row' }, h('b', { class: 'grow' }, one.source === null ? one.vault : say('run.to', one)), h('span', { class: 'mute small' }, one.phase ? say(`phase.${one.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: one.files, size: size(one.bytes), time: duration(new Date(now.at) - new Date(one.since)) }))), bar(one.bytes_goal ? one.bytes : one.files, one.bytes_goal || one.files_goal, one.source === null ? one.vault : say('run.to', one)));
   const stop = button([icon('stop'), say('job.stop')], async () => { stop.disabled = true; await act('stop-run', { run: now.run }).catch((error) => stop.closest('.card').append(failed(error))); }, 's');
@@ -68,7 +68,7 @@ export async function activity(main, { parts: [id] }) {
     const before = now;
     known.running = true;
     now = event.detail;
-    // What it says besides is asked for less often than what it does.
+    // The log is requested less often than the progress.
     if (Date.now() - asked > 3000 || before?.run !== now.run) { asked = Date.now(); look(); } else draw();
   };
   const load = () => ask('jobs').then((told) => place.isConnected && fill(place, told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), h('div', { class: 'row' }, h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});

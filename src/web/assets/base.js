@@ -1,4 +1,4 @@
-// What all screens share: elements, words, numbers and dates, asking the program, names that are any bytes.
+// Shared parts of all screens: elements, words, numbers and dates, requests to the program, names of any bytes.
 
 export let words = {};
 export const setWords = (all) => { words = all; };
@@ -21,7 +21,7 @@ export const number = (value) => numbers.format(value);
 const tenths = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 export const percent = (part, whole) => new Intl.NumberFormat(language, { style: 'percent' }).format(whole ? part / whole : 0);
 
-// Sizes as the command line prints them.
+// Sizes in the form of the command line.
 export function size(bytes) {
   if (bytes < 1024) return `${number(bytes)} B`;
   const units = ['KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
@@ -37,7 +37,7 @@ const relative = new Intl.RelativeTimeFormat(language, { numeric: 'auto' });
 export const date = (text) => stamp.format(new Date(text));
 export const day = (text) => dayOnly.format(new Date(text));
 export const hour = (text) => clock.format(new Date(text));
-// A time, with its exact form for who looks closely.
+// A time, with its exact form as the tooltip.
 export const time = (text, shown = date(text)) => h('time', { datetime: text, title: text }, shown);
 export function ago(text, now = Date.now()) {
   const seconds = (new Date(text) - now) / 1000;
@@ -59,7 +59,7 @@ export function dayKey(when) {
   return `${d.getFullYear()}-${String(d.getMonth() + 1).padStart(2, '0')}-${String(d.getDate()).padStart(2, '0')}`;
 }
 
-// An element. Texts only ever become text nodes: names in snapshots are anything.
+// An element. Texts only ever become text nodes, because names in snapshots can be anything.
 export function h(tag, props, ...children) {
   const svg = tag === 'svg' || SVG.has(tag);
   const element = svg ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag);
@@ -97,9 +97,9 @@ const ICONS = {
 };
 export const icon = (name) => h('svg', { class: 'i', viewBox: '0 0 24 24', 'aria-hidden': 'true' }, h('path', { d: ICONS[name] }));
 
-// Names and paths: a text if they are UTF-8, else {text, bytes}. In addresses they are encoded byte by byte.
+// Names and paths: a string if they are UTF-8, else {text, bytes}. In addresses they are encoded byte by byte.
 export const raw = (name) => (typeof name === 'string' ? name : name.text);
-// For people: without what would turn a name around, or hide a part of it.
+// The form for people: without characters that would reverse a name, or hide a part of it.
 export const shown = (name) => raw(name).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, (odd) => `\\u{${odd.charCodeAt(0).toString(16)}}`);
 const encoder = new TextEncoder();
 export function bytesOf(name) {
@@ -107,7 +107,7 @@ export function bytesOf(name) {
   return Uint8Array.from(name.bytes.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }
 export const encode = (name) => Array.from(bytesOf(name), (byte) => (/[\w.~/-]/.test(String.fromCharCode(byte)) && byte < 128 ? String.fromCharCode(byte) : `%${byte.toString(16).padStart(2, '0').toUpperCase()}`)).join('');
-// The name that stands encoded in an address.
+// Decodes a name from an address.
 export function decode(text) {
   const bytes = [];
   for (let at = 0; at < text.length; at += 1) {
@@ -137,7 +137,7 @@ export function parts(path) {
 }
 export const last = (path) => parts(path).at(-1)?.name ?? '';
 
-// Asking the program.
+// Requests to the program.
 export class Refused extends Error {
   constructor(status, problem) { super(problem.error); this.status = status; this.hint = problem.hint; this.code = problem.code; }
 }
@@ -171,11 +171,11 @@ export const empty = (text) => h('p', { class: 'empty' }, text);
 export function failed(error) {
   return h('div', { class: 'note bad', role: 'alert' }, icon('bad'), h('div', { class: 'grow' }, h('b', {}, error.message), error.hint && h('p', { class: 'mute small' }, error.hint)));
 }
-// Shows that something is being looked for, but not at once: what is quick does not flicker.
+// Shows that the page is waiting, after a short delay, so that quick answers do not flicker.
 export function waiting(text = say('waiting')) {
   return h('p', { class: 'waiting' }, text);
 }
-// Fills a place with what a promise brings, unless the screen has been left by then.
+// Fills a place with the result of a promise, unless the user has left the screen by then.
 export async function bring(place, promise, render) {
   fill(place, waiting());
   place.setAttribute('aria-busy', 'true');
@@ -193,7 +193,7 @@ export const bar = (part, whole, label) => h('div', { class: 'bar', role: 'progr
   h('i', { class: whole ? '' : 'pulse', '--part': whole ? Math.min(1, part / whole) : 1 }));
 export function hear(text) { document.getElementById('said').textContent = text; }
 
-// What the page knows: who runs it, the snapshots; asked for once, and again when they change.
+// The page's data: the user and the snapshots; requested once, and again when they change.
 export const known = { status: null, list: null, jobs: new Map() };
 export async function snapshots() {
   if (!known.list) {

@@ -1,10 +1,11 @@
-// Files of all dates: a source, its ribbon of dates, a folder whose path stays when the date moves, versions, contents.
+// The files screen: a source, its ribbon of dates, a folder whose path stays when the date changes, versions,
+// contents.
 import { ask, bring, card, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, snapshots, time, title, to } from './base.js';
 
 const PAGE = 500;
 const address = (id, path) => `#/files/${id}${path && encode(path) ? `?path=${encode(path)}` : ''}`;
 
-// Lines that differ, by the shortest way from one text to the other; null if they differ too much.
+// The lines that differ, by the shortest edit from one text to the other; null if they differ too much.
 export function compareLines(old, now) {
   const a = old.split('\n'), b = now.split('\n');
   let start = 0, endA = a.length, endB = b.length;
@@ -50,7 +51,7 @@ const entryIcon = (entry) => icon(kinds[entry.kind] ?? 'file');
 async function picture(snapshot, path, type) {
   const response = await fetch(fileAddress(snapshot, path));
   if (!response.ok) throw new Error(say('refused.unclear'));
-  // Decoded as a picture and painted: nothing of it is ever a document.
+  // Decoded as a picture and painted, so that no part of the file becomes a document.
   const bitmap = await createImageBitmap(new Blob([await response.arrayBuffer()], { type }));
   const scale = Math.min(1, 1200 / Math.max(bitmap.width, bitmap.height));
   const canvas = h('canvas', { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)), role: 'img', 'aria-label': say('preview.picture', { name: shown(last(path)) }) });
@@ -68,7 +69,7 @@ function content(snapshot, path) {
   return place;
 }
 
-// A file in a panel: what it is, what it holds, its versions.
+// A panel for a file: its metadata, its content, its versions.
 function panel(info, entry, list, go) {
   const path = entry.path, isFile = entry.kind === 'file', place = h('div');
   const act = h('div', { class: 'row' },
@@ -104,7 +105,7 @@ function panel(info, entry, list, go) {
   return h('section', { class: 'card panel stack', 'aria-label': say('file.panel', { name: shown(last(path)) }) }, h('div', { class: 'row' }, h('h2', { class: 'grow' }, shown(last(path))), close), act, seg, place);
 }
 
-// The entries of a folder, more of them as they are asked for.
+// The entries of a folder; further ones are loaded on request.
 function folder(info, path, openFile, selected) {
   const body = h('tbody'), more = h('div', { class: 'row' }), place = h('div');
   const table = h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, say('column.name')), h('th', { scope: 'col', class: 'r' }, say('column.size')), h('th', { scope: 'col', class: 'wide' }, say('column.changed')))), body);
@@ -160,7 +161,7 @@ export async function files(main, { parts: [id], query }) {
   } });
   const dates = h('section', { class: 'card flush', 'aria-label': say('files.dates') }, ribbon, h('div', { class: 'dated' }, step(-1, 'left'), h('b', {}, time(info.time)), step(1, 'right'), day, info.verdict !== 'complete' && h('a', { href: `#/files/${info.id}?skipped=1` }, pill('warn', say('source.partial', { count: info.skipped }))), h('span', { class: 'mute small' }, say('files.of', { files: info.files, size: size(info.bytes) }))));
   const trail = parts(path), isTop = trail.length === 0;
-  // The path stays when the date moves: it may be a folder, a file, or not there.
+  // The path stays when the date changes: it may be a folder, a file, or missing.
   const content = h('div');
   fill(main, title(say('screen.files'), select), dates, content);
   if (sessionStorage.getItem('ribbon')) { sessionStorage.removeItem('ribbon'); ribbon.querySelector('[aria-current]')?.focus(); }

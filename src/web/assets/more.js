@@ -1,4 +1,4 @@
-// What is asked for less often: search, comparing, what stays, space, health, keys, settings, how to begin.
+// The less frequent screens: search, comparison, retention, space, health, keys, settings, first steps.
 import { act, ago, ask, bring, button, card, date, dayKey, decode, empty, encode, failed, fill, h, icon, known, note, number, percent, pill, put, say, shown, size, snapshots, time, title, to } from './base.js';
 
 export async function search(main, { query }) {
@@ -39,7 +39,7 @@ export async function compare(main, { parts: [old, now], query }) {
 const RULES = { last: 0, daily: 7, weekly: 5, monthly: 12, yearly: 3 };
 let rules = { ...RULES };
 
-// A calendar of what stays and what goes.
+// A calendar of the snapshots that stay and those that go.
 function calendar(told) {
   const byDay = Map.groupBy(told.snapshots, (one) => dayKey(one.time)), months = new Set([...byDay.keys()].map((key) => key.slice(0, 7)));
   return h('div', { class: 'months' }, [...months].sort().reverse().slice(0, 24).map((month) => {
@@ -93,7 +93,7 @@ export async function health(main) {
   });
 }
 
-// A form that changes the keys. Whoever does that shows each time that they know a password.
+// A form that changes the keys. The user has to enter a password each time.
 function keyForm(kind, slot, again) {
   const result = h('div', { 'aria-live': 'polite' }), id = `key-${kind}`;
   const secret = (name) => [h('label', { for: `${id}-${name}` }, say(`keyform.${name}`)), h('input', { id: `${id}-${name}`, name, type: 'password', class: 'field', autocomplete: 'off', required: true })];

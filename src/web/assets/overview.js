@@ -1,4 +1,4 @@
-// How things stand: one sentence and one dial; each source with its last days; what went on lately.
+// The overview screen: one sentence and one dial; each source with its last days; recent activity.
 import { act, ago, ask, bring, button, card, dayKey, empty, failed, fill, h, icon, known, nameOfSource, note, pill, say, size, snapshots, time, to } from './base.js';
 
 const DAYS = 30, DAY = 86400000;
@@ -24,7 +24,7 @@ function dial(all, level) {
   return h('svg', { class: `dial ${level}`, viewBox: '0 0 160 160', role: 'img', 'aria-label': say('dial', { count: saved, days: DAYS }) }, ticks, h('circle', { cx: 80, cy: 80, r: 13 }));
 }
 
-// The last days of one source: as high as what was added.
+// The last days of one source: the height shows the amount added.
 function strip(all) {
   const of = days(all);
   const added = (one) => one.all.reduce((sum, info) => sum + info.bytes_stored, 0);

@@ -1,4 +1,4 @@
-// The frame: which screen an address means, who is let in, what changes while the page is open.
+// The frame: choosing the screen for an address, signing in, and following changes while the page is open.
 import { act, ask, fill, h, hear, icon, known, say, setWords, failed } from './base.js';
 import { overview } from './overview.js';
 import { files } from './files.js';
@@ -65,7 +65,7 @@ function locked() {
   document.body.dataset.ready = 'locked';
 }
 
-// What changes comes by one stream, which rests while nobody looks.
+// Changes arrive by one stream, which rests while the page is hidden.
 let stream = null;
 function listen() {
   if (document.hidden || !known.status) { stream?.close(); stream = null; return; }

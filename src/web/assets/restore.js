@@ -1,7 +1,7 @@
-// Bringing something back: what, where to, what will happen by a dry run of the same, then the work and its proof.
+// The restore screen: what and where to, the changes as a dry run shows them, then the work and its proof.
 import { act, ask, bar, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, known, number, pill, raw, say, shown, size, snapshots, title, to } from './base.js';
 
-// Waits until a job is over, and shows it meanwhile.
+// Waits until a job is over, and shows its progress.
 export function follow(id, show, signal) {
   return new Promise((resolve, reject) => {
     const look = async () => {
@@ -22,7 +22,7 @@ export function progress(job) {
     h('p', { class: 'mute small' }, job.phase ? say(`phase.${job.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: job.files, size: size(job.bytes), time: duration(job.duration_ms) })));
 }
 
-// What a restore did or would do, in numbers.
+// The numbers of a restore or of its dry run.
 export function counts(result) {
   const row = (key, value, more) => value > 0 && [h('dt', {}, say(`result.${key}`)), h('dd', {}, number(value), more ? `, ${more}` : '')];
   return h('dl', {}, row('files', result.files, size(result.bytes)), row('folders', result.folders), [h('dt', {}, say('result.written')), h('dd', {}, size(result.bytes_written))],
@@ -38,7 +38,7 @@ function changes(result) {
     result.change_count > result.changes.length && h('p', { class: 'mute small' }, say('plan.more', { count: result.change_count - result.changes.length }))];
 }
 
-// Choosing a folder by looking into folders.
+// Chooses a folder by browsing.
 function picker(chosen) {
   const place = h('div');
   const look = (path) => bring(place, act('folders', path === null ? {} : { path }), (told) => {

@@ -1,5 +1,5 @@
-//! Each answer of a far store, and what must follow, by a client that answers as told and a clock that only moves when somebody
-//! waits.
+//! Tests of each answer of a far store and its consequences. The client answers by a script, and the clock moves only
+//! when somebody waits.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -14,26 +14,26 @@ use crate::store::testing::conformance::{check_foreign, check_store, key};
 use crate::store::testing::mem::MemStore;
 use crate::sync::lock;
 
-/// What becomes of one request.
+/// The outcome of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// It is carried out and answered.
+    /// The request is carried out and answered.
     Done,
-    /// The connection breaks before anything is done.
+    /// The connection breaks before the request is carried out.
     Reset,
-    /// It is carried out; then the connection breaks.
+    /// The request is carried out; then the connection breaks.
     DoneThenReset,
-    /// Half of what is put is stored; then the connection breaks.
+    /// Half of the object is stored; then the connection breaks.
     HalfThenReset,
-    /// Something else is stored under the name; then the connection breaks.
+    /// Another object is stored under the name; then the connection breaks.
     OtherThenReset,
-    /// The client mistakes the trouble of the line for one of the object.
+    /// The client reports trouble of the line as an error of the object.
     ResetAsIo(ErrorKind),
-    /// 429 or 503, with the seconds to wait, if it says so.
+    /// 429 or 503, with the seconds to wait, if the answer gives them.
     Busy(Option<u64>),
-    /// It is carried out, and answered with 503 all the same.
+    /// The request is carried out, but answered with 503.
     DoneThenBusy,
-    /// 404 without a word about the bucket.
+    /// 404 without any mention of the bucket.
     NotFound,
     /// 404 NoSuchBucket.
     NoBucket,
@@ -49,17 +49,17 @@ enum Answer {
     ShortAt(u64),
     /// 206 with fewer bytes than asked for.
     Fewer,
-    /// A list breaks after so many entries.
+    /// A list breaks after this many entries.
     CutList(usize),
-    /// Only so many of many are deleted, then it breaks.
+    /// A deletion of many objects breaks after this many of them.
     CutDeletes(usize),
-    /// Nothing ever comes.
+    /// No answer ever comes.
     Hang,
-    /// It takes so many seconds, with a sign of life in each.
+    /// The request takes this many seconds, with a sign of life in each.
     Drip(u64),
-    /// The body takes so many seconds to leave, after the system has taken it.
+    /// The body takes this many seconds to leave, after the system has taken it.
     Slow(u64),
-    /// The person stops while it waits.
+    /// The user stops the work while it waits.
     StoppedMeanwhile,
 }
 
@@ -70,7 +70,7 @@ struct World {
     stop: AtomicBool,
     dice: AtomicU64,
     told: Mutex<Vec<String>>,
-    /// A line on which another request hears something whenever somebody waits.
+    /// A line on which another request makes progress whenever somebody waits.
     busy: OnceLock<Weak<Line>>,
 }
 
@@ -81,7 +81,7 @@ impl Surroundings for World {
 
     fn wait(&self, time: Duration) {
         if !self.stop.load(Relaxed) {
-            // At least a little, so that time goes on.
+            // At least a little, so that the clock moves.
             self.millis.fetch_add(u64::try_from(time.as_millis()).unwrap().max(1), Relaxed);
             if let Some(line) = self.busy.get().and_then(Weak::upgrade) {
                 line.watch("read", Kind::Pack).received();
@@ -95,7 +95,7 @@ impl Surroundings for World {
     }
 
     fn random(&self) -> u64 {
-        // Weyl's sequence: every part of the range in turn.
+        // Weyl's sequence, which visits every part of the range in turn.
         self.dice.fetch_add(0x9E37_79B9_7F4A_7C15, Relaxed)
     }
 
@@ -104,7 +104,7 @@ impl Surroundings for World {
     }
 }
 
-/// A client that answers as told, and then as it should.
+/// A client that answers by a script, and correctly after its end.
 #[derive(Debug)]
 struct Scripted {
     inner: MemStore,
@@ -112,7 +112,7 @@ struct Scripted {
     world: Arc<World>,
     script: Mutex<VecDeque<Answer>>,
     requests: AtomicUsize,
-    /// More requests than this at a time are refused.
+    /// Above this number of requests at a time, they are refused.
     capacity: AtomicUsize,
     under_way: AtomicUsize,
     refused: AtomicUsize,
@@ -183,7 +183,7 @@ impl Scripted {
         }
     }
 
-    /// Refuses what is too much at a time.
+    /// Refuses requests above the capacity.
     fn crowd<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let now = self.under_way.fetch_add(1, Relaxed) + 1;
         std::thread::yield_now();
@@ -283,7 +283,7 @@ impl Store for Scripted {
     }
 }
 
-/// A far store that answers like this, and then well, and its world.
+/// A far store that answers by this script and then correctly, and its world.
 fn far(script: &[Answer]) -> (FarStore<Scripted>, Arc<World>) {
     far_with(script, Policy::default())
 }
@@ -310,7 +310,7 @@ fn one() -> ObjectKey {
     key(Kind::Pack, 1)
 }
 
-/// What a put of [`OBJECT`] comes to: its end in a word, the requests that it took, and what is stored then.
+/// Checks a put of [`OBJECT`]: its outcome in a word, the number of requests, and the bytes stored afterwards.
 fn check_put(script: &[Answer], end: &str, requests: usize, stored: Option<&[u8]>) {
     let (store, _) = far(script);
     let done = store.put(&one(), Bytes::from_static(OBJECT));
@@ -321,7 +321,7 @@ fn check_put(script: &[Answer], end: &str, requests: usize, stored: Option<&[u8]
     assert!(found.len() <= 1, "no second object under another name");
 }
 
-/// What a read of bytes 2 to 6 of [`OBJECT`] comes to.
+/// Checks a read of bytes 2 to 6 of [`OBJECT`].
 fn check_get(script: &[Answer], end: &str, requests: usize) {
     let (store, _) = far(script);
     store.client().inner.put(&one(), Bytes::from_static(OBJECT)).unwrap();
@@ -391,11 +391,11 @@ fn trouble_of_the_line_is_tried_again() {
 #[test]
 fn after_a_lost_answer_the_same_name_is_compared_and_never_believed() {
     use Answer::{DoneThenBusy, DoneThenReset, HalfThenReset, OtherThenReset, Reset};
-    // The put, the put again, and the comparison.
+    // Put, second put, comparison.
     check_put(&[DoneThenReset], "done", 3, Some(OBJECT));
     check_put(&[DoneThenBusy], "done", 3, Some(OBJECT));
     check_put(&[Reset, DoneThenReset], "done", 4, Some(OBJECT));
-    // The answer of the second put is lost too, then that of the comparison: which asks all again.
+    // The answers of the second put and then of the comparison are lost too, so the comparison asks again.
     check_put(&[DoneThenReset, Reset], "done", 4, Some(OBJECT));
     check_put(&[HalfThenReset], "exists", 3, Some(&OBJECT[..5]));
     let other: Vec<u8> = OBJECT.iter().map(|byte| !byte).collect();
@@ -431,7 +431,7 @@ fn other_writes_may_be_repeated() {
 #[test]
 fn an_answer_that_is_cut_short_is_no_short_object() {
     use Answer::{Fewer, Reset, ShortAt};
-    // The read, the length, the read again.
+    // Read, length, second read.
     check_get(&[ShortAt(4)], "done", 3);
     check_get(&[Fewer], "done", 2);
     check_get(&[ShortAt(4), Reset], "done", 3);
@@ -484,7 +484,7 @@ fn patience_ends_and_the_error_is_of_the_whole() {
 #[test]
 fn patience_is_counted_from_what_any_request_last_heard() {
     let (store, world) = far(&[]);
-    // Another request gets on all the time; this one fails and fails.
+    // Another request makes progress all the time, while this one keeps failing.
     world.busy.set(Arc::downgrade(&store.client().line)).unwrap();
     *lock(&store.client().script) = std::iter::repeat_n(Answer::Reset, 200).collect();
     let end = store.get(&one(), 10);
@@ -497,7 +497,7 @@ fn a_wait_is_as_long_as_the_store_asks_and_grows_by_chance() {
     let (store, world) = far(&[Answer::Busy(Some(7))]);
     assert!(store.get(&one(), 10).is_err());
     assert!(world.now() >= Duration::from_secs(7));
-    // The second request is not let in before the time that was told to the first.
+    // The second request must not start before the time given in the answer to the first.
     let (store, world) = far(&[]);
     let line = &store.client().line;
     line.enter().unwrap().refused(Duration::from_secs(9));
@@ -522,7 +522,7 @@ fn silence_ends_a_request_and_slowness_does_not() {
     store.put(&one(), Bytes::from_static(OBJECT)).unwrap();
     assert_eq!(store.client().requests.load(Relaxed), 1, "a byte a second is alive");
     assert!(world.now() >= Duration::from_secs(1000));
-    // 16 MiB need 512 seconds on the slowest line that counts as one, and the answer a minute more.
+    // 16 MiB need 512 seconds on the slowest line allowed, and the answer may take a minute more.
     for (seconds, requests) in [(500, 1), (570, 1), (573, 2)] {
         let (store, _) = far(&[Slow(seconds)]);
         store.put(&one(), vec![1; 16 << 20].into()).unwrap();
@@ -615,7 +615,7 @@ fn answers() -> impl Strategy<Value = Vec<Answer>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the line does, each request ends as it would without it, or with an error of the whole.
+    /// Whatever the line does, each request ends as it would without trouble, or with an error of the whole store.
     #[test]
     fn no_trouble_of_the_line_becomes_a_fault_of_an_object(script in answers()) {
         let (store, _) = far(&script);
