@@ -1,7 +1,8 @@
-//! What is usually not wanted in a backup: caches, trash, what a system makes again by itself.
+//! Files that are usually excluded from a backup: caches, trash, and files that a system makes again by itself.
 
-/// Patterns for `--exclude-usual`, in any folder and on every system: folders travel. They stand before all others, so that `!PATTERN` takes one
-/// back. Nothing is among them that a person makes.
+/// The patterns of `--exclude-usual`. They apply in any folder and on every system, because folders move between
+/// systems. They come before all other patterns, so that `!PATTERN` can take one back. None of them matches files that
+/// people make.
 pub const USUAL: &[&str] = &[
     // Linux and other Unix
     ".cache/",
@@ -51,7 +52,7 @@ pub const USUAL: &[&str] = &[
     "*.crdownload",
 ];
 
-/// These patterns, then the others, which count for more.
+/// Puts these patterns before the others, if they are wanted. Later patterns take precedence.
 pub fn before(is_wanted: bool, others: Vec<String>) -> Vec<String> {
     if !is_wanted {
         return others;
