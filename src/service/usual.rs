@@ -36,18 +36,18 @@ pub const USUAL: &[&str] = &[
     "hiberfil.sys",
     "swapfile.sys",
     "Thumbs.db",
-    // Browsers and what is built on them
+    // Browsers and applications built on them
     "Code Cache/",
     "GPUCache/",
     "ShaderCache/",
     "**/Service Worker/CacheStorage/",
     "**/.mozilla/firefox/*/cache2/",
-    // What compilers and package managers fetch or make again
+    // Files that compilers and package managers fetch or make again
     "**/.cargo/registry/",
     "**/.npm/_cacache/",
     "**/.gradle/caches/",
     "__pycache__/",
-    // What programs hold while they work
+    // Files that programs hold while they work
     ".~lock.*#",
     "*.crdownload",
 ];
