@@ -159,7 +159,7 @@ fn write_file(
         Ok(report)
     })();
     if result.is_err() {
-        let _ = fs::remove_file(&part); // the failure itself is what has to be said
+        let _ = fs::remove_file(&part); // the failure before it is the one to report
     }
     result
 }

@@ -250,7 +250,7 @@ fn report(failure: &Failure, json: bool) {
         hint.fold(format!("vault: {}", failure.what), |text, hint| text + &hint)
     };
     let text = if json { text } else { output::wrapped(&text, output::error_width()) };
-    let _ = writeln!(io::stderr(), "{text}"); // where nobody listens, the exit code still speaks
+    let _ = writeln!(io::stderr(), "{text}"); // if nobody reads it, there is still the exit code
 }
 
 /// Prints a text for a person at the terminal.

@@ -296,7 +296,7 @@ impl Shared {
     /// Prints a line above the bars.
     fn say(&self, line: &str) {
         self.bars.suspend(|| {
-            let _ = writeln!(io::stderr(), "{line}"); // where nobody listens, nothing can be done about it
+            let _ = writeln!(io::stderr(), "{line}"); // if nobody reads it, nothing can be done about it
         });
     }
 

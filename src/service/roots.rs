@@ -27,7 +27,7 @@ pub fn absolute(current: &Path, path: &Path) -> PathBuf {
         match component {
             Component::CurDir => {}
             Component::ParentDir => {
-                out.pop(); // at the top it stays there, as on any system
+                out.pop(); // at the top, `..` leads to the top, as on any system
             }
             other => out.push(other),
         }

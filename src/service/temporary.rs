@@ -42,7 +42,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // what stays is readable to nobody else
+        let _ = fs::remove_dir_all(&self.0); // nobody else can read files that remain
     }
 }
 

@@ -118,7 +118,7 @@ struct Removed(PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // what stays is in a folder of our own
+        let _ = fs::remove_dir_all(&self.0); // files that remain are in a folder of our own
     }
 }
 

@@ -125,7 +125,7 @@ pub fn show(title: &str, text: &str, machine: &dyn Machine) -> Result<(), String
             Ok(Some(status)) => return Err(failed(status.to_string())),
             Ok(None) if machine.elapsed().saturating_sub(begun) < PATIENCE => sleep(Duration::from_millis(20)),
             Ok(None) => {
-                let _ = child.kill(); // whether it ends or not, it is not waited for
+                let _ = child.kill(); // its end is not awaited
                 let _ = child.wait();
                 return Err(failed("it does not end".to_owned()));
             }

@@ -220,7 +220,7 @@ impl Journal {
         self.desk.watch.let_hear(None);
         lock(&self.desk.state).1 = true;
         self.desk.over.notify_all();
-        let _ = writer.join(); // it only tells: if it failed, the run did not
+        let _ = writer.join(); // the writer only reports: its failure is not one of the run
         let line = json!({
             "time": time_text((self.desk.clock)()), "event": "ended", "exit_code": exit as u8, "error": error,
         });
