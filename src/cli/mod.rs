@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
     vault::fs::keep_to_itself();
     vault::fs::survive_file_size_limit();
     vault::fs::share_heap();
-    // Every folder on the path to the file being read is open, so many files may be open at once.
+    // Every folder on the path to the file being read is open, so a process needs many open files.
     vault::fs::raise_file_limit();
     let args: Vec<OsString> = std::env::args_os().collect();
     if complete::answer(&args) {
