@@ -1,4 +1,4 @@
-//! The `vault` command: everything is in `cli`.
+//! The `vault` command. All its code is in `cli`.
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! `vault accept`: what is known to be wrong, and accepting that it is lost.
+//! `vault accept`: lists known findings, and accepts losses.
 
 use jiff::tz::TimeZone;
 use vault::vault::findings::About;
@@ -17,11 +17,11 @@ use crate::cli::output::Style;
 use crate::cli::units;
 use vault::json::FindingJson;
 
-/// What a finding costs, in words; empty if nothing is known.
+/// The consequences of a finding in words; empty if none are known.
 fn cost(finding: &KnownFinding) -> String {
     match (finding.snapshots, finding.files) {
         (0, 0) => String::new(),
-        // It says itself what is lost.
+        // The finding itself names what is lost.
         _ if matches!(finding.about, About::Files { .. }) => String::new(),
         (snapshots, 0) => format!("; it costs {}", units::counted(snapshots, "snapshot", "snapshots")),
         (snapshots, files) => format!(
@@ -38,7 +38,7 @@ pub fn line(finding: &KnownFinding, zone: &TimeZone) -> String {
     format!("[{}] {}{} (known since {since})", finding.id, finding.text(), cost(finding))
 }
 
-/// Lists findings, each with what ends it.
+/// Lists findings, each with the command that ends it.
 pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Result<(), Failure> {
     for finding in findings {
         out.styled(Style::Warning, &line(finding, zone))?;

@@ -1,4 +1,4 @@
-//! `vault tag`, `vault amend` and `vault rewrite`: snapshots that take the place of others.
+//! `vault tag`, `vault amend` and `vault rewrite`, which replace snapshots with changed ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,10 +40,10 @@ use crate::cli::select::Filter;
 use crate::cli::units;
 use vault::service::forget::LEVEL;
 
-/// How many of the things that go are shown before it is asked about them.
+/// The number of removed paths shown before the confirmation.
 const GONE_SHOWN: usize = 20;
 
-/// A snapshot that took the place of another one.
+/// A snapshot that replaced another one.
 #[derive(Serialize)]
 struct ChangedJson<'a> {
     id: String,
@@ -53,7 +53,7 @@ struct ChangedJson<'a> {
     host: &'a str,
 }
 
-/// What of a snapshot could not be looked into.
+/// A part of a snapshot that could not be read.
 #[derive(Serialize)]
 struct BrokenJson<'a> {
     snapshot: String,
@@ -73,20 +73,20 @@ impl<'a> BrokenJson<'a> {
 #[derive(Serialize)]
 struct AmendJson<'a> {
     changed: Vec<ChangedJson<'a>>,
-    /// Those that are like that already.
+    /// Snapshots that need no change.
     unchanged: Vec<String>,
-    /// Those that were forgotten meanwhile.
+    /// Snapshots that were forgotten meanwhile.
     forgotten: Vec<String>,
-    /// Those of which a later version has said more than this one knows.
+    /// Snapshots changed by a later version of vault in ways that this version does not know.
     broken: Vec<BrokenJson<'a>>,
 }
 
-/// Something that goes.
+/// A path that is removed.
 #[derive(Serialize)]
 struct GoneJson<'a> {
     path: Name<'a>,
     folder: bool,
-    /// In the snapshot that has most of it.
+    /// The counts in the snapshot that has most of it.
     files: u64,
     bytes: u64,
     snapshots: u64,
@@ -96,16 +96,16 @@ struct GoneJson<'a> {
 struct RewriteJson<'a> {
     dry_run: bool,
     changed: Vec<ChangedJson<'a>>,
-    /// Those that would be changed, or were.
+    /// Snapshots that would be changed, or were.
     snapshots: Vec<String>,
     gone: Vec<GoneJson<'a>>,
-    /// Those of which all would go, so that they stay.
+    /// Snapshots that stay because everything in them would be removed.
     whole: Vec<String>,
     broken: Vec<BrokenJson<'a>>,
     bytes_stored: u64,
 }
 
-/// Tags as they were typed.
+/// The tags in a typed list.
 fn tags(typed: &str) -> Result<Vec<String>, Failure> {
     let tags: Vec<String> = typed.split(',').map(|tag| tag.trim().to_owned()).collect();
     if tags.iter().any(String::is_empty) {
@@ -126,7 +126,7 @@ pub fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
     let change = if adds {
         Change { add_tags: tags, ..Change::default() }
     } else {
-        // One that was given to a snapshot with a comma in it.
+        // The typed text may itself be a tag with a comma in it.
         tags.push(typed);
         Change { remove_tags: tags, ..Change::default() }
     };
@@ -143,7 +143,7 @@ pub fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
     let change =
         Change { description: args.description.clone(), host: args.host.clone(), time: args.time, ..Change::default() };
     let (vault, _) = context.open()?;
-    // What else is offered does not narrow the choice here: --host says what the machine shall be called.
+    // The filter options do not apply here: --host gives the new name of the machine.
     let found = select::find_all(context, &vault, &vault.snapshots(), Filter::default(), &args.snapshots, Aim::Name)?;
     change_all(context, &vault, &found, &change)
 }
@@ -158,7 +158,7 @@ fn options(context: &Context) -> RewriteOptions<'static> {
     }
 }
 
-/// What is said of a snapshot that took the place of one of these.
+/// The JSON form of a snapshot that replaced one of these.
 fn changed<'a>(
     (id, now): &(ObjectName, ObjectName),
     found: &'a [SnapshotInfo],
@@ -174,7 +174,7 @@ fn changed<'a>(
     })
 }
 
-/// Changes what is said of snapshots, and says so.
+/// Changes the metadata of snapshots, and reports the changes.
 fn change_all(context: &Context, vault: &Vault, found: &[SnapshotInfo], change: &Change) -> Result<Exit, Failure> {
     let report = put_in_place(vault, found, change, &options(context), &context.screen);
     context.screen.clear();
@@ -202,7 +202,7 @@ fn change_all(context: &Context, vault: &Vault, found: &[SnapshotInfo], change: 
     out.finish().map(|()| exit)
 }
 
-/// Says which snapshots there are now in the place of which.
+/// Lists each replaced snapshot with its replacement.
 fn tell_changed(
     context: &Context,
     report: &RewriteReport,
@@ -230,7 +230,7 @@ fn tell_forgotten(
     Ok(())
 }
 
-/// What goes, by path: whether it is a folder, the most of it that one snapshot has, and how many snapshots have it.
+/// The removed paths: for each, whether it is a folder, the largest size in any snapshot, and the number of snapshots.
 type Gone = BTreeMap<Vec<u8>, (bool, Sum, u64)>;
 
 fn gone(plan: &RewritePlan) -> Gone {
@@ -249,7 +249,7 @@ fn gone(plan: &RewritePlan) -> Gone {
     all
 }
 
-/// One thing that goes, for people.
+/// A line for one removed path.
 fn line(path: &[u8], (is_folder, sum, snapshots): &(bool, Sum, u64)) -> String {
     let count = units::counted(*snapshots, "snapshot", "snapshots");
     let (slash, files) = if *is_folder {
@@ -326,7 +326,7 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
     out.finish().map(|()| exit)
 }
 
-/// What could not be looked into only when it came to it.
+/// The parts that turned out to be unreadable only during the rewrite.
 fn news<'a>(plan: &RewritePlan, report: &'a RewriteReport) -> Vec<&'a (SnapshotInfo, Unread)> {
     let is_told = |(info, unread): &(SnapshotInfo, Unread)| {
         plan.unread.iter().any(|(other, told)| other.id == info.id && told.path == unread.path)
@@ -334,7 +334,7 @@ fn news<'a>(plan: &RewritePlan, report: &'a RewriteReport) -> Vec<&'a (SnapshotI
     report.unread.iter().filter(|unread| !is_told(unread)).collect()
 }
 
-/// Something that goes from a snapshot of this machine, and that lies on its disk where it came from.
+/// A removed path of this machine's snapshots that still exists at its original place on the disk.
 fn still_taken(vault: &Vault, plan: &RewritePlan, gone: &Gone) -> Option<Vec<u8>> {
     let own = vault.own_clients();
     let snapshots = || plan.changes.iter().map(|planned| &planned.info).filter(|info| own.contains(&info.client));

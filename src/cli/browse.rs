@@ -43,7 +43,8 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     }
     let digests = if args.digest { Some(digests(context, &vault, &spot, &mut out)?) } else { None };
     let mut damaged = false;
-    // Standard output may fail at any line: that ends the listing, and is not the listing's own failure.
+    // Writing to standard output may fail at any line. This ends the listing, but is not a failure of the listing
+    // itself.
     let mut failed = None;
     let listed = browse::list(&vault, info, &spot.path, args.recursive, &mut |path, entry| {
         let printed = if args.print0 {
@@ -63,10 +64,10 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// A digest that was asked for; `None` if something below cannot be read.
+/// A requested digest; `None` if something below the entry cannot be read.
 struct Known(Option<TreeDigest>);
 
-/// Prints an entry, with its digest if that is asked for.
+/// Prints an entry, with its digest if one is requested.
 fn print(
     context: &Context,
     args: &LsArgs,
@@ -90,7 +91,8 @@ fn print(
     }
 }
 
-/// The digests of all folders below a path. Prints that of the folder itself, since it is not in its own listing.
+/// The digests of all folders below a path. Prints the digest of the folder itself, because it is not in its own
+/// listing.
 fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) -> Result<Digests, Failure> {
     let mut entry = spot.entry()?;
     let listing = entry.content.iter().filter(|_| entry.kind == FileKind::Directory).cloned();
@@ -166,12 +168,12 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// The name, with `/` behind a folder's.
+/// The name, with `/` after the name of a folder.
 fn short(name: &[u8], entry: &Entry) -> String {
     format!("{}{}", Shown(name), if entry.kind == FileKind::Directory { "/" } else { "" })
 }
 
-/// Mode, owner, size (or device numbers), time, name and target. The columns have fixed widths, since the listing is
+/// Mode, owner, size (or device numbers), time, name and target. The columns have fixed widths, because the listing is
 /// printed while it is read.
 fn long(name: &[u8], entry: &Entry, zone: &TimeZone) -> String {
     let owner = |name: &[u8], id: u32| if name.is_empty() { id.to_string() } else { Shown(name).to_string() };
@@ -192,7 +194,7 @@ fn long(name: &[u8], entry: &Entry, zone: &TimeZone) -> String {
     )
 }
 
-/// Kind and permissions, as `-rwxr-xr-x`.
+/// The kind and the permissions, as `-rwxr-xr-x`.
 fn mode(entry: &Entry) -> String {
     let kind = match entry.kind {
         FileKind::File => '-',

@@ -34,10 +34,10 @@ use vault::json::FindingJson;
 use vault::json::Name;
 use vault::json::shown_path;
 
-/// How many paths of a hurt snapshot are shown.
+/// The number of paths shown of a hurt snapshot.
 const PATHS_SHOWN: usize = 10;
 
-/// Something that is wrong with an object.
+/// A problem with an object.
 #[derive(Serialize)]
 pub struct ProblemJson<'a> {
     object: String,
@@ -48,24 +48,24 @@ pub struct ProblemJson<'a> {
 }
 
 impl<'a> ProblemJson<'a> {
-    /// As it is shown.
+    /// The JSON form of a problem.
     pub fn new(problem: &'a Problem) -> Self {
         let newer = problem.state == ObjectState::Newer;
         Self { object: problem.subject.to_string(), what: &problem.what, state: problem.state.word(), newer }
     }
 }
 
-/// What a snapshot has lost.
+/// The files that a snapshot has lost.
 #[derive(Serialize)]
 pub struct HurtJson<'a> {
     snapshot: String,
     count: u64,
-    /// The first ones.
+    /// The first lost paths.
     paths: Vec<Name<'a>>,
 }
 
 impl<'a> HurtJson<'a> {
-    /// As it is shown.
+    /// The JSON form of a hurt snapshot.
     pub fn new(hurt: &'a HurtSnapshot) -> Self {
         let paths = hurt.files.iter().take(PATHS_KEPT).map(|file| Name(shown_path(&file.path))).collect();
         Self { snapshot: hurt.id.to_string(), count: hurt.count, paths }
@@ -89,7 +89,7 @@ struct CheckJson<'a> {
     hurt: Vec<HurtJson<'a>>,
     findings: Vec<FindingJson>,
     log: &'a [String],
-    /// Whether the vault has the snapshot that was named, and all before it.
+    /// Whether the vault has the snapshot of `--at-least`, and all records before it.
     at_least: Option<bool>,
     foreign: &'a [String],
     returned_slots: Vec<String>,
@@ -141,7 +141,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// What `--json` prints of a check that reads this part of the data, if any.
+/// The `--json` output of a check that reads this part of the data, if any.
 #[cfg(feature = "ui")]
 pub fn told(
     context: &Context,
@@ -253,7 +253,7 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         out.styled(Style::Bold, "The vault is damaged.")?;
         let costs = report.known.iter().any(|finding| finding.snapshots + finding.files > 0);
         if report.hurt.is_empty() && costs {
-            // What was found earlier stands above, with what it costs.
+            // Earlier findings are listed above, each with the files that it affects.
             out.say("  What was found earlier is still so; which files it hurts: vault check --read-data")?;
         } else if report.hurt.is_empty() {
             out.say("  No file of a snapshot is known to be hurt.")?;
@@ -269,7 +269,7 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     Ok(())
 }
 
-/// Says which files of which snapshots cannot be restored.
+/// Lists the files that cannot be restored, by snapshot.
 pub fn tell_hurt(
     context: &Context,
     found: &[HurtSnapshot],

@@ -1,5 +1,6 @@
-//! Completing names at the prompt: vaults and sources of the configuration, and what this machine saw of the snapshots of a vault when it
-//! was opened last. No password is asked for, no store is looked at, and nothing is said: where nothing is known, nothing is offered.
+//! Completion of names at the prompt: vaults and sources of the configuration, and names from the snapshots of a vault
+//! as this machine last saw them. It asks for no password, reads no store and prints no message; if nothing is known,
+//! it offers nothing.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -33,22 +34,22 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Failure;
 
-/// The variable by which a shell asks: it has the shell's name.
+/// The variable by which a shell asks for completions. It holds the shell's name.
 const VARIABLE: &str = "VAULT_COMPLETE";
-/// The file in the state folder of a vault.
+/// The file with remembered names in the state folder of a vault.
 const FILE: &str = "names";
-/// So many snapshots are remembered, the newest ones.
+/// The number of newest snapshots remembered.
 const REMEMBERED: usize = 500;
-/// The options that say which vault is meant, and whose state.
+/// The options that choose the vault or its state.
 const CHOOSING: [&str; 4] = ["--repo", "--config", "--state", "--vault"];
 
-/// What is remembered of a vault.
+/// The remembered names of a vault.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Names {
-    /// The oldest first.
+    /// The snapshots, the oldest first.
     #[serde(default)]
     snapshots: Vec<KnownSnapshot>,
-    /// Ids of findings, and what they are about.
+    /// The ids and texts of findings.
     #[serde(default)]
     findings: Vec<(String, String)>,
 }
@@ -67,7 +68,8 @@ impl Names {
         ownfile::read(&state.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Remembers something else, if it is something else. If it cannot be remembered, it is not offered.
+    /// Changes the remembered names, and saves them if they differ. A failure only means that the new names are not
+    /// offered.
     fn change(state: &Path, change: impl FnOnce(&mut Self)) {
         let mut names = Self::load(state);
         let before = serde_json::to_vec(&names).unwrap_or_default();
@@ -92,13 +94,13 @@ pub fn note_snapshots(vault: &Vault, snapshots: &[SnapshotInfo], zone: &TimeZone
     Names::change(vault.state(), |names| names.snapshots = newest.iter().map(known).collect());
 }
 
-/// Remembers what is known to be wrong with a vault.
+/// Remembers the known findings of a vault.
 pub fn note_findings(vault: &Vault, findings: &[KnownFinding]) {
     let known = findings.iter().map(|finding| (finding.id.to_string(), finding.text()));
     Names::change(vault.state(), |names| names.findings = known.collect());
 }
 
-/// Answers a shell that completes a command line, if one asks. Whatever goes wrong, it gets no answer.
+/// Answers a shell that completes a command line, if one asks. On any failure it gets no answer.
 pub fn answer(args: &[OsString]) -> bool {
     if env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty() || shell == "0") {
         return false;
@@ -106,12 +108,12 @@ pub fn answer(args: &[OsString]) -> bool {
     panic::set_hook(Box::new(|_| {}));
     let folder = env::current_dir().ok();
     let asked = || CompleteEnv::with_factory(Cli::command).var(VARIABLE).try_complete(args, folder.as_deref());
-    // An error would be shown in the middle of what is being typed.
+    // An error would be shown in the middle of the line that is being typed.
     let _ = panic::catch_unwind(asked);
     true
 }
 
-/// The script by which a shell asks this program.
+/// The script by which a shell asks this program for completions.
 pub fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
     let (name, mut script) = (shell.to_string(), Vec::new());
     let unknown = || Failure::usage(format!("{name} cannot ask while a line is typed")).hint("Leave --dynamic out.");
@@ -128,7 +130,7 @@ fn words() -> Vec<OsString> {
     env::args_os().skip_while(|word| word != "--").skip(1).collect()
 }
 
-/// What the options say that stand on the line already.
+/// The context of the options that are already on the line.
 fn context() -> Option<Context> {
     let mut line: Vec<OsString> = ["vault", "--quiet", "--no-progress"].map(OsString::from).to_vec();
     let mut words = words().into_iter().peekable();
@@ -147,7 +149,7 @@ fn context() -> Option<Context> {
             None => {}
         }
     }
-    // With what is not finished yet, the vault is that without it.
+    // If an option on the line is still incomplete, the options are ignored.
     let cli = Cli::try_parse_from(&line).or_else(|_| Cli::try_parse_from(&line[..3])).ok()?;
     Some(Context::new(cli.global))
 }
@@ -161,7 +163,7 @@ fn names() -> Names {
     state().map(|state| Names::load(&state)).unwrap_or_default()
 }
 
-/// Those of these words that begin as what is typed, each once, in this order.
+/// The words that begin with the typed text, each once, in this order.
 fn beginning(current: &OsStr, words: impl IntoIterator<Item = (String, Option<String>)>) -> Vec<CompletionCandidate> {
     let typed = current.to_string_lossy();
     let mut seen = BTreeSet::new();
@@ -171,7 +173,7 @@ fn beginning(current: &OsStr, words: impl IntoIterator<Item = (String, Option<St
         let help = help.map(|help| Shown(help.as_bytes()).to_string().into());
         CompletionCandidate::new(word).help(help).display_order(Some(order))
     };
-    // What would have to be made safe for a terminal cannot be typed as it is shown.
+    // A word that must be escaped for a terminal cannot be typed as it is shown.
     words.filter(|(_, (word, _))| Shown(word.as_bytes()).to_string() == *word).map(candidate).collect()
 }
 
@@ -183,17 +185,17 @@ pub fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, latest.into_iter().chain(all))
 }
 
-/// What is known to be wrong.
+/// Ids of known findings.
 pub fn findings(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names().findings.into_iter().map(|(id, text)| (id, Some(text))))
 }
 
-/// Tags that snapshots have.
+/// Tags of snapshots.
 pub fn tags(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names().snapshots.into_iter().flat_map(|info| info.tags).map(|tag| (tag, None)))
 }
 
-/// Machines that snapshots are of.
+/// Machines of snapshots.
 pub fn hosts(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names().snapshots.into_iter().rev().map(|info| (info.host, None)))
 }
@@ -210,7 +212,7 @@ pub fn configured_sources(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, configured().into_iter().map(|name| (name, None)))
 }
 
-/// Sources of the configuration, and of snapshots.
+/// Sources of the configuration and of snapshots.
 pub fn sources(current: &OsStr) -> Vec<CompletionCandidate> {
     let of_snapshots = names().snapshots.into_iter().rev().map(|info| info.source);
     beginning(current, configured().into_iter().chain(of_snapshots).map(|name| (name, None)))

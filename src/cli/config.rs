@@ -40,7 +40,7 @@ struct VaultJson<'a> {
     removable: bool,
 }
 
-/// Where a vault lies.
+/// The place of a vault.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum PlaceJson<'a> {
@@ -107,17 +107,18 @@ pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, F
     }
 }
 
-/// Writes a configuration that is not there yet, whole or not at all.
+/// Writes a new configuration, completely or not at all.
 ///
 /// # Errors
-/// If there is one, or it cannot be written.
+/// If there is a configuration already, or it cannot be written.
 pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::caused(format!("cannot write the configuration {}", path.display()), &error);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    // A file of another name becomes it in one step; what is there is never written over.
+    // The text is written to a file with another name, which is then linked in one step. An existing file is never
+    // overwritten.
     let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let write = || -> io::Result<()> {
         let mut file = fs::File::create(&temporary)?;
@@ -225,7 +226,7 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
     Ok(if mistakes.is_empty() { Exit::Done } else { Exit::Usage })
 }
 
-/// What a text of the configuration says, and what is wrong with it.
+/// The settings in a text of the configuration, and its mistakes.
 #[cfg(feature = "ui")]
 pub fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
     let (config, mistakes) = parse::parse(text, Here.home().as_deref());
@@ -235,7 +236,7 @@ pub fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
     serde_json::json!(CheckJson { config: &shown, mistakes: list, warnings: &warnings })
 }
 
-/// What is no mistake of the file, but keeps `vault run` from doing something now.
+/// Problems that are not mistakes in the file, but prevent parts of `vault run` at present.
 fn warnings(context: &Context, config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for vault in &config.vaults {

@@ -1,4 +1,4 @@
-//! What every command works with: the vault's place, the state folder, who and when we are.
+//! The context of a command: the options, the chosen vault, the state folder and the identity of this machine and user.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -65,28 +65,28 @@ use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::suggest::nearest;
 
-/// So many bytes of the trees of a vault on another machine are kept on this one.
+/// The maximum size in bytes of the local copies of a remote vault's trees.
 const TREES_KEPT: u64 = 1 << 30;
-/// How often a password is asked for that is mistyped.
+/// The number of attempts for a typed password.
 const PASSWORD_TRIES: usize = 3;
 
-/// Which vault is meant.
+/// The vault that a command works on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
-    /// Its folder, absolute, or its address.
+    /// The vault's folder, absolute, or its address.
     pub place: Place,
-    /// What the configuration says about it.
+    /// The vault's configuration, if it has one.
     pub config: Option<VaultConfig>,
 }
 
 impl Chosen {
-    /// The folder or address, to be shown.
+    /// The folder or address in the form that is shown.
     pub fn shown(&self) -> String {
         self.place.to_string()
     }
 }
 
-/// What every command works with.
+/// The context of a command.
 pub struct Context {
     /// The options of every command.
     pub global: GlobalArgs,
@@ -96,22 +96,22 @@ pub struct Context {
     pub screen: Screen,
     /// The configuration, once it is loaded.
     config: OnceLock<Option<Config>>,
-    /// Passwords of vaults that were given before, by place.
+    /// Passwords that were given before, by the vault's place.
     known: Mutex<HashMap<Place, Password>>,
-    /// Stores on other machines that were opened before: each has one line, which all share.
+    /// Stores on other machines that were opened before. All users of a store share its connection.
     far: Mutex<HashMap<Address, Arc<dyn Store>>>,
-    /// The command only reads: it needs no state that stays.
+    /// Whether the command only reads, so that it needs no lasting state.
     reads_only: bool,
-    /// The state of this command, where the user's own folder cannot be written.
+    /// The state of this command, if the user's own folder cannot be written.
     temporary: Mutex<Option<Temporary>>,
-    /// This command looks into snapshots, and stores nothing.
+    /// Whether this command only looks into snapshots, and stores nothing.
     only_looks: AtomicBool,
-    /// How the command ends at least, whatever it says itself.
+    /// The least exit code of the command, whatever it returns itself.
     end: Mutex<Exit>,
 }
 
 impl Context {
-    /// As the options and the environment say.
+    /// Makes a context from the options and the environment.
     pub fn new(global: GlobalArgs) -> Self {
         let manner = Manner {
             json: global.json,
@@ -133,33 +133,33 @@ impl Context {
         }
     }
 
-    /// The same for a command that only reads, or not.
+    /// The same context, for a command that only reads or one that does not.
     pub fn reading(self, reads_only: bool) -> Self {
         Self { reads_only, ..self }
     }
 
-    /// The command ends with this, or with something worse.
+    /// Makes the command end with this exit code or a worse one.
     pub fn end_with(&self, exit: Exit) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         *end = end.worse(exit);
     }
 
-    /// How a command ends that says this itself.
+    /// The exit code of a command that itself returns this one.
     pub fn ended(&self, exit: Exit) -> Exit {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).worse(exit)
     }
 
-    /// Does not ask for the password of this vault again.
+    /// Remembers the password of this vault, so that it is not asked for again.
     pub fn remember(&self, place: &Place, password: Password) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), password);
     }
 
-    /// Where the configuration is, or would be.
+    /// The path of the configuration, whether or not the file exists.
     pub fn config_place(&self) -> Result<PathBuf, Failure> {
         folders::config(self.global.config.as_deref(), &current_folder()?, &Here)
     }
 
-    /// The configuration; `None` if there is none. One that was asked for must be there.
+    /// The configuration; `None` if there is no file. A file that an option names must exist.
     pub fn config(&self) -> Result<Option<&Config>, Failure> {
         if let Some(config) = self.config.get() {
             return Ok(config.as_ref());
@@ -179,12 +179,12 @@ impl Context {
         Ok(self.config.get_or_init(|| loaded).as_ref())
     }
 
-    /// Which vault is meant: a folder, or a name in the configuration; else the configuration's default.
+    /// The chosen vault: a folder, or a name in the configuration; without either, the configuration's default.
     pub fn chosen(&self) -> Result<Chosen, Failure> {
         self.chosen_by(self.global.repo.as_deref())
     }
 
-    /// Which vault is meant by this folder, address or name.
+    /// The vault with this folder, address or name.
     pub fn chosen_by(&self, repo: Option<&std::path::Path>) -> Result<Chosen, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
@@ -238,14 +238,14 @@ impl Context {
                 Ok(None) | Err(_) => {}
             }
         }
-        // A folder may be that of a vault in the configuration, whose settings then count.
+        // The folder may belong to a vault in the configuration, whose settings then apply.
         let config = self.config().ok().flatten();
         let place = Place::Folder(place);
         let config = config.and_then(|config| config.vaults.iter().find(|vault| vault.place == place).cloned());
         Ok(Chosen { place, config })
     }
 
-    /// The store at this place, which must be there.
+    /// The store at this place, which must exist.
     pub fn store(&self, place: &Place) -> Result<Arc<dyn Store>, Failure> {
         let folder = match place {
             Place::Folder(folder) => folder,
@@ -264,7 +264,7 @@ impl Context {
         }
     }
 
-    /// The store at an address. Whether it is there is seen by the first request.
+    /// The store at an address. Only the first request shows whether it exists.
     pub fn far(&self, address: &Address) -> Result<Arc<dyn Store>, Failure> {
         let mut far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = far.get(address) {
@@ -275,12 +275,12 @@ impl Context {
         Ok(store)
     }
 
-    /// Makes the folder of a new vault at an address, where there are folders.
+    /// Creates the folder of a new vault at an address, if that kind of store has folders.
     pub fn prepare(&self, address: &Address) -> Result<(), Failure> {
         Ok(remote::prepare(address, &Self::far_settings(), self.screen.surroundings())?)
     }
 
-    /// What a store on another machine takes from this one.
+    /// The settings that a store on another machine takes from this one.
     fn far_settings() -> remote::Settings {
         let wanted = |name: &str| remote::Settings::VARIABLES.iter().any(|start| name.starts_with(start));
         let variables =
@@ -288,33 +288,33 @@ impl Context {
         remote::Settings {
             variables: variables.filter(|(name, _)| wanted(name)).collect(),
             home: env::home_dir(),
-            // What was never heard of may be a mistake in the address.
+            // An address that never answered may be wrong, so the first wait is shorter.
             policy: remote::Policy { patience_first: Duration::from_secs(30), ..remote::Policy::default() },
         }
     }
 
-    /// Which vault is meant in this place, which is called `name` in the memory of places.
+    /// The vault expected in this place. `name` is the place's name in the record of places.
     pub fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
         let id = config.and_then(|config| config.id.clone());
         let known = self.state_folder().map(|state| place::known(&state, name)).unwrap_or_default();
         Wanted { vault: self.global.vault.clone().or(id), known, slot: self.global.slot.clone() }
     }
 
-    /// The vault that this machine knows in this place, if it does.
+    /// The vault that this machine remembers in this place.
     pub fn known_in(&self, place: &Place) -> Option<VaultId> {
         let state = self.state_folder().ok()?;
         place::known(&state, &place_name(place)).first().copied()
     }
 
-    /// What the id of the vault in a place is, as far as that can be told. A store on another machine is not asked: this machine
-    /// remembers what was there.
+    /// The id of the vault in a place, if it can be known without opening the vault. A store on another machine is not
+    /// asked; this machine's record tells what was there.
     pub fn id_in(&self, place: &Place) -> Option<VaultId> {
         let Place::Folder(folder) = place else { return self.known_in(place) };
         let store = DirStore::open(folder).ok()?;
         LockedVault::read(&store).ok()?.claimed_id(&self.wanted(&store.place(), None))
     }
 
-    /// Remembers that this vault lies in this place.
+    /// Records that this vault is in this place.
     pub fn met(&self, name: &str, id: VaultId, is_said: bool, others: &BTreeSet<VaultId>) {
         let met = self.state_folder().map(|state| place::met(&state, name, id, is_said, others));
         if let Ok(Err(error)) = met {
@@ -322,7 +322,7 @@ impl Context {
         }
     }
 
-    /// Whether there is a vault at this place (or what is left of one).
+    /// Whether there is a vault at this place, or the remains of one.
     pub fn has_vault(&self, place: &Place) -> Result<bool, Failure> {
         match place {
             Place::Folder(folder) => local::has_vault_in(folder),
@@ -333,7 +333,7 @@ impl Context {
         }
     }
 
-    /// Where the options, the environment and the configuration say that the password of the vault is.
+    /// The sources of the vault's password: the options, the environment and the configuration.
     pub fn password_sources<'a>(&'a self, chosen: &'a Chosen) -> Sources<'a> {
         Sources {
             file: self.global.password_file.as_deref(),
@@ -344,18 +344,18 @@ impl Context {
         }
     }
 
-    /// Opens the vault. The password is asked for if need be.
+    /// Opens the vault, and asks for the password if need be.
     pub fn open(&self) -> Result<(Vault, Password), Failure> {
         self.open_chosen(&self.chosen()?, None, &self.screen)
     }
 
-    /// Opens the vault to look into snapshots: what lies in which pack is found out when it is needed.
+    /// Opens the vault to look into snapshots. The positions of chunks in packs are looked up only when needed.
     pub fn open_to_read(&self) -> Result<Vault, Failure> {
         self.only_looks.store(true, Ordering::Relaxed);
         Ok(self.open()?.0)
     }
 
-    /// Opens the vault, and not by the key of this machine.
+    /// Opens the vault with a password, never with this machine's device key.
     pub fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
         let chosen = self.chosen()?;
         let (store, locked) = self.existing_store(&chosen)?;
@@ -365,7 +365,7 @@ impl Context {
         Ok((vault, password))
     }
 
-    /// The store, not written to faster than `--limit-upload` says, nor read faster than `--limit-download`.
+    /// The store, limited to the speeds of `--limit-upload` and `--limit-download`.
     pub fn paced(&self, mut store: Arc<dyn Store>) -> Arc<dyn Store> {
         let begun = Instant::now();
         if let Some(rate) = self.global.limit_upload {
@@ -377,7 +377,7 @@ impl Context {
         store
     }
 
-    /// The store of a vault, which must be there.
+    /// The store of a vault, which must exist.
     fn existing_store(&self, chosen: &Chosen) -> Result<(Arc<dyn Store>, LockedVault), Failure> {
         let store = self.store(&chosen.place)?;
         let locked = match (chosen.place.address(), self.state_folder()) {
@@ -385,7 +385,7 @@ impl Context {
             _ => LockedVault::read(store.as_ref())?,
         };
         if locked.is_empty() {
-            // Said before anyone types a password.
+            // This failure comes before anyone types a password.
             let failure = Failure::from(VaultError::NoVault { place: store.place() });
             return Err(match self.known_in(&chosen.place) {
                 Some(id) => failure.hint(format!("This machine knows the vault {id} there. Is its disk mounted?")),
@@ -395,7 +395,7 @@ impl Context {
         Ok((store, locked))
     }
 
-    /// Opens this vault, as a machine of this name, and reports to `progress`.
+    /// Opens this vault as a machine of this name, and reports to `progress`.
     pub fn open_chosen(
         &self,
         chosen: &Chosen,
@@ -405,8 +405,8 @@ impl Context {
         self.open_by(chosen, self.existing_store(chosen)?, self.password_sources(chosen), None, host, progress)
     }
 
-    /// Opens a vault that another one is compared with or copied to. Its password comes from sources of its own, and if they
-    /// have none and this machine has no key, it may be that of the other one.
+    /// Opens a vault that another one is compared with or copied to. Its password has sources of its own. If they have
+    /// none and this machine has no device key, the other vault's password is tried.
     pub fn open_other(
         &self,
         chosen: &Chosen,
@@ -429,8 +429,8 @@ impl Context {
         Ok(opened?.0)
     }
 
-    /// Opens a vault by the first of: its password as it is known or given, the key of this machine, the password of another
-    /// vault, what is typed.
+    /// Opens a vault with the first of these that exists: its remembered or given password, this machine's device key,
+    /// the password of the other vault, a typed password.
     fn open_by(
         &self,
         chosen: &Chosen,
@@ -474,7 +474,7 @@ impl Context {
             let _hidden = self.screen.hide();
             password::existing(sources, &chosen.shown())
         };
-        // Where nobody can be asked, the other one's password was the only one to try.
+        // If nobody can be asked, the other vault's password was the only one to try.
         let mut password = given.map_or_else(ask, Ok).map_err(|failure| refused.map_or(failure, Failure::from))?;
         for _ in 1..PASSWORD_TRIES {
             match self.try_open(store.clone(), &locked, &password, &wanted, host, progress) {
@@ -558,7 +558,7 @@ impl Context {
         Ok(vault)
     }
 
-    /// A state folder that goes with this command.
+    /// A state folder that is removed at the end of this command.
     fn temporary_state(&self, locked: &LockedVault, wanted: &Wanted) -> Result<PathBuf, VaultError> {
         let state = self.state_folder().ok();
         let vault = locked.claimed_id(wanted).map(|id| id.to_string());
@@ -570,25 +570,25 @@ impl Context {
         Ok(path)
     }
 
-    /// How packs of others are looked at: as the command line says, else the configuration.
+    /// How packs of other machines are verified: as the command line says, or else the configuration.
     pub fn verify_others(&self, given: Option<VerifyOthers>) -> VerifyOthers {
         let configured = || self.chosen().ok()?.config.map(|vault| vault.others);
         given.or_else(configured).unwrap_or_default()
     }
 
-    /// How many threads work.
+    /// The number of threads.
     pub fn threads(&self) -> usize {
         self.global.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
-    /// As root, gives what was written into a user's state folder to that user.
+    /// If the user is root, gives new files in another user's state folder to that user.
     pub fn give_back(&self) {
         if let Ok(state) = self.state_folder() {
             vault::fs::give_to_owner(&state);
         }
     }
 
-    /// Where this user's state of all vaults lies.
+    /// The folder for this user's state of all vaults.
     pub fn state_folder(&self) -> Result<PathBuf, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
@@ -600,7 +600,8 @@ impl Context {
         })
     }
 
-    /// Every folder that may hold state of this user's vaults: that of this command, and those of commands without its options.
+    /// Every folder that may hold state of this user's vaults: the one of this command, and the one that commands
+    /// without its options use.
     pub fn state_folders(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut folders = vec![self.state_folder()?];
         let set = env::var_os("VAULT_STATE_DIR").filter(|folder| !folder.is_empty());
@@ -613,7 +614,7 @@ impl Context {
     }
 }
 
-/// The name of a place in the memory of places.
+/// The name of a place in the record of places.
 pub fn place_name(place: &Place) -> String {
     match place {
         Place::Folder(folder) => place::name_of(folder),
@@ -621,13 +622,13 @@ pub fn place_name(place: &Place) -> String {
     }
 }
 
-/// Where the key slots of a vault on another machine are kept.
+/// The folder with the copies of a remote vault's key slots.
 fn slots_folder(state: &Path, address: &Address) -> PathBuf {
     let hash = blake3::hash(address.to_string().as_bytes()).to_hex();
     state.join("slots").join(&hash[..16])
 }
 
-/// Says what is odd about who can open a vault.
+/// Warns of oddities in the ways to open a vault.
 fn tell_of_keys(vault: &Vault, progress: &dyn Progress) {
     let short = |id: &dyn ToString| id.to_string()[..8].to_owned();
     let others: Vec<String> = vault.others().iter().map(|id| short(id)).collect();
@@ -657,7 +658,7 @@ fn tell_of_keys(vault: &Vault, progress: &dyn Progress) {
     }
 }
 
-/// The folder that relative paths start from.
+/// The folder to which relative paths refer.
 pub fn current_folder() -> Result<PathBuf, Failure> {
     env::current_dir().map_err(|error| Failure::caused("cannot find the current folder", &error))
 }
@@ -668,8 +669,9 @@ pub fn user_at_host() -> String {
     format!("{user}@{host}")
 }
 
-/// Who we are, as it is recorded in snapshots. `machine` tells machines and users apart even if their names are equal. The host's own
-/// name is part of it, not the one that a snapshot shows: machines made from one image have other names and one id.
+/// The identity that snapshots record. `machine` distinguishes machines and users even if their names are equal. It
+/// contains the machine's own host name rather than the one that a snapshot shows, because machines made from one image
+/// have one id but different names.
 #[cfg(unix)]
 fn identity(host: Option<&str>) -> Identity {
     let own_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -688,7 +690,7 @@ fn identity(host: Option<&str>) -> Identity {
     }
 }
 
-/// Who we are, as it is recorded in snapshots. `machine` tells machines and users apart even if their names are equal.
+/// The identity that snapshots record. `machine` distinguishes machines and users even if their names are equal.
 #[cfg(not(unix))]
 fn identity(host: Option<&str>) -> Identity {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());

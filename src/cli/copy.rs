@@ -28,9 +28,9 @@ use crate::cli::select::Aim;
 use crate::cli::select::Filter;
 use crate::cli::units;
 
-/// How many snapshots are named.
+/// The number of snapshots listed.
 const SHOWN: usize = 100;
-/// zstd level, where the configuration says nothing.
+/// The default zstd level.
 const LEVEL: i32 = 3;
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ struct CopiedJson<'a> {
     time: Time,
     source: &'a str,
     host: &'a str,
-    /// What is damaged in the vault, and so is missing in the copy.
+    /// Damaged parts of the vault, which are missing in the copy.
     lost: Vec<SkippedJson<'a>>,
 }
 
@@ -50,7 +50,7 @@ struct CopiedJson<'a> {
 struct LeftJson {
     from: String,
     why: &'static str,
-    /// What keeps it from being copied: the first ones.
+    /// The first paths that prevent the copy.
     paths: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     } else {
         tell(context, args.dry_run, &chosen.shown(), &wanted, &report, &mut out)?;
     }
-    // Who asks for all snapshots is to know that there may be others.
+    // A user who asks for all snapshots must know that there may be more.
     let may_be_more = args.snapshots.is_empty() && vault.has_newer_records();
     if may_be_more && !context.global.json {
         let what = "A newer vault wrote records here: if they are snapshots, they were not copied. Update vault.";
@@ -143,7 +143,7 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     Ok(report.left.iter().fold(exit, |exit, left| exit.worse(of_left(left.why).0)))
 }
 
-/// The snapshots that are to be copied: those that are named, or all that the filter leaves.
+/// The snapshots to copy: the named ones, or all that pass the filter.
 fn wanted(context: &Context, args: &CopyArgs, vault: &Vault) -> Result<Vec<SnapshotInfo>, Failure> {
     let mut snapshots = vault.snapshots();
     if args.snapshots.is_empty() {
@@ -209,7 +209,7 @@ fn tell(
     tell_left(context, wanted, &report.left, out)
 }
 
-/// Says what was not copied, and what to do about it.
+/// Lists the snapshots that were not copied, and what to do about it.
 fn tell_left(
     context: &Context,
     wanted: &[SnapshotInfo],

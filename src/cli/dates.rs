@@ -1,15 +1,15 @@
-//! The clock, and dates as they are read and shown ([`vault::service::dates`]).
+//! The clock, and dates in the form in which they are read and shown ([`vault::service::dates`]).
 
 use jiff::Timestamp;
 pub use vault::service::dates::*;
 use vault::tree::Time;
 
-/// The time now.
+/// The current time.
 pub fn now() -> Time {
     from_timestamp(Timestamp::now())
 }
 
-/// The time now, in whole seconds since 1970.
+/// The current time in whole seconds since 1970.
 pub fn now_secs() -> u64 {
     u64::try_from(now().secs).unwrap_or(0)
 }

@@ -45,7 +45,7 @@ use vault::json;
 use vault::json::DifferenceJson;
 use vault::json::SumsJson;
 
-/// The disk, in place of a snapshot.
+/// The word for the disk in place of a snapshot.
 const LIVE: &[u8] = b"live";
 
 /// Runs `vault diff`.
@@ -60,7 +60,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
-    // What is compared with the disk says what a restore would do to it.
+    // A comparison with the disk shows what a restore would do to the disk.
     let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
     let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
     let (info, old_path) = (&spot.info, spot.path.clone());
@@ -83,7 +83,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
             unread += 1;
             unknown.extend((!skipped.stored).then(|| skipped.path.clone()));
         }
-        // What came from elsewhere than the disk cannot be compared with it.
+        // Roots that did not come from the disk cannot be compared with it.
         let elsewhere = info.body.roots.iter().filter(|root| !taken.contains(&root.name));
         unknown.extend(elsewhere.map(|root| root.name.clone()));
         let tree = live.tree.clone();
@@ -118,12 +118,12 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     report.finish(compared, unread)
 }
 
-/// A snapshot, compared from a path of it on.
+/// A snapshot, for a comparison that starts at one of its paths.
 fn side<'s>(info: &'s SnapshotInfo, start: &'s [u8], trees: &mut TreeReader<'_>) -> Result<Side<'s>, Failure> {
     Ok(Side { omitted: Omitted::read(&info.body, trees)?, roots: &info.body.roots, start })
 }
 
-/// What the paths of both are called: as they are, if they are the same; else both are taken for a top.
+/// The name of the compared paths: their own if they are equal; otherwise each path is the top of its side.
 fn base(old_path: &[u8], new_path: &[u8], old: &mut Entry, new: &mut Entry) -> Vec<u8> {
     if old_path == new_path {
         return old_path.to_vec();
@@ -140,7 +140,7 @@ fn name_of(input: &Input) -> Option<Vec<u8>> {
     }
 }
 
-/// How the disk is looked at: the folders that the snapshot was taken of, or of them only what is compared.
+/// The options for reading the disk: the folders that the snapshot was taken of, or only their compared part.
 fn live_options<'a>(
     context: &Context,
     info: &SnapshotInfo,
@@ -183,13 +183,13 @@ fn live_options<'a>(
     })
 }
 
-/// What is printed.
+/// The report of a comparison.
 struct Report<'a> {
     context: &'a Context,
     args: &'a DiffArgs,
     out: Output,
     failed: Option<Failure>,
-    /// The snapshots that are compared; `new` is `None` for the disk.
+    /// The compared snapshots; `new` is `None` for the disk.
     old: String,
     new: Option<String>,
 }
@@ -254,7 +254,7 @@ impl Report<'_> {
             self.context.screen.warn(&format!("{}: {}", called(path), chain(error)));
         }
         let found = &compared.sums;
-        // Of snapshots, what one of them could not read counts already.
+        // Between snapshots, unreadable parts of either are already counted.
         let unread = unread + found.unknown;
         let sums = &Sums { unknown: unread + compared.broken.len() as u64, ..found.clone() };
         if self.context.global.json {

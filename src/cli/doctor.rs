@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// What the rules go by, on this machine and with this configuration.
+/// The input of the rules on this machine and with this configuration.
 fn circumstances(context: &Context, overdue: Option<Duration>) -> Circumstances<'_> {
     let config = context.chosen().ok().and_then(|chosen| chosen.config);
     let drill_every = config.as_ref().and_then(|config| config.drill_every);
@@ -52,14 +52,14 @@ fn circumstances(context: &Context, overdue: Option<Duration>) -> Circumstances<
     Circumstances { now: dates::now(), zone: &context.zone, overdue, checks, drill_every }
 }
 
-/// What `--json` prints.
+/// The `--json` output.
 #[cfg(feature = "ui")]
 pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<Health, Failure> {
     let stats = stats::stats(vault, None, context.threads(), progress)?;
     health::examine(vault, &stats, &circumstances(context, None))
 }
 
-/// The same as far as is known without reading anything.
+/// The part of the findings that needs no reading.
 #[cfg(feature = "ui")]
 pub fn first(context: &Context, vault: &Vault) -> Result<Health, Failure> {
     health::examine_first(vault, &circumstances(context, None))

@@ -1,4 +1,4 @@
-//! `vault drill`: a restore of a sample, to see that it works.
+//! `vault drill`: restores a sample to see that it works.
 
 use vault::engine::drill::DrillReport;
 use vault::path::called;
@@ -16,7 +16,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
 
-/// How many failures are shown.
+/// The number of failures shown.
 const SHOWN: usize = 20;
 
 /// Runs `vault drill`.

@@ -50,7 +50,7 @@ struct DuJson<'a> {
     bytes: u64,
     files: u64,
     folders: u64,
-    /// The largest first.
+    /// The entries, the largest first.
     entries: Vec<LineJson<'a>>,
 }
 
@@ -90,7 +90,7 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What is new since a snapshot.
+/// The data that is new since a snapshot.
 fn news(
     context: &Context,
     args: &DuArgs,

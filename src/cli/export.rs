@@ -34,11 +34,11 @@ use crate::cli::units;
 use vault::json::Name;
 use vault::json::ProblemJson;
 
-/// How much is collected before it is written.
+/// The size of the write buffer in bytes.
 const BUFFER: usize = 1 << 20;
-/// How hard archives are compressed.
+/// The compression level of archives.
 const LEVEL: i32 = 3;
-/// How many problems are shown.
+/// The number of problems shown.
 const PROBLEMS_SHOWN: usize = 20;
 
 #[derive(Serialize)]
@@ -48,10 +48,10 @@ struct ExportJson<'a> {
     files: u64,
     folders: u64,
     bytes: u64,
-    /// Length of the archive before it was compressed.
+    /// The length of the archive before compression.
     written: u64,
     problem_count: u64,
-    /// The first thousand.
+    /// The first thousand problems.
     problems: Vec<ProblemJson<'a>>,
 }
 
@@ -95,7 +95,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// Whether the name asks for compression, and for one that there is.
+/// Whether the name asks for compression. Fails if vault does not have that kind of compression.
 fn is_compressed(path: &Path) -> Result<bool, Failure> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
@@ -112,7 +112,7 @@ fn is_compressed(path: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// Writes the archive, and what is behind it is handed back.
+/// Writes the archive, and returns the writer.
 fn write<W: Write + Send>(
     context: &Context,
     vault: &Vault,
@@ -124,7 +124,7 @@ fn write<W: Write + Send>(
     Ok((report, out))
 }
 
-/// Writes a file that appears only when it is whole.
+/// Writes a file that only appears when it is complete.
 fn write_file(
     context: &Context,
     args: &ExportArgs,
@@ -159,7 +159,7 @@ fn write_file(
         Ok(report)
     })();
     if result.is_err() {
-        let _ = fs::remove_file(&part); // the failure itself is what has to be said
+        let _ = fs::remove_file(&part); // the failure before it is the one to report
     }
     result
 }
@@ -172,7 +172,7 @@ fn tell(
     to_stdout: bool,
 ) -> Result<(), Failure> {
     if to_stdout {
-        // Standard output is the archive.
+        // Standard output is occupied by the archive.
         for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
             context.screen.warn(&format!("{}: {}", called(&problem.path), problem.what));
         }

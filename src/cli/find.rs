@@ -44,16 +44,16 @@ use vault::json::SpellJson;
 use vault::json::change_of;
 use vault::service::spot;
 
-/// So many names are compared with one that was not found.
+/// The maximum number of names compared with one that was not found.
 const NAMES_MAX: usize = 2_000_000;
 
-/// The snapshots that are asked for, newest first.
+/// The snapshots that pass the filter, newest first.
 fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &Filter) -> Result<Vec<&'a SnapshotInfo>, Failure> {
     let chosen: Vec<_> = snapshots.iter().rev().filter(|info| filter.matches(info)).collect();
     if chosen.is_empty() { Err(filter.none_of(snapshots)) } else { Ok(chosen) }
 }
 
-/// What a snapshot in a list needs to be told from others: several sources, or several machines.
+/// The properties that distinguish snapshots in a list: several sources, or several machines.
 #[derive(Clone, Copy)]
 struct Several {
     sources: bool,
@@ -66,7 +66,7 @@ impl Several {
         Self { sources: differ(&|info| &info.body.source), hosts: differ(&|info| &info.body.host) }
     }
 
-    /// What some snapshots are of, after a blank; nothing where all of the vault are of the same.
+    /// The sources or machines of some snapshots, after a blank; empty if all snapshots of the vault have the same.
     fn said<'a>(self, infos: impl Iterator<Item = &'a SnapshotInfo>) -> String {
         let name = |info: &SnapshotInfo| {
             let (source, host) = (Shown(info.body.source.as_bytes()), Shown(info.body.host.as_bytes()));
@@ -134,7 +134,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     Ok(exit_of_unread(searched.broken.iter().map(|(_, error)| error)))
 }
 
-/// The name that a pattern is of, if it says one exactly.
+/// The exact name that a pattern matches; `None` if the pattern has wildcards in it.
 fn literal(pattern: &OsStr) -> Option<String> {
     let text = pattern.to_str()?.trim_end_matches('/');
     let name = text.rsplit('/').next()?;
@@ -200,7 +200,7 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     let mut broken = Vec::new();
     let mut rows = rows(context, &vault, args, &snapshots, &typed, &mut broken)?;
     if rows.is_empty() {
-        // Perhaps it is meant from the current folder.
+        // The path may be relative to the current folder.
         let here = roots::absolute(&current_folder()?, &roots::path_of(&typed));
         broken.clear();
         let here = roots::bytes_of(here.as_os_str());
@@ -240,13 +240,13 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
 struct Row<'a> {
     source: &'a str,
     host: &'a str,
-    /// Newest first.
+    /// The snapshots, newest first.
     snapshots: Vec<&'a SnapshotInfo>,
     spells: Vec<Spell>,
 }
 
-/// Follows a path through the snapshots that cover it, each source apart: what another source is of says nothing about it.
-/// Those of this machine, if it has any.
+/// Follows a path through the snapshots that cover it, separately for each source, because the snapshots of one source
+/// tell nothing about another. Uses the snapshots of this machine, if it has any.
 fn rows<'a>(
     context: &Context,
     vault: &Vault,
@@ -270,7 +270,7 @@ fn rows<'a>(
     }
     for row in &mut rows {
         let spells = follow(vault, context, &row.snapshots, typed, broken)?;
-        // What was before it was there first says nothing.
+        // Snapshots from before the path first existed tell nothing.
         let first = spells.iter().rposition(|spell| spell.entry.is_some());
         row.spells = spells.into_iter().take(first.map_or(0, |first| first + 1)).collect();
     }
@@ -281,7 +281,7 @@ fn rows<'a>(
     Ok(rows)
 }
 
-/// What changed with each version.
+/// The change that each version brought.
 fn changes(row: &Row<'_>) -> Vec<String> {
     (0..row.spells.len()).map(|at| change(history::before(&row.spells, at), &row.spells[at])).collect()
 }
@@ -325,7 +325,7 @@ fn follow(
     Ok(history::history(vault, snapshots, &inside, broken, &context.screen)?)
 }
 
-/// What changed since the version before, for people.
+/// The change since the previous version, in words.
 fn change(before: Option<&Spell>, now: &Spell) -> String {
     match change_of(before, now) {
         _ if now.entry.is_none() => now.absence.words().to_owned(),

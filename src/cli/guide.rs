@@ -1,8 +1,8 @@
-//! The first minutes: what `vault` alone does on a terminal where nothing is configured.
+//! The guide through the first minutes: `vault` without a command, on a terminal, where nothing is configured.
 //!
-//! All questions come first. What is made then is taken away again if it is interrupted before the configuration is
-//! written; from then on everything that is there is whole. What it finds here is found by [`vault::service::guide`] · [`unwanted`] what is
-//! left out.
+//! All questions come first. If the guide is interrupted before the configuration is written, everything made so far is
+//! removed; from then on everything that exists is complete. [`vault::service::guide`] finds the sources and places to
+//! offer · [`unwanted`] asks what to exclude.
 
 mod unwanted;
 
@@ -64,7 +64,7 @@ use crate::cli::schedule;
 use crate::cli::sheet;
 use crate::cli::units;
 
-/// How often a wrong answer is asked again.
+/// The number of attempts to answer a question.
 const TRIES: usize = 5;
 
 /// Whether there is a person at a terminal, and nothing is configured.
@@ -75,14 +75,14 @@ pub fn is_wanted(context: &Context) -> bool {
     people && global.repo.is_none() && place.is_some_and(|place| !place.exists())
 }
 
-/// What is to be backed up.
+/// The files to be backed up.
 struct Wanted {
     paths: Vec<PathBuf>,
-    /// Whether what is usually not wanted is left out.
+    /// Whether to exclude files that are usually excluded.
     exclude_usual: bool,
 }
 
-/// What was answered.
+/// The answers to all questions.
 struct Answers {
     wanted: Wanted,
     place: Place,
@@ -90,12 +90,12 @@ struct Answers {
     recovery: RecoveryKey,
 }
 
-/// A vault that was made, and is taken away again if its maker does not come to an end.
+/// A vault that was made, and is removed again unless `finished` is set.
 struct Unfinished {
     folder: PathBuf,
-    /// Whether the folder was there before.
+    /// Whether the folder existed before.
     was_there: bool,
-    /// The folder of this user's state of all vaults, the vault's place and its id.
+    /// This user's state folder, the vault's place and its id.
     made: Option<(PathBuf, String, VaultId)>,
     finished: bool,
 }
@@ -105,7 +105,7 @@ impl Drop for Unfinished {
         if self.finished {
             return;
         }
-        // It was empty or not there when the vault was made in it, so all in it is ours.
+        // The folder was empty or missing when the vault was made in it, so everything in it is ours.
         let _ = fs::remove_dir_all(&self.folder);
         if self.was_there {
             let _ = fs::create_dir(&self.folder);
@@ -117,7 +117,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Guides to the first snapshot.
+/// Guides the user to the first snapshot.
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     note(
         "\
@@ -131,7 +131,7 @@ made before all questions are answered.
         Start::New(answers) => *answers,
         Start::There(wanted, place) => return adopt(context, &wanted, &place),
     };
-    // From here on Ctrl-C undoes what was made, until the configuration is written.
+    // From here on, Ctrl-C undoes everything made so far, until the configuration is written.
     context.screen.watch_interrupts_patiently();
     let folder = answers.place.path.clone();
     let chosen = Chosen { place: At::Folder(folder.clone()), config: None };
@@ -178,13 +178,13 @@ fn write_config(context: &Context, wanted: &Wanted, place: &Place) -> Result<Pat
     Ok(config)
 }
 
-/// What follows when the configuration is there.
+/// The steps after the configuration is written.
 fn go_on(context: &Context, chosen: &Chosen, wanted: &Wanted, place: &Place) -> Result<(), Failure> {
     first_run(context, &source_name(&wanted.paths), &place.name())?;
     offer_schedule(context, chosen)
 }
 
-/// What there is to know from then on.
+/// Tells the user what to know from now on.
 fn farewell() {
     note(
         "
@@ -196,10 +196,10 @@ That is all. From now on:
     );
 }
 
-/// Snapshots of a vault that is there are offered, the newest first, so many.
+/// The number of latest snapshots of an existing vault that are offered for a restore.
 const OFFERED: usize = 20;
 
-/// A vault that is there already, as on a new computer: its files are restored, or this computer goes on with it.
+/// Uses an existing vault, as on a new computer: restores its files, or continues its backups on this computer.
 fn adopt(context: &Context, wanted: &Wanted, place: &Place) -> Result<Exit, Failure> {
     let chosen = Chosen { place: At::Folder(place.path.clone()), config: None };
     note("\nIts password, or its recovery key, opens it.");
@@ -229,7 +229,7 @@ fn adopt(context: &Context, wanted: &Wanted, place: &Place) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// Restores one of the offered snapshots as the command does.
+/// Restores one of the offered snapshots as `vault restore` does.
 fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) -> Result<Exit, Failure> {
     let offered = &snapshots[..snapshots.len().min(OFFERED)];
     let mut snapshot = None;
@@ -266,7 +266,7 @@ fn stop_if_asked(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An answer; the end of the input ends everything.
+/// The user's answer. The end of the input ends the guide.
 fn answer(question: &str) -> Result<String, Failure> {
     match ask(question) {
         Some(text) if text == "q" || text == "quit" => Err(Failure::interrupted().hint("Nothing was made.")),
@@ -278,15 +278,15 @@ fn answer(question: &str) -> Result<String, Failure> {
     }
 }
 
-/// What was answered to a question that comes after another one.
+/// The answer to a question that has another one before it.
 enum Turn<T> {
-    /// This.
+    /// An answer.
     Answer(T),
-    /// The question before is to be asked again.
+    /// The previous question is to be asked again.
     Back,
 }
 
-/// Explains a question where that was asked for.
+/// Explains a question if the text asks for that. Returns whether it did.
 fn explained(text: &str, explanation: &str) -> bool {
     let asked = text == "?" || text == "help";
     if asked {
@@ -314,11 +314,11 @@ fn gave_up(what: &str) -> Failure {
     Failure::new(format!("{what} was not answered")).hint("Nothing was made. Begin again with: vault")
 }
 
-/// Where the guide goes on when its questions are answered.
+/// The way in which the guide continues after its questions.
 enum Start {
     /// With a new vault.
     New(Box<Answers>),
-    /// With one that is there, and what is to be kept in it.
+    /// With an existing vault, and the files to back up to it.
     There(Wanted, Place),
 }
 
@@ -348,7 +348,7 @@ nobody can read the vault, and nobody can help.",
     Ok(Start::New(Box::new(Answers { wanted, place, password, recovery })))
 }
 
-/// What a number stands for among what was offered; `None` if the text is no number. A number never means a folder of that name.
+/// The offered item with this number; `None` if the text is not a number. A number never means a folder of that name.
 fn numbered<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o T>, Failure> {
     let Ok(number) = text.trim().parse::<u64>() else { return Ok(None) };
     let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
@@ -359,7 +359,7 @@ fn numbered<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o T>, Failur
     }
 }
 
-/// The numbers from one to another, as in `2-4`; `None` if the text is none of that.
+/// The offered items from one number to another, as in `2-4`; `None` if the text is not such a range.
 fn range<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o [T]>, Failure> {
     let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let parts = text.split_once('-').map(|(from, to)| (from.trim(), to.trim()));
@@ -373,7 +373,7 @@ fn range<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o [T]>, Failure
     }
 }
 
-/// A path as a person types it.
+/// The path for a text that a person typed.
 fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     let text = text.trim().trim_matches(['\'', '"']);
     let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
@@ -433,9 +433,9 @@ fn ask_sources(home: Option<&Path>) -> Result<Wanted, Failure> {
     Err(gave_up("what is to be backed up"))
 }
 
-/// How long each folder is measured; the size of a larger one is given as at least so much.
+/// The time limit for measuring one folder. The size of a larger one is shown as a minimum.
 const MEASURE_EACH: Duration = Duration::from_millis(700);
-/// A size that was measured, and whether that is all.
+/// A measured size in words. `is_all` is false if it is a minimum.
 fn sized((bytes, is_all): (u64, bool)) -> String {
     let more = if is_all { "" } else { "more than " };
     format!("({more}{})", units::size(bytes))
@@ -496,7 +496,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Turn<Place>, Fa
             }
             Ok(place) => {
                 note(&format!("The vault will be {}", place.path.display()));
-                // What was typed may be a mistake; what was offered is there.
+                // A typed folder may be a mistake; an offered one exists.
                 let is_new = !place.path.exists()
                     && !place.path.parent().is_some_and(|above| offered.iter().any(|offer| offer.path == above));
                 if is_new && !yes("There is no such folder yet. Make it?") {
@@ -526,7 +526,7 @@ fn ask_password(context: &Context, chosen: &Chosen) -> Result<Password, Failure>
     Err(gave_up("the password"))
 }
 
-/// Shows the recovery key until two of its groups have been typed back.
+/// Shows the recovery key until the user has typed back two of its groups.
 fn ask_recovery(key: &RecoveryKey) -> Result<(), Failure> {
     let text = key.to_text();
     let groups: Vec<&str> = text.split('-').collect();
@@ -576,7 +576,7 @@ fn ordinal(number: usize) -> String {
     format!("{number}{end}")
 }
 
-/// Whether a group of the recovery key was typed back, in upper or lower case, O for 0, I and L for 1.
+/// Whether the user typed this group of the recovery key, in upper or lower case, O for 0, I and L for 1.
 fn same_group(typed: &str, group: &str) -> bool {
     let plain = |text: &str| -> String {
         let upper = text.trim().to_uppercase();
@@ -596,7 +596,7 @@ fn same_group(typed: &str, group: &str) -> bool {
     plain(typed) == plain(group)
 }
 
-/// A few small files are kept, restored and compared: that it works is seen before it is relied on.
+/// Saves, restores and compares a few small files, so that the user sees that it works before relying on it.
 fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Failure> {
     let scratch = context.state_folder()?.join(format!("trial-{}", std::process::id()));
     let tell = |step: Step| {
@@ -623,7 +623,7 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
     Ok(())
 }
 
-/// A line about a place.
+/// A line that describes a place.
 fn described(place: &Place) -> String {
     let free = place.free().map_or_else(String::new, |free| format!(", {} free", units::size(free)));
     let kind = if place.synced { "carried to other machines" } else { "a disk" };
@@ -658,7 +658,7 @@ fn offer_schedule(context: &Context, chosen: &Chosen) -> Result<(), Failure> {
     let (vault, _) = context.open_chosen(chosen, None, &context.screen)?;
     let device = keys::add_device(&vault, &context::user_at_host(), dates::now(), &context.screen)?;
     if let Err(failure) = schedule::install_every(context, Duration::from_secs(15 * 60)) {
-        // Without the schedule nothing needs the key of this machine.
+        // Without the schedule, nothing needs this machine's device key.
         let gone = keys::remove(&vault, device, keys::When::Now, dates::now(), &context.screen);
         if let Err(error) = gone.map(drop).and_then(|()| keys::DeviceKey::discard(vault.state())) {
             note(&format!("The key of this machine could not be taken back: {error}. See: vault key list"));

@@ -45,21 +45,21 @@ use vault::json;
 use vault::json::Name;
 use vault::json::SnapshotJson;
 
-/// Something to import.
+/// An archive or folder to import.
 struct Item {
     path: PathBuf,
     source: String,
     time: Time,
-    /// Name of the root, for a copy of a folder; none for an archive.
+    /// The name of the root for a copy of a folder; `None` for an archive.
     root: Option<Vec<u8>>,
 }
 
-/// What became of an item.
+/// The result for an item.
 enum Became {
     Taken(Box<SnapshotReport>),
-    /// It is there already, as the snapshot of this id.
+    /// The item was imported before, as the snapshot with this id.
     There(String),
-    /// A dry run: it would be taken.
+    /// The item would be imported, but this is a dry run.
     Would,
     Failed(Failure),
 }
@@ -73,7 +73,7 @@ struct ItemJson<'a> {
     /// `imported`, `there`, `would` or `failed`.
     became: &'static str,
     snapshot: Option<SnapshotJson<'a>>,
-    /// The snapshot that it is there as.
+    /// The snapshot as which the item was imported before.
     there: Option<&'a str>,
     error: Option<&'a str>,
 }
@@ -88,7 +88,7 @@ struct PassedJson<'a> {
 struct ImportJson<'a> {
     dry_run: bool,
     items: Vec<ItemJson<'a>>,
-    /// What has no date.
+    /// Folders without a date in their names.
     passed_over: Vec<PassedJson<'a>>,
 }
 
@@ -129,11 +129,12 @@ pub fn run(context: &Context, args: &ImportArgs) -> Result<Exit, Failure> {
     finish(context, args, &items, &became, &passed)
 }
 
-/// Archives that were named, or lie in folders that were.
+/// The archives that were named, or are in named folders.
 fn archives(context: &Context, args: &ImportArgs) -> Result<Vec<Item>, Failure> {
     let mut items = Vec::new();
     for path in &args.tar {
-        // An archive may have the time of day in its name.
+        // The name of an archive may contain a time of day with colons, so only a missing file is checked for being an
+        // address.
         if path.symlink_metadata().is_err() {
             local::refuse_remote(path, "an archive")?;
         }
@@ -161,7 +162,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The name of an archive without its ending; `None` if it has none that archives have.
+/// The name of an archive without its extension; `None` if it has no extension of archives.
 fn stem(name: &str) -> Option<&str> {
     const ENDINGS: &[&str] =
         &[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz"];
@@ -179,7 +180,7 @@ fn archive(context: &Context, args: &ImportArgs, path: PathBuf) -> Result<Item, 
         let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
         let changed = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(failed)?;
         let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A file's time of change may be anything, but what is in it is not of the future.
+        // A file's modification time may be wrong, but its content cannot be from the future.
         (dates::from_secs(since.as_secs()).min(dates::now()), stem.to_owned())
     };
     let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
@@ -187,7 +188,7 @@ fn archive(context: &Context, args: &ImportArgs, path: PathBuf) -> Result<Item, 
     Ok(Item { source: args.source.clone().unwrap_or_else(|| source.to_owned()), path, time, root: None })
 }
 
-/// Dated copies in a folder; also the folders in it that have no date.
+/// The dated copies in a folder, and the folders in it that have no date.
 fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<Item>, Vec<PathBuf>), Failure> {
     let folder = roots::absolute(&current_folder()?, folder);
     let failed = |error: io::Error| Failure::caused(format!("cannot read {}", folder.display()), &error);
@@ -196,7 +197,7 @@ fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<It
     let (mut items, mut passed) = (Vec::new(), Vec::new());
     for entry in vault::folder::entries(&folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        // A link, such as `latest`, is another name of one of the others.
+        // A link, such as `latest`, is another name of one of the copies.
         if !entry.file_type().map_err(failed)?.is_dir() {
             continue;
         }
@@ -215,7 +216,7 @@ fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<It
     Ok((items, passed))
 }
 
-/// Of two of one source and date only one could ever be imported.
+/// Refuses two items with the same source and date, because only one of them could be imported.
 fn refuse_doubles(items: &[Item], context: &Context) -> Result<(), Failure> {
     let mut seen: BTreeMap<(Time, &str), &Path> = BTreeMap::new();
     for item in items {
@@ -270,7 +271,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
     })
 }
 
-/// Opens an archive, and takes it out of its compression.
+/// Opens an archive for reading, decompressed.
 fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
     let failed = |error: io::Error| Failure::caused("it cannot be read", &error);
     let mut file = File::open(path).map_err(failed)?;
@@ -297,7 +298,8 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
     Ok(Box::new(Unpacked { child, program }))
 }
 
-/// What a program unpacks. If the program fails, so does the reading: half an archive is none.
+/// The output of a decompression program. If the program fails, so does the reading, because half an archive is
+/// useless.
 struct Unpacked {
     child: Child,
     program: &'static str,
@@ -323,7 +325,7 @@ impl Read for Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        // It may still be writing to somebody who reads no more.
+        // The program may still be writing to a reader that has stopped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

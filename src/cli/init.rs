@@ -49,19 +49,19 @@ use crate::cli::password::Sources;
 use crate::cli::probe;
 use crate::cli::sheet;
 
-/// The text beside VAULT for who has to bring files back.
+/// The name of the text beside VAULT for anyone who has to restore the files.
 const RESTORE_FILE: &str = "RESTORE.txt";
 const RESTORE_TEXT: &str = include_str!("restore.txt");
 
-/// A vault that was just made.
+/// A newly made vault.
 pub struct Created {
     id: VaultId,
-    /// Its key slots, that of the recovery key last.
+    /// Its key slots; the recovery key's is the last.
     slots: Vec<SlotId>,
     place: String,
     delivery: Delivery,
     recovery_key: Option<RecoveryKey>,
-    /// Where it lies.
+    /// Its place.
     at: Place,
     /// Its password.
     pub password: Password,
@@ -69,7 +69,7 @@ pub struct Created {
     pub store: Arc<dyn Store>,
 }
 
-/// A vault that was just made, for `--json`.
+/// A newly made vault, for `--json`.
 #[derive(Serialize)]
 pub struct CreatedJson {
     vault: String,
@@ -94,7 +94,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let other = args.like.as_deref().map(|repo| open_other(context, repo)).transpose()?;
     let mut out = Output::new();
     let is_named = context.global.repo.as_deref().is_some_and(|repo| !repo.as_os_str().is_empty());
-    // A place that is named needs no configuration, not even a sound one.
+    // A vault that is named by its place needs no configuration, not even a valid one.
     let config = if is_named { None } else { context.config()? };
     let vaults = config.map(|config| &config.vaults[..]).unwrap_or_default();
     if vaults.is_empty() {
@@ -124,7 +124,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     out.finish().map(|()| exit)
 }
 
-/// Makes one vault, and says so.
+/// Makes one vault, and reports it.
 fn init_one(
     context: &Context,
     args: &InitArgs,
@@ -149,7 +149,7 @@ fn init_one(
     out.flush().map(|()| Exit::Done)
 }
 
-/// Opens the vault that the new one is to cut like.
+/// Opens the vault whose chunk boundaries the new one shares.
 fn open_other(context: &Context, repo: &Path) -> Result<Vault, Failure> {
     let chosen = context.chosen_by(Some(repo))?;
     let sources =
@@ -160,7 +160,7 @@ fn open_other(context: &Context, repo: &Path) -> Result<Vault, Failure> {
     Ok(context.open_chosen(&chosen, None, &context.screen)?.0)
 }
 
-/// Makes a vault. A person at a terminal is asked for what is not given.
+/// Makes a vault. A person at a terminal is asked for missing values.
 pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure> {
     create_at(context, &context.chosen()?, new)
 }
@@ -191,14 +191,15 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     Ok(Created { id: made.id, slots: made.slots, place: shown, delivery, recovery_key, at: place, password, store })
 }
 
-/// No vault is made where this machine knows one that is not there now: its disk may not be mounted.
+/// Refuses to make a vault where this machine remembers one that is not there now: its disk may not be mounted.
 pub fn refuse_where_known(context: &Context, place: &Place) -> Result<(), Failure> {
     let anyway =
         format!("To make a new vault there all the same: vault init --another --repo {}", quoted(&place.to_string()));
     refuse_where_one_is_known(context, place, &anyway)
 }
 
-/// Refuses a place where this machine knows a vault, or a mirror of one, that is not there now. `anyway` tells how it is used all the same.
+/// Refuses a place where this machine remembers a vault, or a mirror of one, that is not there now. `anyway` is the
+/// hint at how to use it all the same.
 pub fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str) -> Result<(), Failure> {
     let Some(id) = context.known_in(place) else { return Ok(()) };
     Err(Failure::new(format!("this machine knows the vault {id} in {place}, and it is not there now"))
@@ -206,21 +207,21 @@ pub fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str)
         .hint(format!("Is its disk mounted? {anyway}")))
 }
 
-/// How a vault is made.
+/// The options of a new vault.
 pub struct How<'a> {
-    /// A name for the password's slot.
+    /// The label of the password's slot.
     pub label: String,
-    /// How hard the password is to guess.
+    /// The parameters that make the password hard to guess.
     pub kdf: KdfParams,
-    /// Sizes of chunks.
+    /// The sizes of chunks.
     pub params: ChunkParams,
     /// How the vault reaches other machines.
     pub delivery: Delivery,
-    /// The vault that it cuts like, with its sizes of chunks.
+    /// The vault whose chunk boundaries and chunk sizes the new one shares.
     pub like: Option<&'a Vault>,
 }
 
-/// Makes a vault in a place, once all is known.
+/// Makes a vault in a place, once all options are known.
 pub fn make(
     context: &Context,
     place: &Place,
@@ -261,15 +262,15 @@ pub fn make(
     Ok((made, store))
 }
 
-/// Puts a text beside VAULT that says how the files are brought back. It is no part of the vault: one that cannot be written, or is
-/// there already, changes nothing.
+/// Puts a text beside VAULT that explains how to restore the files. The text is not part of the vault, so it does not
+/// matter if it cannot be written or already exists.
 fn explain_restore(place: &Path) {
     let file = OpenOptions::new().write(true).create_new(true).open(place.join(RESTORE_FILE));
     let _ = file.and_then(|mut file| file.write_all(RESTORE_TEXT.as_bytes()));
 }
 
-/// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once. One that cannot be
-/// printed is taken back: nobody has it.
+/// Reports a new vault. The recovery key is printed even with `--quiet`, because it is shown only once. If it cannot be
+/// printed, its slot is removed, because nobody has the key.
 pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
     tell_all(context, created, out).map_err(|failure| created.take_back_recovery_key(failure))
 }
@@ -293,7 +294,7 @@ fn tell_all(context: &Context, created: &Created, out: &mut Output) -> Result<()
 }
 
 impl Created {
-    /// Takes the recovery key's slot back, since it could not be printed.
+    /// Removes the recovery key's slot, because the key could not be printed.
     pub fn take_back_recovery_key(&self, failure: Failure) -> Failure {
         let (Some(_), Some(slot)) = (&self.recovery_key, self.slots.last()) else { return failure };
         let gone = keys::discard_unrecorded(self.store.as_ref(), *slot).map_err(Failure::from);
@@ -307,7 +308,7 @@ impl Created {
         self.recovery_key.is_some()
     }
 
-    /// The same once records speak of its key slots.
+    /// Removes the recovery key's slot when the vault's log already has records of it.
     pub fn take_back_recorded(&self, vault: &Vault, context: &Context, failure: Failure) -> Failure {
         let (Some(_), Some(slot)) = (&self.recovery_key, self.slots.last()) else { return failure };
         let gone = keys::remove(vault, *slot, When::Now, dates::now(), &context.screen);
@@ -315,7 +316,7 @@ impl Created {
     }
 }
 
-/// A recovery key that could not be printed; `gone` tells whether its slot is.
+/// The failure for a recovery key that could not be printed. `gone` is the result of removing its slot.
 pub fn not_printed(failure: Failure, gone: Result<(), Failure>) -> Failure {
     let why = if failure.what.is_empty() { "nobody reads the output".to_owned() } else { failure.what };
     match gone {
@@ -362,7 +363,7 @@ fn generate() -> Result<RecoveryKey, Failure> {
     RecoveryKey::generate().map_err(|error| Failure::caused("cannot make a recovery key", &error))
 }
 
-/// The parameters behind a name.
+/// The parameters with this name.
 pub fn kdf_params(kdf: Kdf) -> KdfParams {
     match kdf {
         Kdf::Standard => KdfParams::Standard,
@@ -370,7 +371,7 @@ pub fn kdf_params(kdf: Kdf) -> KdfParams {
     }
 }
 
-/// Whether the person who typed the password wants a recovery key too.
+/// Whether the person who typed the password also wants a recovery key.
 fn offered(password: &Password) -> bool {
     if !password.typed || !io::stdin().is_terminal() {
         return false;

@@ -1,8 +1,8 @@
 //! Ctrl-C, and the other signals that ask a program to end.
 //!
-//! At first they end the program at once. When long work begins, the first one asks it to end in good order, and only
-//! the second ends it at once. While a password is typed the terminal does not show what is typed, and must be told to
-//! do so again before the program ends.
+//! At first these signals end the program at once. During long work, the first signal asks the work to end in good
+//! order, and only the second one ends the program at once. While a password is typed, the terminal does not echo; the
+//! program restores the echo before it ends.
 
 use std::io;
 use std::io::Write;
@@ -16,13 +16,13 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::error::Exit;
 
-/// What long work does when it is asked to end; it says whether it was asked for the first time.
+/// The function that asks long work to end. It returns whether this was the first time.
 type Stop = Box<dyn Fn() -> bool + Send>;
 
 struct State {
     stop: Option<Stop>,
     terminal: Option<Terminal>,
-    /// A question stands on the line where the cursor is.
+    /// The cursor is on the line of a question.
     asks: bool,
 }
 
@@ -32,8 +32,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins to handle the signals. A program in the background of a script is started deaf to Ctrl-C; who sends it that
-/// signal nevertheless wants it to end. Only the loss of the terminal stays ignored where it was (`nohup`).
+/// Installs the handlers of the signals. A script starts background programs with Ctrl-C ignored, but anyone who still
+/// sends that signal wants the program to end. Only the loss of the terminal stays ignored if it was (`nohup`).
 pub fn install() {
     vault::fs::leaving_hangups(take_over);
 }
@@ -53,7 +53,7 @@ fn take_over() {
     });
 }
 
-/// From now on, the first signal calls this instead of ending the program.
+/// From now on, the first signal calls this function instead of ending the program.
 pub fn end_gently(stop: impl Fn() -> bool + Send + 'static) {
     state().stop = Some(Box::new(stop));
 }
@@ -63,7 +63,7 @@ pub fn end_at_once() {
     state().stop = None;
 }
 
-/// Runs something that asks a question: if the program ends meanwhile, what comes after it begins a line of its own.
+/// Runs a function that asks a question. If the program ends meanwhile, its message begins on a new line.
 pub fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
     state().asks = true;
     let result = ask();
@@ -71,8 +71,8 @@ pub fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs something that asks for passwords. From before the first question until after the last answer the terminal does
-/// not show what is typed: who types at once is not shown either, nor the second line of what is pasted.
+/// Runs a function that asks for passwords. The terminal does not echo from before the first question until after the
+/// last answer. So it shows neither text typed early nor the second line of a pasted text.
 pub fn while_hidden<T>(ask: impl FnOnce() -> T) -> T {
     state().terminal = Terminal::hide();
     let result = ask();
@@ -106,7 +106,7 @@ impl Terminal {
     }
 }
 
-/// Elsewhere the terminal restores itself.
+/// On other systems the terminal restores itself.
 #[cfg(not(unix))]
 struct Terminal;
 

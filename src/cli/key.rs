@@ -40,7 +40,7 @@ use crate::cli::units;
 use vault::json::SlotsJson;
 use vault::json::purpose;
 
-/// Each slot is stored so many times.
+/// The number of copies of each slot.
 const COPIES: u64 = 2;
 
 const COLUMNS: &[Column] = &[
@@ -51,7 +51,7 @@ const COLUMNS: &[Column] = &[
     Column::left("State"),
 ];
 
-/// A slot that was added or changed, for programs.
+/// A slot that was added or changed, as JSON.
 #[derive(Serialize)]
 pub struct AddedJson {
     slot: String,
@@ -59,22 +59,22 @@ pub struct AddedJson {
 }
 
 impl AddedJson {
-    /// A password.
+    /// The JSON form of a password's slot.
     pub fn password(slot: SlotId) -> Self {
         Self { slot: slot.to_string(), recovery_key: None }
     }
 }
 
-/// A slot that was removed, for programs.
+/// A slot that was removed, as JSON.
 #[derive(Serialize)]
 pub struct RemovedJson {
     removed: String,
-    /// Machines that do not know of it yet: until then it stays.
+    /// The machines that do not know of the removal yet. Until they do, the slot stays.
     waiting: Vec<String>,
 }
 
 impl RemovedJson {
-    /// One that is gone, or goes.
+    /// The JSON form of a removal.
     pub fn new(id: SlotId, removal: &Removal) -> Self {
         let waiting = match removal {
             Removal::Gone => Vec::new(),
@@ -100,7 +100,7 @@ const fn when(now: bool) -> When {
     if now { When::Now } else { When::Known }
 }
 
-/// Tells other machines what was found here, and deletes the files of key slots of which all know that they were removed.
+/// Publishes this machine's findings, and deletes key slots whose removal all machines know of.
 pub fn settle(context: &Context, vault: &Vault) {
     vault::service::settle::settle(vault, dates::now(), &context.screen);
     context.screen.clear();
@@ -142,7 +142,7 @@ fn list(context: &Context) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// What a person should know of slots that are not simply good.
+/// Explains every slot whose state is not simply good.
 fn tell_states(context: &Context, slots: &[SlotInfo], forged: u64, out: &mut Output) -> Result<(), Failure> {
     let is_there = |state: SlotState| slots.iter().any(|slot| slot.state == state);
     if is_there(SlotState::Removed) {
@@ -214,7 +214,7 @@ pub fn change_password(
 }
 
 fn passwd(context: &Context, new: &NewPasswordArgs, when: When) -> Result<Exit, Failure> {
-    // Not by the key of this machine: it is the password that changes.
+    // The password itself changes, so this machine's device key does not suffice.
     let (vault, old) = context.open_by_password()?;
     let password = new_password(context, new)?;
     let changed = change_password(context, &vault, (&old, &password), new.kdf, when)?;
@@ -227,7 +227,7 @@ fn passwd(context: &Context, new: &NewPasswordArgs, when: When) -> Result<Exit, 
     added(context, changed.slot, &text)
 }
 
-/// When a slot goes that is removed in a synced folder.
+/// When a slot is deleted that was removed in a synced folder, in words.
 fn waiting_for(machines: usize) -> String {
     format!(
         "{} know of it: it goes with a later snapshot or prune of this machine",
@@ -255,7 +255,7 @@ fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Fail
         init::tell_recovery_key(&key, Some(slot), password.typed && io::stdout().is_terminal(), &mut out)
     };
     if let Err(failure) = told.and_then(|()| out.finish()) {
-        // A key that nobody has would only look like a way in.
+        // A slot for a key that nobody has would only look like a way to open the vault.
         let gone = keys::remove(&vault, slot, When::Now, dates::now(), &context.screen);
         return Err(init::not_printed(failure, gone.map(drop).map_err(Failure::from)));
     }
@@ -308,7 +308,8 @@ fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Fa
     removed(context, slot, &label, &removal)
 }
 
-/// Removes a slot of an opened vault, by the start of its id, if `agree` does. Returns its id, its label, and what became of it.
+/// Removes a slot of an opened vault, found by the start of its id, if `agree` agrees. Returns its id, its label and
+/// the result.
 pub fn remove_slot(
     context: &Context,
     vault: &Vault,
@@ -317,7 +318,7 @@ pub fn remove_slot(
     agree: &dyn Fn(&SlotInfo) -> Result<(), Failure>,
 ) -> Result<(SlotId, String, Removal), Failure> {
     let prefix = prefix_of(id)?;
-    // What an earlier try has left comes first.
+    // First finish earlier removals.
     let settled = keys::settle(vault, dates::now(), &context.screen)?;
     if let Some(gone) = settled.iter().find(|slot| slot.to_string().starts_with(&prefix)) {
         return Ok((*gone, String::new(), Removal::Gone));
@@ -345,7 +346,7 @@ pub fn remove_slot(
     Ok((slot.id, slot.label.clone(), removal))
 }
 
-/// Says what it means that a slot goes.
+/// Warns of the consequences of removing a slot.
 fn warn_of(slot: &SlotInfo) {
     let what = match slot.purpose {
         Purpose::Password => "This password",

@@ -1,4 +1,5 @@
-//! The machine that this process runs on, as the library asks for it: the only place from which it learns of environment and clock.
+//! The machine that this process runs on, for the library, which learns of the environment and the clock only from
+//! here.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,7 +16,7 @@ use vault::tree::Time;
 
 use crate::cli::dates;
 
-/// When this process first asked how long it has been running.
+/// When this process first asked for its running time.
 static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// This machine.
@@ -48,12 +49,12 @@ impl Machine for Here {
     }
 }
 
-/// A program, to be found as the shell finds it.
+/// A command for a program that is found as the shell finds it.
 pub fn program(name: &str) -> Command {
     Here.program(name)
 }
 
-/// A command as the shell runs it.
+/// A command that the shell runs.
 pub fn shell(command: &OsStr) -> Command {
     Here.shell(command)
 }

@@ -23,7 +23,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
 
-/// How many things of one sort are shown.
+/// The number of items shown of each kind.
 const SHOWN: usize = 20;
 
 #[derive(Serialize)]
@@ -137,7 +137,7 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
     Ok(if report.damaged.is_empty() { Exit::Done } else { Exit::Damage })
 }
 
-/// Says what a comparison has found. The code is that of a check: 4 if anything is damaged, 3 if the mirror is only behind.
+/// Reports a comparison. The exit code is that of a check: 4 if anything is damaged, 3 if the mirror is only behind.
 fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit, Failure> {
     let mut out = Output::new();
     let unmended = found.different.iter().filter(|different| !different.is_mended).count() as u64;
@@ -193,7 +193,7 @@ fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit
     Ok(if is_damaged { Exit::Damage } else { exit })
 }
 
-/// Makes a mirror a vault.
+/// Turns a mirror into a vault.
 pub fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Failure> {
     let hint = "Give --yes to do it.";
     let consent = Consent::new(context, args.yes, "the mirror shall become a vault", hint)?;

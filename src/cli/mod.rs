@@ -1,11 +1,15 @@
-//! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
+//! The command line: arguments, the environment, the clock, printing and exit codes. Everything else is in the library.
 //!
-//! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`machine`], [`progress`],
-//! [`consent`], [`output`], [`table`], [`dates`] the means · [`select`] from what was typed to what
-//! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
-//! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
-//! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
-//! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`complete`], [`version`].
+//! Input: [`args`] defines the command line, and [`words`] explains one that cannot be parsed · [`select`] finds the
+//! snapshot that a command names.
+//!
+//! Shared by commands: [`context`] holds the context of a command · [`password`], [`interrupt`], [`machine`],
+//! [`progress`], [`consent`], [`output`], [`table`], [`dates`] · [`error`](vault::failure) determines how commands end.
+//!
+//! One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`], [`browse`], [`mount`], [`ui`],
+//! [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`],
+//! [`repair`], [`doctor`], [`stats`], [`client`], [`key`], [`delivery`], [`config`], [`run`], [`schedule`], [`guide`],
+//! [`shell`], [`complete`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod dates;
@@ -76,7 +80,7 @@ use error::Failure;
 use vault::failure as error;
 use vault::service::{local, roots, suggest, units, usual};
 
-/// Whether a panic was reported. Others that follow from it are not.
+/// Whether a panic was reported. Later panics, which follow from it, are not reported.
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the program.
@@ -84,7 +88,7 @@ pub fn main() -> ExitCode {
     vault::fs::keep_to_itself();
     vault::fs::survive_file_size_limit();
     vault::fs::share_heap();
-    // Each folder on the way down to what is being read is open.
+    // Every folder on the path to the file being read is open, so a process needs many open files.
     vault::fs::raise_file_limit();
     let args: Vec<OsString> = std::env::args_os().collect();
     if complete::answer(&args) {
@@ -106,7 +110,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Says why a command failed, and with which code the program ends. A panic was reported where it began.
+/// Reports why a command failed, and returns the program's exit code. A panic was already reported where it began.
 fn end(done: thread::Result<Result<Exit, Failure>>, json: bool) -> Exit {
     match done {
         Ok(Ok(exit)) => exit,
@@ -123,7 +127,7 @@ fn end(done: thread::Result<Result<Exit, Failure>>, json: bool) -> Exit {
     }
 }
 
-/// What is said of a panic, which is always a fault of the program.
+/// The report of a panic, which is always a defect of the program.
 fn bug(info: &str) -> Failure {
     let version = env!("CARGO_PKG_VERSION");
     let what = info.replace('\n', " ");
@@ -156,7 +160,7 @@ fn run(args: &[OsString]) -> Result<Exit, Failure> {
     done.map(|exit| context.ended(exit))
 }
 
-/// Whether a command changes nothing in a vault, so that it needs no state that stays.
+/// Whether a command changes nothing in a vault, so that it needs no lasting state.
 const fn reads_only(command: &Command) -> bool {
     match command {
         Command::List(_)
@@ -225,7 +229,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
     }
 }
 
-/// Prints help where it was asked for, or what is wrong with the command line.
+/// Prints the requested help, or the mistake in the command line.
 fn usage(error: &clap::Error, args: &[OsString]) -> Result<Exit, Failure> {
     let exit = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
@@ -246,15 +250,15 @@ fn report(failure: &Failure, json: bool) {
         hint.fold(format!("vault: {}", failure.what), |text, hint| text + &hint)
     };
     let text = if json { text } else { output::wrapped(&text, output::error_width()) };
-    let _ = writeln!(io::stderr(), "{text}"); // where nobody listens, the exit code still speaks
+    let _ = writeln!(io::stderr(), "{text}"); // if nobody reads it, there is still the exit code
 }
 
-/// Says something to a person at the terminal.
+/// Prints a text for a person at the terminal.
 fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", output::filled(text, output::error_width()));
 }
 
-/// Says what is wrong with an answer, and that it is asked for again.
+/// Explains why an answer is not accepted, before the question is asked again.
 fn again(what: &str) {
     note(&format!("{what}."));
     note("Please try again.");
@@ -273,8 +277,7 @@ fn ask(question: &str) -> Option<String> {
     }
 }
 
-/// Asks a question that only yes and no answer: anything else is asked again. An empty answer means `default`; the end of the
-/// input, no.
+/// Asks a question until the answer is yes or no. An empty answer means `default`, and the end of the input means no.
 fn confirm(question: &str, default: bool) -> bool {
     loop {
         let Some(answer) = ask(question) else { return false };

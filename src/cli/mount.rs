@@ -50,7 +50,7 @@ fn as_folder(_: &Context, _: &MountArgs) -> Result<Exit, Failure> {
     Err(no_mount())
 }
 
-/// Says that it cannot be done here.
+/// Fails, because this build or system cannot mount.
 #[cfg(not(all(feature = "mount", any(target_os = "linux", target_os = "freebsd"))))]
 pub fn umount(_: &Context, _: &UmountArgs) -> Result<Exit, Failure> {
     Err(no_mount())

@@ -1,4 +1,4 @@
-//! Standard output: lines for people, JSON for programs, and an end without noise where the reader has gone.
+//! Standard output: text for people, JSON for programs. It falls silent when its reader has gone.
 
 use std::env;
 use std::fmt::Display;
@@ -13,30 +13,30 @@ use serde::Serialize;
 use crate::cli::error::Failure;
 use crate::cli::table;
 
-/// Width that is assumed where a terminal does not tell its own.
+/// The width that is assumed if a terminal does not report its own.
 const WIDTH_DEFAULT: usize = 80;
 
 /// Standard output.
 pub struct Output {
     out: BufWriter<Stdout>,
-    /// The reader has gone, as in `vault list | head`. That is its good right, and changes no verdict.
+    /// Whether the reader has gone, as in `vault list | head`. This is legitimate, and changes no exit code.
     closed: bool,
-    /// Columns of the terminal; `None` where there is no terminal, and nothing is cut.
+    /// The number of columns of the terminal; `None` if there is no terminal, so that nothing is cut.
     pub width: Option<usize>,
     color: bool,
 }
 
-/// How a piece of text stands out.
+/// The style of a piece of text.
 #[derive(Debug, Clone, Copy)]
 pub enum Style {
     /// Titles.
     Bold,
-    /// What asks for attention.
+    /// Text that asks for attention.
     Warning,
 }
 
 impl Output {
-    /// Standard output as it is.
+    /// Standard output with the settings of its terminal.
     pub fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
@@ -48,12 +48,12 @@ impl Output {
         }
     }
 
-    /// Whether the reader has gone, so that there is no use in going on for it alone.
+    /// Whether the reader has gone, so that it is useless to go on for it alone.
     pub const fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Does something to standard output as long as somebody reads it.
+    /// Writes to standard output, unless its reader has gone.
     fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>) -> Result<(), Failure> {
         if self.closed {
             return Ok(());
@@ -72,20 +72,20 @@ impl Output {
         self.attempt(|out| writeln!(out, "{line}"))
     }
 
-    /// Prints a sentence; on a terminal that is too narrow for it, in several lines.
+    /// Prints a sentence, wrapped to the width of the terminal.
     pub fn say(&mut self, text: impl Display) -> Result<(), Failure> {
         let text = wrapped(&text.to_string(), self.width);
         self.line(text)
     }
 
-    /// Prints a sentence in a style; on a terminal that is too narrow for it, in several lines.
+    /// Prints a sentence in a style, wrapped to the width of the terminal.
     pub fn styled(&mut self, style: Style, text: &str) -> Result<(), Failure> {
         let text = wrapped(text, self.width);
         let text = self.paint(style, &text);
         self.line(text)
     }
 
-    /// Prints a line that stands above others: the titles of columns, or a path, which stays whole.
+    /// Prints a heading without wrapping it: the titles of columns, or a path, which stays whole.
     pub fn head(&mut self, line: &str) -> Result<(), Failure> {
         let line = self.paint(Style::Bold, line);
         self.line(line)
@@ -107,40 +107,40 @@ impl Output {
         self.bytes(b"\n")
     }
 
-    /// Prints a value as JSON, with no end of the line.
+    /// Prints a value as JSON without a newline.
     pub fn json_inline(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         self.attempt(|out| serde_json::to_writer(out, value).map_err(io::Error::from))
     }
 
-    /// Writes out what is held back, before something is asked.
+    /// Writes out buffered output before a question.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.attempt(BufWriter::flush)
     }
 
-    /// Sees that everything is written.
+    /// Writes out everything that is still buffered.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.flush()
     }
 
-    /// Where bytes are written to.
+    /// The writer behind standard output.
     pub fn writer(&mut self) -> &mut dyn Write {
         &mut self.out
     }
 }
 
-/// What begins a command that a sentence ends with.
+/// The beginnings of a command at the end of a sentence.
 const COMMANDS: [&str; 4] = [": vault ", ": sudo ", ": loginctl ", ": ssh "];
 
-/// A sentence in lines of at most so many columns, but for words that are longer. Lines after the first are indented two columns
-/// more. A command at the end is never broken, so that it can be copied.
+/// Wraps a sentence to at most this many columns; longer words stay whole. Lines after the first are indented by two
+/// more columns. A command at the end is never broken, so that it can be copied.
 pub fn wrapped(text: &str, max: Option<usize>) -> String {
     let Some(max) = max.filter(|max| table::width(text) > *max) else { return text.to_owned() };
     let lines: Vec<String> = text.split('\n').map(|line| wrapped_line(line, max, 2)).collect();
     lines.join("\n")
 }
 
-/// A text that was laid out for 80 columns, as it fits into so many: where a line is too long, lines of one paragraph are put together and
-/// broken anew. Those that are indented stay as they are: lists, keys, commands.
+/// Wraps a text that was laid out for 80 columns to this many. If a line is too long, the lines of each paragraph are
+/// joined and wrapped. Indented lines stay as they are: lists, keys, commands.
 pub fn filled(text: &str, max: Option<usize>) -> String {
     let Some(max) = max.filter(|max| text.lines().any(|line| table::width(line) > *max)) else {
         return text.to_owned();
@@ -163,14 +163,14 @@ pub fn filled(text: &str, max: Option<usize>) -> String {
     lines.join("\n")
 }
 
-/// A line in lines of so many columns, those after the first indented by so many more.
+/// Wraps a line to this many columns, and indents the lines after the first by `hanging` more.
 fn wrapped_line(line: &str, max: usize, hanging: usize) -> String {
     if table::width(line) <= max {
         return line.to_owned();
     }
     let indent = line.len() - line.trim_start_matches(' ').len();
     let further = " ".repeat(indent + hanging);
-    // Behind a command no sentence goes on.
+    // Text after these words belongs to a command only if the sentence does not go on behind it.
     let ends = |at: &usize| [", ", "; ", ". "].iter().all(|more| !line[*at..].contains(more));
     let command = COMMANDS.iter().filter_map(|begin| line.find(begin)).min().filter(ends);
     let command = command.map_or(line.len(), |at| at + 1);
@@ -178,7 +178,7 @@ fn wrapped_line(line: &str, max: usize, hanging: usize) -> String {
     let command = line[command..].trim_start();
     let mut out = " ".repeat(indent);
     let mut used = indent;
-    // Several blanks keep what stands in columns apart.
+    // Multiple blanks are kept, because they align text in columns.
     let (mut is_first, mut blanks) = (true, 0);
     for word in words.chain(Some(command).filter(|command| !command.is_empty())) {
         let len = table::width(word);
@@ -201,7 +201,7 @@ fn wrapped_line(line: &str, max: usize, hanging: usize) -> String {
     out
 }
 
-/// Columns of the terminal that standard error is; `None` if it is none.
+/// The number of columns of the terminal on standard error; `None` if that is not a terminal.
 pub fn error_width() -> Option<usize> {
     let stderr = io::stderr();
     stderr.is_terminal().then(|| terminal_width(&stderr))
@@ -222,7 +222,7 @@ pub fn colors() -> bool {
         && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Columns of a terminal.
+/// The number of columns of a terminal.
 #[cfg(unix)]
 pub fn terminal_width(terminal: impl std::os::fd::AsFd) -> usize {
     rustix::termios::tcgetwinsize(terminal)
@@ -232,7 +232,7 @@ pub fn terminal_width(terminal: impl std::os::fd::AsFd) -> usize {
         .unwrap_or(WIDTH_DEFAULT)
 }
 
-/// Columns of a terminal.
+/// The number of columns of a terminal.
 #[cfg(not(unix))]
 pub fn terminal_width<T>(_: T) -> usize {
     env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH_DEFAULT)

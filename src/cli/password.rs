@@ -1,4 +1,4 @@
-//! Passwords as a command gets them: from where they are given ([`vault::service::password`]), else from a person at the terminal.
+//! Passwords for commands: from their sources ([`vault::service::password`]), or else from a person at the terminal.
 
 use std::io;
 use std::io::IsTerminal;
@@ -13,15 +13,15 @@ use crate::cli::interrupt;
 use crate::cli::machine::Here;
 use crate::cli::note;
 
-/// Passwords with fewer characters get a remark.
+/// The number of characters below which a password gets a remark.
 const SHORT: usize = 12;
 
-/// The password that the options or the environment give, if they do.
+/// The password from the options or the environment; `None` if they have none.
 pub fn given(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
     vault::service::password::given(sources, &Here)
 }
 
-/// The password that is known without asking anyone.
+/// The password from any source that needs no prompt.
 pub fn unasked(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
     vault::service::password::unasked(sources, &Here)
 }
@@ -35,7 +35,7 @@ pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> 
     at_terminal(sources, || prompt(sources, &question)).map(Password::typed)
 }
 
-/// A new password: on a terminal it is asked for twice.
+/// A new password. On a terminal it is asked for twice.
 pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(known) = unasked(sources)? {
         return Ok(known);
@@ -55,8 +55,8 @@ fn ask_twice(sources: Sources<'_>, place: &str) -> Result<Zeroizing<Vec<u8>>, Fa
     Ok(text)
 }
 
-/// Asks where nothing that is typed is shown. Without a terminal to ask at, none is touched: a program in the background
-/// that did so would be stopped by the system.
+/// Asks without showing the typed text. Without a terminal for the question, none is touched: the system would stop a
+/// background program that did so.
 fn at_terminal<T>(sources: Sources<'_>, ask: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let Sources { option, variable, .. } = sources;
     if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
@@ -70,9 +70,9 @@ fn at_terminal<T>(sources: Sources<'_>, ask: impl FnOnce() -> Result<T, Failure>
 fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let Sources { option, variable, .. } = sources;
     let text = rpassword::prompt_password(question).map_err(|error| {
-        // At the end of the input nobody is there to go on.
+        // At the end of the input nobody is present.
         if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof) {
-            // What is said then begins a line of its own.
+            // The message then begins on a new line.
             note("");
             return Failure::interrupted();
         }

@@ -1,4 +1,4 @@
-//! `vault doctor ADDRESS`: what a place on another machine does.
+//! `vault doctor ADDRESS`: tests how a place on another machine behaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
 
-/// Clocks may differ by so many seconds: S3 refuses requests beyond a quarter of an hour.
+/// The number of seconds by which clocks may differ: S3 refuses requests beyond a quarter of an hour.
 const CLOCKS_APART: u64 = 60;
 
 #[derive(Serialize)]
@@ -38,37 +38,37 @@ struct PlaceJson {
     reads_parts: bool,
     exclusive: bool,
     lists_puts: bool,
-    /// Null if nothing may be deleted.
+    /// Null if deletion is not allowed.
     lists_deletions: Option<bool>,
     deletes: bool,
     round_trip_ms: f64,
     bytes_per_s_up: u64,
     bytes_per_s_down: u64,
-    /// How far the clock there goes before this machine's; null if the place does not tell.
+    /// How far the clock there is ahead of this machine's, in seconds; null if the place does not tell.
     clock_offset_s: Option<i64>,
 }
 
-/// New names for objects that are put to be looked for.
+/// New names for test objects.
 fn names() -> Result<Vec<ObjectName>, Failure> {
     let names = (0..4 * ROUNDS).map(|_| seal::random_name());
     names.collect::<Result<_, _>>().map_err(|error| Failure::new(error.to_string()))
 }
 
-/// Opens where a place is tried out. Its own folder must be there.
+/// Opens the store for the tests. The folder that it is in must exist.
 fn store_beside(context: &Context, address: &Address) -> Result<Arc<dyn Store>, Failure> {
     let beside = address.beside();
     context.prepare(&beside)?;
     context.far(&beside)
 }
 
-/// Whether a place shows at once what is put there and deleted. Where a vault is to be made, its folder must be there.
+/// Whether a place lists at once what is put and deleted there. For a new vault, the vault's folder must exist.
 pub fn listings(context: &Context, address: &Address) -> Result<Listings, Failure> {
     let mut names = names()?.into_iter();
     let store = store_beside(context, address)?;
     Ok(look_at_listings(store.as_ref(), ROUNDS, &mut || names.next().unwrap_or(ObjectName::new([0; 16])))?)
 }
 
-/// Tries out a place.
+/// Tests a place.
 pub fn run(context: &Context, text: &str) -> Result<Exit, Failure> {
     let address = match Address::parse(text) {
         Some(Ok(address)) => address,
@@ -114,7 +114,7 @@ fn examine(store: &dyn Store) -> Result<Findings, Failure> {
     Ok(tried?)
 }
 
-/// Bytes in a second.
+/// The number of bytes per second.
 fn rate((bytes, time): (u64, Duration)) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1)).unwrap_or(u64::MAX)
 }

@@ -41,31 +41,31 @@ use crate::cli::output::Style;
 use crate::cli::table;
 use crate::cli::units;
 
-/// How often the bar is drawn.
+/// The interval at which the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
-/// What is done sooner than this is not worth a bar.
+/// The time after which work gets a bar.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Speed and time left are taken from this much of the past.
+/// Speed and time left are computed from the last part of the work, this long.
 const WINDOW: Duration = Duration::from_secs(8);
-/// A name that has fewer columns than this says nothing.
+/// The minimum number of columns in which the name of a file is useful.
 const LONG_WIDTH_MIN: usize = 12;
-/// Columns of the bar itself.
+/// The number of columns of the bar itself.
 const BAR_WIDTH: u64 = 10;
 
-/// How the library's messages are shown.
+/// The options for the library's messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
-    /// Messages are JSON.
+    /// Messages are printed as JSON.
     pub json: bool,
-    /// Details are shown.
+    /// Details are printed.
     pub verbose: bool,
-    /// And reasons.
+    /// Details include reasons.
     pub reasons: bool,
-    /// A bar may be drawn, if there is a terminal.
+    /// Bars may be drawn if there is a terminal.
     pub bar: bool,
 }
 
-/// Standard error while work goes on: a bar for each piece of work, and messages above them.
+/// Standard error during work: a bar for each piece of work, and messages above the bars.
 pub struct Screen {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
@@ -76,21 +76,21 @@ struct Shared {
     manner: Manner,
     color: bool,
     stop: AtomicBool,
-    /// Draws all bars together.
+    /// The renderer of all bars.
     bars: MultiProgress,
     state: Mutex<State>,
     ended: Condvar,
-    /// Who hears what is said and begun, beside who looks at the screen.
+    /// The listener for warnings and phases, besides the screen.
     hearer: Mutex<Option<Arc<dyn Hear>>>,
 }
 
-/// Looks at the work from another thread, and can end it.
+/// The handle by which another thread follows the work and can stop it.
 struct Onlooker(Arc<Shared>);
 
 impl Watch for Onlooker {
     fn at_work(&self) -> Vec<AtWork> {
         let state = self.0.state();
-        // The first one is the command's own, which has no lane.
+        // The first one is the command's own work, which has no lane.
         state.works.iter().skip(1).map(Work::now).collect()
     }
 
@@ -109,27 +109,27 @@ impl Watch for Onlooker {
 
 #[derive(Default)]
 struct State {
-    /// What may be done at once: first the work of the command itself, then that of its lanes.
+    /// The pieces of work under way: first the command's own, then those of its lanes.
     works: Vec<Work>,
-    /// How many ask for no bars at the moment.
+    /// The number of callers that currently want no bars.
     hidden: usize,
     over: bool,
 }
 
 /// A piece of work.
 struct Work {
-    /// What it is about, if there may be several.
+    /// The subject of the work, if there may be several pieces.
     of: Of,
-    /// What it is called then.
+    /// The name of the subject.
     name: String,
-    /// When it began what is being done, by the clock.
+    /// When the current phase began, by the clock.
     begun: Time,
     counters: Arc<Counters>,
-    /// What is being done; `None` while nothing is.
+    /// The current phase; `None` while there is none.
     phase: Option<Phase>,
     /// Files that are being read and take long.
     long: Vec<String>,
-    /// Where it begins its measurements anew.
+    /// The recent speed, measured afresh in each phase.
     pace: Pace,
     since: Option<Instant>,
     bar: Option<ProgressBar>,
@@ -154,7 +154,7 @@ impl Work {
         self.pace = Pace::default();
     }
 
-    /// A file that takes long is begun, or the one that was begun first is done.
+    /// Notes that a file that takes long was begun, or (`None`) that the first such file is done.
     fn long_file(&mut self, path: Option<&[u8]>) {
         match path {
             Some(path) => self.long.push(vault::path::Shown(path).to_string()),
@@ -163,7 +163,7 @@ impl Work {
         }
     }
 
-    /// Takes its bar away.
+    /// Removes the bar.
     fn hide(&mut self, bars: &MultiProgress) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -171,7 +171,7 @@ impl Work {
         }
     }
 
-    /// Measures, and draws if it has gone on for long enough.
+    /// Measures the speed, and draws the bar if the work has gone on for long enough.
     fn draw(&mut self, bars: &MultiProgress, now: Instant, width: usize) {
         let Some(phase) = self.phase else {
             self.since = None;
@@ -183,7 +183,7 @@ impl Work {
             let bar = self.bar.get_or_insert_with(|| bars.add(new_bar()));
             let mut message = line(&self.name, phase, numbers, &self.pace, width);
             if let Some(path) = self.long.last() {
-                // What is left of the line, if that is worth it.
+                // The name of the file is shown only if enough of the line is left.
                 let left = width.saturating_sub(table::width(&message) + 2);
                 if left >= LONG_WIDTH_MIN {
                     message = format!("{message}  {}", table::cut(path, left, true));
@@ -195,7 +195,7 @@ impl Work {
     }
 }
 
-/// One of several pieces of work that go on at once: with a bar of its own, and its name before every message.
+/// One of several concurrent pieces of work, with its own bar, and its name before every message.
 pub struct Lane {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
@@ -255,7 +255,7 @@ impl Progress for Lane {
     }
 }
 
-/// There are no bars while this is there.
+/// A guard that hides the bars until it is dropped.
 pub struct Hidden<'s>(&'s Shared);
 
 impl Drop for Hidden<'_> {
@@ -273,7 +273,7 @@ impl Shared {
         lock(&self.hearer).clone()
     }
 
-    /// Asks the work to end in good order. Whether it was asked for the first time.
+    /// Asks the work to end in good order. Returns whether this was the first time.
     fn stop(&self) -> bool {
         let first = !self.stop.swap(true, Relaxed);
         if first && !self.manner.json {
@@ -282,7 +282,7 @@ impl Shared {
         first
     }
 
-    /// Waits so long, or until the work is to stop.
+    /// Waits for this time, or until the work should stop.
     fn wait(&self, time: Duration) {
         let begun = Instant::now();
         while let Some(left) = time.checked_sub(begun.elapsed())
@@ -296,7 +296,7 @@ impl Shared {
     /// Prints a line above the bars.
     fn say(&self, line: &str) {
         self.bars.suspend(|| {
-            let _ = writeln!(io::stderr(), "{line}"); // where nobody listens, nothing can be done about it
+            let _ = writeln!(io::stderr(), "{line}"); // if nobody reads it, nothing can be done about it
         });
     }
 
@@ -348,7 +348,7 @@ impl Surroundings for Around {
     }
 
     fn random(&self) -> u64 {
-        // Each hasher has keys of its own, which are random.
+        // Each hasher has its own random keys.
         RandomState::new().hash_one(self.begun.elapsed())
     }
 
@@ -358,7 +358,7 @@ impl Surroundings for Around {
 }
 
 impl Screen {
-    /// Nothing is shown before something is to be said.
+    /// A screen that shows nothing until there is something to say.
     pub fn new(manner: Manner) -> Self {
         let terminal = io::stderr().is_terminal();
         let shared = Arc::new(Shared {
@@ -372,7 +372,7 @@ impl Screen {
         });
         let counters: Arc<Counters> = Arc::default();
         shared.state().works.push(Work::new(Of::default(), Arc::clone(&counters)));
-        // Without a thread for it nothing is shown.
+        // If the thread cannot be started, no bars are drawn.
         let ticker = shared
             .manner
             .bar
@@ -384,29 +384,30 @@ impl Screen {
         Self { shared, counters, ticker }
     }
 
-    /// From now on, Ctrl-C lets the work end in good order.
+    /// From now on, Ctrl-C asks the work to end in good order.
     pub fn watch_interrupts(&self) {
         let shared = Arc::clone(&self.shared);
         interrupt::end_gently(move || shared.stop());
     }
 
-    /// A handle for another thread that looks at the work, and can end it.
+    /// A handle by which another thread follows the work and can stop it.
     pub fn watch(&self) -> Arc<dyn Watch> {
         Arc::new(Onlooker(Arc::clone(&self.shared)))
     }
 
-    /// Waits so long, or until the work is to stop.
+    /// A function that waits for a time, or until the work should stop.
     pub fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move |time| shared.wait(time)
     }
 
-    /// What a store on another machine needs: a clock, chance, Ctrl-C, and a voice.
+    /// The surroundings that a store on another machine needs: a clock, random numbers, Ctrl-C and a place for
+    /// messages.
     pub fn surroundings(&self) -> Arc<dyn Surroundings> {
         Arc::new(Around { shared: Arc::clone(&self.shared), begun: Instant::now() })
     }
 
-    /// From now on, Ctrl-C lets the work end in good order, however often it is pressed: what was begun is undone.
+    /// From now on, Ctrl-C asks the work to end in good order, however often it is pressed: the work is undone.
     pub fn watch_interrupts_patiently(&self) {
         let shared = Arc::clone(&self.shared);
         interrupt::end_gently(move || {
@@ -417,7 +418,7 @@ impl Screen {
         });
     }
 
-    /// From now on, Ctrl-C lets the work end in good order, without a word: that is how it ends.
+    /// From now on, Ctrl-C ends the work in good order without a message, because that is the normal way to end it.
     #[cfg(all(feature = "mount", any(target_os = "linux", target_os = "freebsd")))]
     pub fn watch_interrupts_quietly(&self) {
         let shared = Arc::clone(&self.shared);
@@ -429,7 +430,7 @@ impl Screen {
         self.shared.manner.bar
     }
 
-    /// Takes the bar of the command away: the work is over, or something is to be asked. Those of lanes stay.
+    /// Removes the bar of the command, because the work is over or a question follows. The bars of lanes stay.
     pub fn clear(&self) {
         if let Some(work) = self.shared.state().works.first_mut() {
             work.phase = None;
@@ -437,7 +438,7 @@ impl Screen {
         }
     }
 
-    /// A piece of work that may go on beside others, until it is dropped.
+    /// Begins a piece of work that may run beside others. It ends when the lane is dropped.
     pub fn lane(&self, of: Of) -> Lane {
         let counters: Arc<Counters> = Arc::default();
         let name = of.name();
@@ -445,12 +446,12 @@ impl Screen {
         Lane { shared: Arc::clone(&self.shared), counters, of, name }
     }
 
-    /// Prints to the terminal by other means, above the bars.
+    /// Lets `print` write to the terminal above the bars.
     pub fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
         self.shared.bars.suspend(print)
     }
 
-    /// Draws no bars until the answer is dropped: something is asked at the terminal.
+    /// Hides the bars until the guard is dropped, for a question at the terminal.
     pub fn hide(&self) -> Hidden<'_> {
         let mut state = self.shared.state();
         state.hidden += 1;
@@ -517,12 +518,12 @@ fn tick(shared: &Shared) {
 }
 
 fn new_bar() -> ProgressBar {
-    // It is drawn where it is added to.
+    // The bar is drawn by the renderer that it is added to.
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     ProgressStyle::with_template("{spinner} {wide_msg}").map_or(bar.clone(), |style| bar.with_style(style))
 }
 
-/// How fast the work goes, by the last few seconds.
+/// The speed of the work, from the last few seconds.
 #[derive(Debug, Default)]
 struct Pace(VecDeque<(Instant, Numbers)>);
 
@@ -534,7 +535,7 @@ impl Pace {
         }
     }
 
-    /// What a counter gained in each second; `None` before that can be said.
+    /// The increase of a counter per second; `None` until enough time has passed.
     fn per_second(&self, counter: impl Fn(&Numbers) -> u64) -> Option<u64> {
         let ((first, before), (last, after)) = (self.0.front()?, self.0.back()?);
         let millis = u64::try_from((*last - *first).as_millis()).ok().filter(|&millis| millis >= 500)?;
@@ -543,7 +544,7 @@ impl Pace {
     }
 }
 
-/// What is known, the most wanted first; what does not fit into so many columns is left out.
+/// The line of a bar, the most useful parts first. Parts that do not fit the width are left out.
 fn line(name: &str, phase: Phase, numbers: Numbers, pace: &Pace, width: usize) -> String {
     let mut parts = match phase {
         Phase::Catalogue if numbers.files_goal > 0 => vec![
@@ -593,7 +594,7 @@ fn measured(numbers: Numbers, pace: &Pace) -> Vec<String> {
     parts
 }
 
-/// `[=====>    ]  35 %`. A goal may be an estimate, so it is never reached before the work is over.
+/// `[=====>    ]  35 %`. A goal may be an estimate, so the bar never reaches it before the work is over.
 fn bar(done: u64, goal: u64) -> String {
     let percent = (u128::from(done) * 100 / u128::from(goal.max(1))).min(99) as u64;
     let full = percent * BAR_WIDTH / 100;

@@ -81,7 +81,7 @@ struct SaidJson<'a> {
     named: Vec<NamedJson<'a>>,
 }
 
-/// A snapshot, so that it can be known again.
+/// A snapshot with the properties that identify it to a person.
 #[derive(Serialize)]
 struct NamedJson<'a> {
     id: String,
@@ -90,7 +90,7 @@ struct NamedJson<'a> {
     host: &'a str,
 }
 
-/// Options of the library from those of the command line.
+/// The library's options from those of the command line.
 pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
     CollectOptions {
         max_unused: args.max_unused,
@@ -118,7 +118,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     let mut snapshots: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|info| filter.matches(info)).collect();
     let period = |time, length| policy::period(&context.zone, time, length);
     let decisions = if rules.is_empty() {
-        // As vault run does it: the rules of a source count for its snapshots of this machine alone.
+        // As in `vault run`, the rules of a source apply only to its snapshots of this machine.
         let host = &vault.identity().host;
         let all = std::mem::take(&mut snapshots);
         let mut decisions = Vec::new();
@@ -162,7 +162,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// What `--dry-run --json` prints for these rules.
+/// The output of `--dry-run --json` for these rules.
 #[cfg(feature = "ui")]
 pub fn told(
     context: &Context,
@@ -184,14 +184,14 @@ pub fn told(
     Ok(serde_json::json!(json(true, &snapshots, &decisions, &report)))
 }
 
-/// The rules that the configuration has for the vault that is meant, by source.
+/// The configured rules for the chosen vault, by source.
 fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> {
     let Some(vault) = context.chosen()?.config else { return Ok(Vec::new()) };
     Ok(context.config()?.map(|config| policy::of_vault(config, &vault.name, dates::now())).unwrap_or_default())
 }
 
-/// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
-/// usually do.
+/// Asks for permission to drop the snapshots shown. If nobody can be asked, the rules suffice, unless they drop
+/// unusually many snapshots.
 fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decisions: &[Decision]) -> Result<(), Failure> {
     let dropped = decisions.iter().filter(|decision| !decision.keep()).count() as u64;
     if dropped == 0 {
@@ -332,7 +332,7 @@ fn tell(
     Ok(())
 }
 
-/// Says what holds up the deletion of condemned packs, how much of it, and what can be done about it.
+/// Explains what delays the deletion of condemned packs, how many bytes are affected, and what to do about it.
 fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Result<(), Failure> {
     let (chains, own) = (vault.chains(), vault.client());
     let short = |client: &vault::id::ClientId| client.to_string()[..8].to_owned();
@@ -370,7 +370,7 @@ fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Re
     Ok(())
 }
 
-/// Says what was done to which snapshots.
+/// Reports the action on these snapshots.
 fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Result<Exit, Failure> {
     let mut out = Output::new();
     if context.global.json {

@@ -31,7 +31,7 @@ use crate::cli::password::Password;
 use crate::cli::password::Sources;
 use crate::cli::units;
 
-/// How many things of one sort are shown.
+/// The number of items shown of each kind.
 const SHOWN: usize = 20;
 
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ struct RepairJson<'a> {
     packs: Vec<PackJson>,
     chunks_lent: u64,
     bytes_lent: u64,
-    /// What may yet come back, when all has arrived in the place of --from.
+    /// The number of objects that may still return when everything in the place of `--from` has arrived.
     late: u64,
     files_copied: u64,
     hurt: Vec<HurtJson<'a>>,
@@ -103,7 +103,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     context.screen.clear();
     let plan = plan?;
     let mut out = Output::new();
-    // Everything that the report needs of the plan, which is used up by doing it.
+    // The report needs these facts of the plan, which is consumed by the repair.
     let (is_empty, mut has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
     let is_spare = plan.restores_redundancy_only();
     let late = plan.lent.late;
@@ -156,7 +156,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
 }
 
-/// Opens the place that things may be brought back from.
+/// Opens the vault at the place from which lost data may be fetched.
 fn open_donor(context: &Context, args: &RepairArgs, from: &Path, vault: (&Vault, &Password)) -> Result<Vault, Failure> {
     let chosen = context.chosen_by(Some(from))?;
     let sources = Sources {
@@ -217,7 +217,7 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
     serde_json::to_value(json).map_err(|error| Failure::output(&error.into()))
 }
 
-/// Shows lines, the first ones if there are many.
+/// Shows the first of these lines.
 fn tell_some<T>(things: &[T], line: impl Fn(&T) -> String, out: &mut Output) -> Result<(), Failure> {
     things.iter().take(SHOWN).try_for_each(|thing| out.say(line(thing)))?;
     if things.len() > SHOWN {
@@ -238,7 +238,7 @@ fn record_line(lost: &LostRecord) -> String {
     format!("record {}{place}{sort}", &lost.name.to_string()[..8])
 }
 
-/// Says of what may yet come back what it waits for.
+/// Explains what the objects that may still return are waiting for.
 fn late_line(count: u64) -> String {
     let count = units::counted(count, "piece of what is lost is", "pieces of what is lost are");
     format!("{count} not there yet: when the sync has brought all of that place, run vault repair --from again")

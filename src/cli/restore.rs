@@ -46,13 +46,13 @@ use vault::json::RestoreJson;
 use vault::service::config::IGNORE_FILE;
 use vault::service::sources::exclude_of;
 
-/// How many problems are shown.
+/// The number of problems shown.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// How many deletions are shown before they are asked about.
+/// The number of deletions shown before the confirmation.
 const DELETED_SHOWN: usize = 20;
 
-/// A folder as it stands at the end of a sentence: `.` alone would be lost there.
+/// A folder in a form for the end of a sentence, where `.` alone would look like a full stop.
 fn shown_folder(folder: &Path) -> String {
     if folder.file_name().is_some() {
         folder.display().to_string()
@@ -116,14 +116,14 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     } else {
         tell_report(context, args, info, &report, start.elapsed(), &mut out)
     };
-    // The files are there, whether or not somebody reads on: the exit code stays.
+    // The files are restored whether or not somebody reads the output, so the exit code stays.
     match told.and_then(|()| out.finish()) {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(exit(&report)),
     }
 }
 
-/// Warns of a dry run whose bytes have no room in the target: the restore would fill it, and end there.
+/// Warns if the target has no room for the bytes of a dry run: the real restore would fill it and fail.
 fn tell_of_room(context: &Context, options: &RestoreOptions, report: &RestoreReport) {
     let (true, Target::Folder(to)) = (options.dry_run, &options.target) else { return };
     let Some(free) = vault::fs::free_space(to).filter(|free| *free < report.bytes_written) else { return };
@@ -131,7 +131,8 @@ fn tell_of_room(context: &Context, options: &RestoreOptions, report: &RestoreRep
     context.screen.warn(&format!("{needed} would be written, and {free} are free in {}", shown_folder(to)));
 }
 
-/// What a snapshot of this source would leave out today: as the configuration says, if it has such a source.
+/// The exclusions that a snapshot of this source would have today: the configured ones, if the configuration has the
+/// source.
 pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<ExcludeOptions, Failure> {
     let found = || -> Result<Option<ExcludeOptions>, Failure> {
         let Some(config) = context.config()? else { return Ok(None) };
@@ -141,14 +142,14 @@ pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<E
     let plain = ExcludeOptions { ignore_file: Some(IGNORE_FILE.to_vec()), ..ExcludeOptions::default() };
     match found() {
         Ok(found) => Ok(found.unwrap_or(plain)),
-        // They matter for what is deleted.
+        // The exclusions decide what is deleted, so a wrong configuration is an error here.
         Err(failure) if delete => Err(failure),
         Err(_) => Ok(plain),
     }
 }
 
-/// The file that configures the program, and its folder if that is there for nothing else; the files with passwords that it or an option
-/// names; and the path by which the vault is found, on which links may lie.
+/// The paths that this command depends on: the configuration file, and its folder if it holds nothing else; the files
+/// with passwords that the configuration or an option names; and the path of the vault, which may contain links.
 pub fn configuration(context: &Context) -> Vec<PathBuf> {
     let file = context.config_place().ok();
     let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
@@ -200,7 +201,7 @@ fn deletes(
     Ok(true)
 }
 
-/// Progress without words: what a plan meets is met again, and told, when it is carried out.
+/// A progress sink without messages. Planning meets the same problems as the real work, which reports them.
 struct Hushed<'s>(&'s Screen);
 
 impl Progress for Hushed<'_> {
@@ -221,7 +222,7 @@ impl Progress for Hushed<'_> {
     }
 }
 
-/// Where it is restored to.
+/// The target of the restore in words.
 fn place(args: &RestoreArgs) -> String {
     args.to.as_ref().map_or_else(|| "where it came from".to_owned(), |folder| shown_folder(folder))
 }
@@ -239,11 +240,11 @@ fn line(change: &Change) -> String {
     format!("{}  {}{}", mark(change), Shown(&change.path), if change.is_folder { "/" } else { "" })
 }
 
-/// The list of what a dry run would change.
+/// The list of changes of a dry run.
 struct Listing<'c> {
     context: &'c Context,
     dry: bool,
-    /// Standard output, and how many changes were written to it; or why no more can be.
+    /// Standard output, the number of changes written to it, and the failure that ended the writing.
     out: Mutex<(Output, u64, Option<Failure>)>,
 }
 
@@ -252,7 +253,7 @@ impl<'c> Listing<'c> {
         Self { context, dry, out: Mutex::new((Output::new(), 0, None)) }
     }
 
-    /// A change, with its reason where that is wanted.
+    /// The line for a change, with its reason if reasons are wanted.
     fn line(&self, change: &Change) -> String {
         let line = line(change);
         if self.context.screen.wants_reasons() { format!("{line} ({})", change.why) } else { line }
@@ -278,7 +279,7 @@ impl<'c> Listing<'c> {
         *failed = written.err();
     }
 
-    /// Ends the list. Standard output is ready for what follows.
+    /// Ends the list. Standard output is then ready for further output.
     fn finish(self, has_failed: bool) -> Result<Output, Failure> {
         let (mut out, count, failed) = vault::sync::into_inner(self.out);
         let is_json = self.dry && self.context.global.json;
@@ -292,14 +293,14 @@ impl<'c> Listing<'c> {
     }
 }
 
-/// Prints the rest of an object that has begun already.
+/// Prints the rest of a JSON object whose beginning is already printed.
 fn finish_json(out: &mut Output, rest: &RestoreJson<'_>) -> Result<(), Failure> {
     let text = serde_json::to_string(rest).map_err(|error| Failure::output(&error.into()))?;
     out.line(text.trim_start_matches('{'))
 }
 
-/// What is there is refused in a folder, unless something was said about it: in place, and where extra files are to be
-/// deleted, that is the point.
+/// The rule for existing files. By default they are refused; with `--in-place` or `--delete`, which mean existing
+/// files, changed ones are replaced.
 fn overwrite(args: &RestoreArgs) -> Overwrite {
     match args.overwrite {
         Some(OverwriteArg::Always) => Overwrite::Always,
@@ -321,7 +322,7 @@ fn exit(report: &RestoreReport) -> Exit {
     }
 }
 
-/// Says in plain words what was done.
+/// Reports the restore in plain words.
 fn tell_report(
     context: &Context,
     args: &RestoreArgs,
@@ -395,7 +396,7 @@ fn tell_report(
     Ok(())
 }
 
-/// Says what was not deleted, and why.
+/// Lists the files that were not deleted, and the reasons.
 fn tell_kept(report: &RestoreReport, out: &mut Output) -> Result<(), Failure> {
     if report.kept_count == 0 {
         return Ok(());

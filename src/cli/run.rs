@@ -1,5 +1,5 @@
-//! `vault run`: everything that is due, in one go ([`vault::service::run`]), as a person at a terminal meets it. [`follow`] shows a run of
-//! another process · [`overview`] how things stand.
+//! The command `vault run`, which takes everything that is due ([`vault::service::run`]) · [`follow`] shows a run of
+//! another process · [`overview`] shows all sources and vaults.
 
 mod follow;
 pub mod overview;
@@ -48,7 +48,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
 
-/// Where runs are remembered.
+/// The folder that holds the records of runs.
 pub fn folder(context: &Context) -> Result<PathBuf, Failure> {
     Ok(context.state_folder()?.join("run"))
 }
@@ -147,7 +147,7 @@ impl Doors for Context {
     }
 }
 
-/// Tells a person or a program of a run.
+/// The observer that reports a run to a person or a program.
 struct Teller<'a> {
     context: &'a Context,
     out: Mutex<Output>,
@@ -158,7 +158,7 @@ impl Teller<'_> {
         self.context.screen.aside(|| {
             let mut out = lock(&self.out);
             let line = if is_bad { out.paint(Style::Warning, text) } else { text.to_owned() };
-            // Where nobody reads on, the work goes on.
+            // If nobody reads the output any more, the work goes on.
             let _ = out.line(line);
             if let Some(hint) = hint {
                 let _ = out.line(format_args!("    {hint}"));

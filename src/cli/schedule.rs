@@ -1,4 +1,4 @@
-//! `vault schedule`: what starts `vault run` by itself ([`vault::service::schedule`]).
+//! `vault schedule`: the schedule that starts `vault run` ([`vault::service::schedule`]).
 
 use std::env;
 use std::fs;
@@ -60,24 +60,24 @@ pub fn run(context: &Context, command: &ScheduleCommand) -> Result<Exit, Failure
     }
 }
 
-/// What is to be started: this program, with what was given to find the configuration and the state.
-/// What the system starts has no home folder: the places are named.
+/// The job of a schedule: this program, with options that lead to the same configuration and state. The system starts
+/// it without a home folder, so the paths are written out.
 fn job(context: &Context, every: Duration, system: bool) -> Result<Job, Failure> {
     let runs = run_folder(context)?;
     Ok(Job::new(program()?, places(context, system)?, every, context.config()?, &runs))
 }
 
-/// Where this program lies.
+/// The path of this program.
 pub fn program() -> Result<PathBuf, Failure> {
     let failed = |error: io::Error| Failure::caused("cannot find where this program lies", &error);
     env::current_exe().and_then(fs::canonicalize).map_err(failed)
 }
 
-/// The options by which what the system starts finds the same configuration and state, each with its path.
+/// The options that lead a job of the system to the same configuration and state, each with its path.
 pub fn places(context: &Context, system: bool) -> Result<Vec<(&'static str, String)>, Failure> {
     let current = current_folder()?;
     let mut args = Vec::new();
-    // What a schedule starts does not have the variables of this shell.
+    // A scheduled job does not have the variables of this shell.
     let config = match &context.global.config {
         None if system || Here.is_set("XDG_CONFIG_HOME") => Some(context.config_place()?),
         given => given.clone(),
@@ -113,7 +113,7 @@ fn show(job: &Job, scheduler: &dyn Scheduler) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// Installs a schedule that looks this often for what is due.
+/// Installs a schedule that starts `vault run` at this interval.
 pub fn install_every(context: &Context, every: Duration) -> Result<Exit, Failure> {
     install(context, &job(context, every, false)?, false)
 }
@@ -147,7 +147,7 @@ fn install(context: &Context, job: &Job, system: bool) -> Result<Exit, Failure> 
     out.finish().map(|()| Exit::Done)
 }
 
-/// A schedule has no terminal: each vault needs a password from elsewhere.
+/// A note on vaults whose password a schedule cannot get, because it has no terminal.
 fn password_note(context: &Context, config: &Config) -> Option<String> {
     let state = context.state_folder().ok()?;
     let without = schedule::without_password(config, &state, &|place| context.id_in(place));

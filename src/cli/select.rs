@@ -1,5 +1,5 @@
-//! Which snapshot is meant, as a command asks for it ([`vault::service::select`]): the names that were seen are remembered for
-//! completing, and what is missing decides how the command ends.
+//! The selection of snapshots for commands ([`vault::service::select`]). It also remembers the names seen for
+//! completion, and makes missing records decide the exit code.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ pub fn parse(context: &Context, text: &OsStr) -> Result<Wanted, Failure> {
     Wanted::parse(text, &context.zone, dates::now())
 }
 
-/// What a name is looked for among.
+/// The snapshots in which a name is looked up.
 pub fn among<'a>(
     context: &'a Context,
     vault: &'a Vault,
@@ -37,13 +37,13 @@ pub fn among<'a>(
     Among { vault, snapshots, filter: filter.into(), zone: &context.zone }
 }
 
-/// What was found, when it is known how the command ends at least.
+/// The snapshot found, after its least exit code is passed to the context.
 pub fn ending<T>(context: &Context, found: Found<T>) -> T {
     context.end_with(found.exit);
     found.info
 }
 
-/// Finds the snapshot that is meant among those of a vault, the oldest first.
+/// Finds the selected snapshot among those of a vault, which are sorted oldest first.
 pub fn find<'a>(
     context: &'a Context,
     vault: &'a Vault,
@@ -69,7 +69,7 @@ pub fn find_all(
     Ok(ending(context, found))
 }
 
-/// Finds the snapshot that is meant, and where in it the path is.
+/// Finds the selected snapshot, and the path inside it.
 pub fn spot<'a>(
     context: &'a Context,
     vault: &'a Vault,

@@ -1,5 +1,6 @@
-//! The recovery sheet: a page with the recovery key, what it opens, and how the files are brought back with it. It is offered to a
-//! person at a terminal once, where the key is made, and is printed or written to a file; a script is never asked.
+//! The recovery sheet: a page with the recovery key, the vault that it opens, and instructions for a restore. It is
+//! offered once, to a person at a terminal, when the key is made, and is printed or written to a file. A script is
+//! never asked.
 
 use std::fs;
 use std::fs::OpenOptions;
@@ -32,12 +33,12 @@ use crate::cli::machine::Machine;
 use crate::cli::note;
 use crate::cli::roots;
 
-/// The file that is offered.
+/// The default name of the file.
 const FILE: &str = "vault-recovery-key.txt";
-/// How often another file is asked for.
+/// The number of attempts to name a file.
 const TRIES: usize = 5;
 
-/// Offers the page. That nothing came of it ends no command: the key was shown before.
+/// Offers the page. A failure does not end the command, because the key was shown before.
 pub fn offer(context: &Context, place: &Place, key: &RecoveryKey, slot: Option<SlotId>) {
     if context.global.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return;
@@ -79,7 +80,7 @@ fn later() {
     note("Another recovery key can be made at any time: vault key add --recovery-key");
 }
 
-/// What is on the page.
+/// The text of the page.
 fn text(context: &Context, place: &Place, key: &RecoveryKey, slot: Option<SlotId>) -> Zeroizing<String> {
     let today = dates::shown(dates::now(), &context.zone);
     let slot = slot.map_or_else(String::new, |slot| format!("\n    (key slot {})", &slot.to_string()[..8]));
@@ -114,7 +115,7 @@ The file RESTORE.txt in the vault's folder says more.
     ))
 }
 
-/// Whether the system has a printer that is used where none is named.
+/// Whether the system has a default printer.
 fn has_printer() -> bool {
     let asked = machine::program("lpstat").arg("-d").env("LC_ALL", "C").stdin(Stdio::null()).output();
     asked.is_ok_and(|output| {
@@ -134,7 +135,7 @@ fn print(text: &str) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err("lp failed".to_owned()) }
 }
 
-/// A file as a person names it.
+/// The path for a file name that a person typed.
 fn named(typed: &str) -> Result<PathBuf, String> {
     let home = Here.home();
     let path = match (typed.strip_prefix("~/"), home) {
@@ -146,7 +147,7 @@ fn named(typed: &str) -> Result<PathBuf, String> {
     Ok(if path.is_dir() { path.join(FILE) } else { path })
 }
 
-/// Writes a new file that only this user can read, where the key does not get to the same places as the vault.
+/// Writes a new file that only this user can read. It refuses places where the key would accompany the vault.
 fn write(file: &Path, place: &Place, text: &str) -> Result<(), String> {
     let folder = file.parent().unwrap_or(file);
     let failed = |error: &io::Error| match error.kind() {

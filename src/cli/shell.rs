@@ -1,4 +1,4 @@
-//! `vault completions` and `vault man`: from the same definitions as `--help`.
+//! `vault completions` and `vault man`, generated from the same definitions as `--help`.
 
 use std::fs;
 use std::io;
@@ -64,7 +64,7 @@ pub fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// Writes all pages; returns how many there are.
+/// Writes all pages. Returns their number.
 fn pages_in(folder: &Path) -> io::Result<u64> {
     fs::create_dir_all(folder)?;
     let mut command = whole(Cli::command()).disable_help_subcommand(true);
@@ -82,21 +82,21 @@ fn write_page(command: &Command, folder: &Path) -> io::Result<u64> {
     Ok(pages)
 }
 
-/// The command with all its options: a page shows those too that the short help leaves out.
+/// The command with all its options, because a page also shows those that the short help leaves out.
 fn whole(command: Command) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| arg.hide_short_help(false));
     names.into_iter().fold(command, |command, name| command.mut_subcommand(name, whole))
 }
 
-/// One page: what clap knows, then examples as they are typed, exit codes, files, and variables.
+/// The page of a command: clap's part, then examples, exit codes, files and variables.
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let text = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string).unwrap_or_default();
     let plain = command.clone().after_help("").after_long_help("");
     let name = command.get_display_name().unwrap_or(command.get_name()).to_uppercase();
     let man = Man::new(plain);
-    // No date: the page is that of this program, whenever it was made. clap_mangen leaves an empty date out, and the version would
-    // stand in its place.
+    // There is no date, so that the page of a version is always the same. clap_mangen would leave an empty date out,
+    // and put the version in its place.
     let mut page = format!(".TH {name} 1 \"\" \"vault {}\"\n", env!("CARGO_PKG_VERSION")).into_bytes();
     man.render_name_section(&mut page)?;
     section(&mut page, "SYNOPSIS", &usage(command));
@@ -134,14 +134,14 @@ VAULT_PASSWORD_COMMAND   a command whose first line of output is the password
 NO_COLOR                 if set, no colours
 ";
 
-/// How the command is called, as its help says.
+/// The command's usage line, as in its help.
 fn usage(command: &Command) -> String {
     let text = command.clone().render_usage().to_string();
     let lines = text.lines().map(|line| line.trim().trim_start_matches("Usage: "));
     lines.filter(|line| !line.is_empty()).fold(String::new(), |text, line| format!("{text}{line}\n"))
 }
 
-/// The examples of a help text, and the rest of it.
+/// Splits a help text into its examples and the rest.
 fn parted(text: &str) -> (String, String) {
     let (mut examples, mut notes) = (String::new(), String::new());
     for paragraph in text.split("\n\n").map(|paragraph| paragraph.trim_matches('\n')).filter(|text| !text.is_empty()) {
@@ -158,7 +158,7 @@ fn parted(text: &str) -> (String, String) {
     (examples, notes)
 }
 
-/// A section whose lines stay as they are.
+/// Adds a section whose lines stay as they are.
 fn section(page: &mut Vec<u8>, title: &str, text: &str) {
     if text.is_empty() {
         return;
@@ -166,7 +166,7 @@ fn section(page: &mut Vec<u8>, title: &str, text: &str) {
     page.extend_from_slice(format!(".SH {title}\n.nf\n").as_bytes());
     for line in text.lines() {
         let line = line.replace('\\', "\\\\").replace('-', "\\-");
-        // A line that begins with a dot or an apostrophe would be taken for a request.
+        // A line that begins with a dot or an apostrophe would be read as a request.
         let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
         page.extend_from_slice(format!("{guard}{line}\n").as_bytes());
     }
@@ -190,7 +190,7 @@ mod tests {
                 let described = lines.get(at + 2).is_some_and(|line| !line.trim().is_empty() && !line.starts_with('.'));
                 assert!(described, "{}: {:?} has no text", path.display(), lines.get(at + 1));
             }
-            // Called as the help says, with the program and its version at the foot.
+            // The name is the one in the help, and the foot shows the program and its version.
             let file = path.file_stem().unwrap().to_str().unwrap();
             let name = file.replace('-', " ");
             let called =

@@ -55,14 +55,14 @@ use vault::service::sources::shown;
 use vault::service::sources::special_kind;
 use vault::service::sources::text_of;
 
-/// Why `-x` leaves something out.
+/// The reason for what `-x` leaves out.
 const ELSEWHERE: &str = "another file system";
-/// How many skipped things are shown.
+/// The number of skipped files shown.
 const SKIPPED_SHOWN: usize = 20;
 
 /// Runs `vault snapshot`.
 pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
-    // All that can be wrong with the command line is found before a password is asked for.
+    // All mistakes in the command line are found before a password is asked for.
     let exclude = exclude_options(context, &args.exclude)?;
     let sources = Sources::from_args(args)?;
     let mut out = Output::new();
@@ -80,7 +80,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     };
     context.screen.watch_interrupts();
     let source = source_name(context, args, &sources)?;
-    // A list of files says itself how many there are, and what comes from elsewhere cannot be counted.
+    // A list of files already gives their number, and input from elsewhere cannot be counted.
     let is_plain = sources.group.is_none() && sources.stdin.is_none() && sources.special.is_empty();
     let roots: Vec<PathBuf> =
         if is_plain { sources.roots.iter().map(|root| root.path.clone()).collect() } else { Vec::new() };
@@ -139,11 +139,11 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     } else {
         tell(context, args, &report, &mut out)
     };
-    // The snapshot is taken, whether or not somebody reads on: its exit code stays.
+    // The snapshot is taken whether or not somebody reads the output, so the exit code stays.
     let told = told.and_then(|()| out.finish());
     key::settle(context, &vault);
     match (told, &created) {
-        // A recovery key that is printed with all else in JSON, and was not.
+        // The JSON output contained a recovery key, and it could not be printed.
         (Err(failure), Some(created)) if context.global.json && created.has_recovery_key() => {
             Err(created.take_back_recorded(&vault, context, failure))
         }
@@ -152,8 +152,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// The name of the source: what was asked for; else that of the source in the configuration that has just these paths; else
-/// the paths.
+/// The name of the source: the given one; or the name of the configured source with exactly these paths; or the paths.
 fn source_name(context: &Context, args: &SnapshotArgs, sources: &Sources) -> Result<String, Failure> {
     if let Some(name) = &args.source {
         return Ok(name.clone());
@@ -182,7 +181,7 @@ struct ReportJson<'a> {
     init: Option<CreatedJson>,
 }
 
-/// A folder whose content was left out.
+/// A folder whose content was excluded.
 #[derive(Serialize)]
 struct LeftOutJson<'a> {
     path: Name<'a>,
@@ -196,10 +195,10 @@ fn sorted(tags: &[String]) -> Vec<String> {
     tags
 }
 
-/// What is to be kept, checked but not yet opened.
+/// The files to be saved, checked but not yet opened.
 struct Sources {
     roots: Vec<roots::NamedRoot>,
-    /// Pipes and devices, which are read to their ends.
+    /// Pipes and devices, which are read to their end.
     special: Vec<roots::NamedRoot>,
     group: Option<(Vec<u8>, roots::Group)>,
     stdin: Option<Vec<u8>>,
@@ -219,7 +218,7 @@ impl Sources {
         let mut group = None;
         if let Some(file) = &args.files_from {
             let bytes = read_list(file)?;
-            // Between zero bytes names are taken as they are.
+            // Names separated by zero bytes are taken as they are.
             let bytes = if args.from0 { &bytes[..] } else { text_of(file, &bytes)? };
             let list = roots::split_list(bytes, args.from0);
             let list = list.iter().map(|path| absolute(&current, path)).collect::<Result<Vec<_>, _>>()?;
@@ -268,7 +267,7 @@ impl Sources {
     }
 }
 
-/// The output of a command as a file. If the command fails, so does the snapshot: half a dump is no dump.
+/// The output of a command as a file. If the command fails, so does the snapshot, because half a dump is useless.
 fn command_input(name: Vec<u8>, command: &OsStr, may_be_empty: bool) -> Result<Input, Failure> {
     let text = command.display().to_string();
     let spawned = shell(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
@@ -289,7 +288,7 @@ fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
     if path == Path::new("-") { sources::read_list_from(io::stdin(), path) } else { sources::read_list(path) }
 }
 
-/// Reads what is to be left out, with the files of patterns.
+/// Reads the exclusions, with the files of patterns.
 pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeOptions, Failure> {
     let mut patterns = args.exclude.clone();
     for file in &args.exclude_from {
@@ -317,7 +316,7 @@ pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeO
     })
 }
 
-/// Says in plain words what was done.
+/// Reports the snapshot in plain words.
 fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &mut Output) -> Result<(), Failure> {
     let body = &report.snapshot;
     let source = Shown(body.source.as_bytes());

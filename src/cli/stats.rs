@@ -26,7 +26,7 @@ use crate::cli::table::Column;
 use crate::cli::units;
 use vault::service::forget::LEVEL;
 
-/// Bytes that are compressed to find out what forgetting a snapshot would free: one or two seconds' work.
+/// The number of bytes compressed to estimate what forgetting a snapshot would free: one or two seconds' work.
 const WEIGHED: u64 = 1 << 30;
 
 const SOURCES: &[Column] = &[
@@ -98,7 +98,7 @@ struct StatsJson<'a> {
     growth: Vec<GrowthJson>,
 }
 
-/// What was added in each month, by the snapshots that are still there.
+/// The growth in each month, from the snapshots that still exist.
 fn growth(context: &Context, stats: &Stats) -> Vec<GrowthJson> {
     let mut months: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for snapshot in &stats.snapshots {
@@ -135,7 +135,7 @@ pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
     .worse(exit_of(&vault.known_findings(dates::now())?)))
 }
 
-/// What `--json` prints.
+/// The `--json` output.
 #[cfg(feature = "ui")]
 pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
     let sample = Sample { bytes: WEIGHED, level: LEVEL };
@@ -187,7 +187,7 @@ fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
     }
 }
 
-/// How many times as large, in words: ` (12.3 times less)`. Nothing where it is about the same, or more.
+/// The ratio of two sizes in words: ` (12.3 times less)`. Empty if they are about the same, or the second is larger.
 fn ratio(large: u64, small: u64, than: &str) -> String {
     let tenths = u128::from(large) * 10 / u128::from(small.max(1));
     if small == 0 || tenths <= 10 {

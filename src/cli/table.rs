@@ -1,7 +1,7 @@
 //! Tables that fit the terminal.
 
-/// How many columns of a terminal a text takes. Wide characters of East Asian scripts and emoji take two, combining
-/// marks none; this is close enough to keep columns straight.
+/// The number of terminal columns that a text takes. Wide characters of East Asian scripts and emoji take two,
+/// combining marks none; this is close enough to align columns.
 pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
@@ -22,7 +22,8 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// Cuts a text to at most `max` columns; `…` stands for what was cut off, at the end or (paths) at the start.
+/// Cuts a text to at most `max` columns. `…` replaces the part that was cut off, at the end or (for paths) at the
+/// start.
 pub fn cut(text: &str, max: usize, keep_end: bool) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -41,18 +42,18 @@ pub fn cut(text: &str, max: usize, keep_end: bool) -> String {
     }
 }
 
-/// One column.
+/// A column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// What stands above it.
+    /// The column's title.
     pub title: &'static str,
-    /// Numbers are aligned to the right.
+    /// Whether it is aligned to the right, as numbers are.
     pub right: bool,
-    /// The fewest columns of the terminal that it may be cut to, if it may be cut.
+    /// The width that it may be cut to, in terminal columns; `None` if it must not be cut.
     pub min: Option<usize>,
-    /// Cut at the start, since the end says more (paths).
+    /// Whether it is cut at the start, because the end says more (paths).
     pub keep_end: bool,
-    /// Left out if the table does not fit, the highest first; 0: never.
+    /// The order in which columns are left out if the table does not fit: the highest first; 0 is never left out.
     pub drop: u8,
 }
 
@@ -67,17 +68,17 @@ impl Column {
         Self { right: true, ..Self::left(title) }
     }
 
-    /// It may be cut to so many columns of the terminal.
+    /// Allows cutting the column to this many terminal columns.
     pub const fn min(self, min: usize) -> Self {
         Self { min: Some(min), ..self }
     }
 
-    /// It is cut at the start.
+    /// Cuts the column at the start.
     pub const fn keep_end(self) -> Self {
         Self { keep_end: true, ..self }
     }
 
-    /// It may be left out.
+    /// Allows leaving the column out.
     pub const fn drop(self, order: u8) -> Self {
         Self { drop: order, ..self }
     }
@@ -85,8 +86,8 @@ impl Column {
 
 const GAP: usize = 2;
 
-/// The lines of a table, the titles first. With a width, columns without content are left out, then texts are cut, then
-/// columns are left out, until it fits; without one (a pipe, a file) everything is shown in full.
+/// The lines of a table, the titles first. With a maximum width, empty columns are left out first; then texts are cut,
+/// and then columns are left out, until the table fits. Without one (a pipe, a file), everything is shown in full.
 pub fn render(columns: &[Column], rows: &[Vec<String>], max: Option<usize>) -> Vec<String> {
     let natural = |index: usize| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| width(cell));
@@ -99,7 +100,7 @@ pub fn render(columns: &[Column], rows: &[Vec<String>], max: Option<usize>) -> V
         let mut widths: Vec<usize> = shown.iter().map(|&index| natural(index)).collect();
         let Some(max) = max else { break widths };
         let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        // The widest text gives way first, one column at a time.
+        // The widest text is cut first, one terminal column at a time.
         while total(&widths) > max {
             let can_shrink = |&slot: &usize| columns[shown[slot]].min.is_some_and(|min| widths[slot] > min);
             let Some(widest) = (0..shown.len()).filter(can_shrink).max_by_key(|&slot| widths[slot]) else { break };

@@ -30,7 +30,7 @@ pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     serve::run(context, args)
 }
 
-/// Says that it cannot be done here.
+/// Fails, because this build has no page.
 #[cfg(not(feature = "ui"))]
 pub fn run(_: &Context, _: &UiArgs) -> Result<Exit, Failure> {
     Err(Failure::new("this vault was built without its page (feature ui)").hint("Everything can be done by commands."))

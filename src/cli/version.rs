@@ -7,7 +7,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 
-/// The version of the format of objects that is written.
+/// The version of the object format that this program writes.
 const FORMAT: u16 = 1;
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// What this build can do beyond the ordinary.
+/// The optional features of this build.
 fn features() -> Vec<&'static str> {
     let mut features = Vec::new();
     if cfg!(chacha20_avx512) {

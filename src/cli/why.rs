@@ -1,4 +1,4 @@
-//! `vault why`: which rule leaves a file out, or which snapshots hold it.
+//! `vault why`: the rule that excludes a file, or the snapshots that hold it.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ struct HeldJson {
     last: Option<String>,
 }
 
-/// A source that has the path, with what it leaves out.
+/// A source that has the path, with its exclusions.
 struct Source {
     name: String,
     root: PathBuf,
@@ -138,7 +138,7 @@ fn configured(context: &Context, path: &Path) -> Result<Vec<Source>, Failure> {
     let Some(config) = context.config()? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for source in &config.sources {
-        // Paths may lie in each other: the deepest is the root that it is read by, at the least.
+        // Paths may contain one another: a file is read at least from its deepest root.
         let roots = source.paths.iter().filter(|root| path.starts_with(root));
         let Some(root) = roots.max_by_key(|root| root.components().count()) else { continue };
         let exclude = exclude_of(source)?;
@@ -168,7 +168,7 @@ fn recorded(vault: &Vault, covering: &[&SnapshotInfo], typed: &[u8]) -> Result<V
     Ok(found)
 }
 
-/// What becomes of it in a source, for programs and for people.
+/// The decision on the path in a source, as JSON and in words.
 fn describe(source: &Source, found: &Why) -> SourceJson {
     let name = Shown(source.name.as_bytes());
     let shown = |below: &[u8]| Shown(&roots::bytes_of(source.root.join(roots::path_of(below)).as_os_str())).to_string();

@@ -1,5 +1,5 @@
-//! Messages for command lines that are not understood: in the style of all other failures, with answers to the words of other
-//! backup programs.
+//! Messages for command lines that cannot be parsed, in the style of all other failures. They also answer the words of
+//! other backup programs.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use crate::cli::suggest::nearest;
 
 const LOCKS: &str = "There are no locks: nothing has to be unlocked, not even after a crash.";
 
-/// Commands of other programs, and what answers them here.
+/// Commands of other programs, with their counterparts here.
 const COMMANDS: &[(&str, &str)] = &[
     ("create", "It is called: vault snapshot"),
     ("save", "It is called: vault snapshot"),
@@ -49,7 +49,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("sync", "A vault may lie in a synced folder. See: vault help delivery"),
 ];
 
-/// Options of other programs, and what answers them here.
+/// Options of other programs, with their counterparts here.
 const OPTIONS: &[(&str, &str)] = &[
     ("--target", "It is called: --to"),
     ("--destination", "It is called: --to"),
@@ -78,7 +78,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("--insecure-no-password", "Every vault has a password. vault key add --device lets this machine open it without."),
 ];
 
-/// The failure that a command line that is not understood ends with.
+/// The failure for a command line that cannot be parsed.
 pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
     let top = Cli::command();
     let (name, command) = called(&top, args);
@@ -154,7 +154,7 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
     }
 }
 
-/// The command that was called, by its names with a blank before each, and its definition.
+/// The called command: its names with a blank before each, and its definition.
 fn called<'c>(top: &'c clap::Command, args: &[OsString]) -> (String, &'c clap::Command) {
     let (mut name, mut command) = (String::new(), top);
     let mut is_value = false;
@@ -181,7 +181,7 @@ fn takes_value(command: &clap::Command, word: &str) -> bool {
     command.get_arguments().find(is_meant).is_some_and(|arg| arg.get_action().takes_values())
 }
 
-/// What the parser of numbers says, in words that say what to write.
+/// Rewords a message of the number parser, so that it says what to write.
 fn in_plain_words(why: &str, value: &str) -> String {
     if let Some((_, range)) = why.split_once(" is not in ") {
         let (from, to) = range.split_once("..").unwrap_or((range, ""));

@@ -1,5 +1,6 @@
-//! How much there is, before it is read: measured for a person or for the order of sources, and counted beside a first snapshot, so
-//! that its bar has an end. Later snapshots need no counting: they expect what the one before found.
+//! The size of sources before they are read: measured to show it or to order the sources, and counted during a first
+//! snapshot, so that its progress bar has an end. Later snapshots need no counting, because they expect the size of the
+//! one before.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use crate::service::roots::bytes_of;
 use crate::sync::try_spawn;
 use crate::vault::Vault;
 
-/// The bytes of the files below these paths, and whether that is all: after `time` it is as much as was found by then. Nothing is
-/// opened but folders.
+/// The total size of the files below these paths, and whether it is complete. After `time`, the measurement stops, and
+/// the size so far is returned. It opens no files.
 pub fn measure(paths: &[PathBuf], time: Duration, machine: &dyn Machine) -> (u64, bool) {
     let begun = machine.elapsed();
     let mut todo = paths.to_vec();
@@ -36,14 +37,14 @@ pub fn measure(paths: &[PathBuf], time: Duration, machine: &dyn Machine) -> (u64
     (bytes, true)
 }
 
-/// Whether this machine has no snapshot of a source yet: then nothing says how much there is.
+/// Whether this machine has no snapshot of a source yet, so that the source's size is unknown.
 pub fn is_first(vault: &Vault, source: &str) -> bool {
     let host = &vault.identity().host;
     !vault.snapshots().iter().any(|info| info.body.source == source && info.body.host == *host)
 }
 
-/// Does `work`. Beside it, counts what is below `roots`, and gives that to the counters as the goal if they have none by then.
-/// Without `wanted`, nothing is counted.
+/// Does `work`. If `wanted`, it meanwhile counts the files below `roots`, and makes the result the goal of the counters
+/// if they have no goal by then.
 pub fn count_beside<R>(
     counters: &Counters,
     wanted: bool,
@@ -56,7 +57,7 @@ pub fn count_beside<R>(
     }
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Where there is no thread for it, nothing is counted.
+        // If no thread can be started, nothing is counted.
         let _ = try_spawn(scope, || {
             let mut count = Count { exclude, over: &over, files: 0, bytes: 0 };
             let is_whole = roots.iter().all(|root| count.root(root).is_some());
@@ -70,7 +71,7 @@ pub fn count_beside<R>(
     })
 }
 
-/// Says that the work is over, in whatever way it ends.
+/// Ends the count when it is dropped, so also if the work panics.
 struct Ends<'o>(&'o AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -81,13 +82,13 @@ impl Drop for Ends<'_> {
 
 struct Count<'c> {
     exclude: &'c ExcludeOptions,
-    /// The work is over: nobody needs the count any more.
+    /// Whether the work is over, so that the count is no longer needed.
     over: &'c AtomicBool,
     files: u64,
     bytes: u64,
 }
 
-/// A folder that is still to be counted: where it lies, its path below the root, and the rules above it.
+/// A folder to be counted: its path, its path below the root, and the rules above it.
 struct Folder {
     path: PathBuf,
     below: Vec<u8>,
@@ -95,7 +96,7 @@ struct Folder {
 }
 
 impl Count<'_> {
-    /// Counts a root; `None` if that was given up.
+    /// Counts a root; `None` if the count was given up.
     fn root(&mut self, root: &Path) -> Option<()> {
         let found = fs::symlink_metadata(root).ok()?;
         if !found.is_dir() {
@@ -115,7 +116,7 @@ impl Count<'_> {
 
     fn folder(&mut self, mut folder: Folder, root: &Metadata, folders: &mut Vec<Folder>) {
         let Ok(dir) = Dir::open(&folder.path) else { return };
-        // The content of a folder may be left out because of something that lies in it.
+        // A folder's content may be excluded because of a file in it.
         if (self.exclude.caches && dir.is_cachedir_tagged())
             || self.exclude.if_present.iter().any(|name| dir.contains(name))
         {
@@ -212,7 +213,7 @@ mod tests {
             let counters = Counters::default();
             counters.bytes_goal.store(goal, Relaxed);
             count_beside(&counters, wanted, &[folder.path().to_owned()], &exclude, || {
-                // The work goes on until the goal is there, as that of a large snapshot does.
+                // The work goes on until the goal is set, as a large snapshot would.
                 for _ in 0..1000 {
                     if !wanted || counters.files_goal.load(Relaxed) > 0 || goal > 0 {
                         break;
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(counted(true, 7), (0, 7), "what is expected already stays");
     }
 
-    /// A pipe in the place of a file of patterns or of a tag makes nobody wait.
+    /// A pipe in the place of a pattern file or tag does not block the count.
     #[cfg(unix)]
     #[test]
     fn pipes_are_not_opened() {

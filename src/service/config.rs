@@ -1,6 +1,7 @@
-//! The configuration: which vaults there are, what is kept in which of them, how often, and who is told.
+//! The configuration: the vaults, the sources and the vaults that each goes to, the intervals, and the notifications.
 //!
-//! [`parse`] from text to settings, with every mistake and its place · [`starter`] the text that a new file begins with.
+//! [`parse`] turns text into settings, and finds every mistake with its position · [`starter`] writes the text of a new
+//! file.
 
 pub mod parse;
 pub mod starter;
@@ -21,59 +22,61 @@ use crate::failure::Failure;
 use crate::failure::quoted;
 use crate::service::keep::Keep;
 
-/// A longer file is no configuration.
+/// The maximum length of a configuration file in bytes.
 const LEN_MAX: u64 = 1 << 20;
-/// How many mistakes a command names that only wanted to use the configuration.
+/// The number of mistakes shown by commands that only use the configuration.
 const MISTAKES_SHOWN: usize = 3;
 
-/// Everything that the file says.
+/// The content of the configuration file.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The vault that is meant where none is named.
+    /// The name of the default vault.
     pub default_vault: Option<String>,
     /// The vaults, in the order of the file.
     pub vaults: Vec<VaultConfig>,
     /// The sources, in the order of the file.
     pub sources: Vec<SourceConfig>,
-    /// How `vault run` works.
+    /// Settings of `vault run`.
     pub run: RunConfig,
-    /// Who is told.
+    /// Notification settings.
     pub notify: NotifyConfig,
 }
 
-/// A vault.
+/// The settings of a vault.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaultConfig {
-    /// Its name here.
+    /// The vault's name in this configuration.
     pub name: String,
     /// Its folder, absolute, or its address.
     pub place: Place,
-    /// Where its password comes from, if the file says so.
+    /// The source of its password, if the file names one.
     pub password: Option<PasswordFrom>,
     /// zstd level, 1 to 19.
     pub level: i32,
-    /// How packs that other machines put are looked at before something new relies on them.
+    /// How packs of other machines are verified before new data relies on them.
     pub others: VerifyOthers,
-    /// It may be away, such as a disk that is not always connected: that is no failure until a source is overdue.
+    /// Whether the vault may be away, such as a disk that is not always connected. That is no failure until a source is
+    /// overdue.
     pub removable: bool,
-    /// How often `vault run` checks it; `None`: never.
+    /// The interval of checks by `vault run`; `None`: never.
     pub check_every: Option<Duration>,
     /// The part (0 to 1) of the bytes that each such check reads.
     pub check_sample: f64,
-    /// How long each such check may read.
+    /// The time limit for reading in each such check.
     pub check_max_time: Option<Duration>,
-    /// How often `vault run` tries a restore of a sample out of it; `None`: never.
+    /// The interval of restore drills by `vault run`; `None`: never.
     pub drill_every: Option<Duration>,
-    /// The id that the vault has, or the start of it: another one is not opened.
+    /// The vault's id, or the start of it. A vault with another id is not opened.
     pub id: Option<String>,
-    /// After how long without a record a client is retired by `vault run`; `None`: never.
+    /// The time without a record after which `vault run` retires a client; `None`: never.
     pub retire_after: Option<Duration>,
-    /// The vault out of which `vault run` copies what it has just taken there, instead of reading the disk once more.
+    /// The vault from which `vault run` copies the snapshots that it has just taken there, instead of reading the disk
+    /// again.
     pub copy_from: Option<String>,
 }
 
 impl VaultConfig {
-    /// A vault in this place, with the default settings.
+    /// A vault in this place with the default settings.
     pub fn new(name: impl Into<String>, place: Place) -> Self {
         Self {
             name: name.into(),
@@ -93,56 +96,56 @@ impl VaultConfig {
     }
 }
 
-/// Where a password comes from.
+/// The source of a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PasswordFrom {
     /// The first line of a file.
     File(PathBuf),
     /// The first line that a command prints.
     Command(OsString),
-    /// The keyring of the system, asked for `vault` and the name of the vault.
+    /// The system's keyring, in which the entry has the service `vault` and the vault's name.
     Keyring(String),
 }
 
-/// What is kept together.
+/// The settings of a source: files that are kept together.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
-    /// Its name, which its snapshots carry.
+    /// The source's name, which its snapshots carry.
     pub name: String,
     /// The files and folders, absolute.
     pub paths: Vec<PathBuf>,
-    /// Names of the vaults that it goes to.
+    /// The names of the vaults that it goes to.
     pub vaults: Vec<String>,
-    /// It is due when its last snapshot is older than this.
+    /// The source is due when its last snapshot is older than this.
     pub every: Duration,
-    /// It is overdue when its last snapshot is older than this.
+    /// The source is overdue when its last snapshot is older than this.
     pub overdue: Duration,
-    /// What is left out, but for the patterns in files.
+    /// The exclusions, without the patterns in files.
     pub exclude: ExcludeOptions,
-    /// Files of patterns.
+    /// Files with patterns to exclude.
     pub exclude_from: Vec<PathBuf>,
-    /// Which of its snapshots stay; `None`: all.
+    /// The rules for the snapshots to keep; `None`: all of them.
     pub keep: Option<Keep>,
     /// Tags of its snapshots.
     pub tags: Vec<String>,
-    /// Make no snapshot if nothing changed.
+    /// Whether to take no snapshot if nothing changed.
     pub skip_if_unchanged: bool,
-    /// Commands that run with it.
+    /// The commands that run with the source.
     pub hooks: Hooks,
 }
 
-/// Commands that run with a source, by the system's shell.
+/// The commands that run with a source, in the system's shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hooks {
-    /// Runs before its first snapshot.
+    /// Runs before the source's first snapshot.
     pub before: Option<String>,
-    /// Runs after its last one, whatever became of it.
+    /// Runs after the source's last snapshot, whatever the result.
     pub after: Option<String>,
-    /// Runs then if something failed.
+    /// Runs after the source's last snapshot if something failed.
     pub on_failure: Option<String>,
-    /// Whether the source is taken although `before` failed.
+    /// Whether the source is taken even if `before` fails.
     pub go_on: bool,
-    /// A command that takes longer is ended, and has failed.
+    /// The time limit for a command. A command that exceeds it is ended, and counts as failed.
     pub timeout: Duration,
 }
 
@@ -152,24 +155,24 @@ impl Default for Hooks {
     }
 }
 
-/// In which order sources are taken.
+/// The order in which sources are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
-    /// As they stand in the file.
+    /// The order of the file.
     #[default]
     Listed,
-    /// The ones with the fewest bytes first.
+    /// The sources with the fewest bytes first.
     SmallFirst,
 }
 
-/// How `vault run` works.
+/// The settings of `vault run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunConfig {
     /// The order of the sources.
     pub order: Order,
-    /// How many snapshots are taken at once, if they do not share a disk.
+    /// The maximum number of snapshots taken at the same time, as far as they do not share a disk.
     pub parallel: usize,
-    /// Whether what a schedule starts runs on battery too.
+    /// Whether scheduled runs work on battery, too.
     pub on_battery: bool,
 }
 
@@ -191,12 +194,13 @@ pub enum Desktop {
     Always,
 }
 
-/// Who is told.
+/// Notification settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NotifyConfig {
-    /// Notices on the desktop.
+    /// When notices are shown on the desktop.
     pub desktop: Desktop,
-    /// An address that is called after each run, and with `/start` and `/fail` behind it.
+    /// An address that is called after each run; with `/start` appended before a run, and with `/fail` after a failed
+    /// one.
     pub ping: Option<String>,
     /// A text file with figures for Prometheus.
     pub prometheus: Option<PathBuf>,
@@ -208,7 +212,7 @@ impl Config {
         self.vaults.iter().find(|vault| vault.name == name)
     }
 
-    /// The vault that is meant where none is named: the default one, or the only one.
+    /// The vault that is used when none is named: the default one, or the only one.
     pub fn default_vault(&self) -> Option<&VaultConfig> {
         match (&self.default_vault, self.vaults.as_slice()) {
             (Some(name), _) => self.vault(name),
@@ -218,10 +222,10 @@ impl Config {
     }
 }
 
-/// The name of the files in folders that say what is left out of them.
+/// The name of files in folders that list what is excluded from the folder.
 pub const IGNORE_FILE: &[u8] = b".vaultignore";
 
-/// How a path begins that means the same wherever the program is started.
+/// The beginnings of a path that means the same in whatever folder the program is started.
 pub const WHOLE_PATH: &str = if cfg!(windows) { "a drive (C:/) or ~/" } else { "/ or ~/" };
 
 /// The text of a configuration; `None` if there is no such file.

@@ -14,7 +14,7 @@ pub fn from_secs(secs: u64) -> Time {
 
 /// The time of a timestamp.
 pub fn from_timestamp(timestamp: Timestamp) -> Time {
-    // Before 1970 jiff counts the nanoseconds backward, file systems count them forward.
+    // Before 1970, jiff counts nanoseconds backward, and file systems count them forward.
     let nanos = timestamp.as_nanosecond();
     Time { secs: nanos.div_euclid(1_000_000_000) as i64, nanos: nanos.rem_euclid(1_000_000_000) as u32 }
 }
@@ -23,7 +23,7 @@ fn to_timestamp(time: Time) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)).ok()
 }
 
-/// Local date and minute, `2026-11-20 18:30`; a time that no calendar reaches is shown as seconds since 1970.
+/// The local date and minute, `2026-11-20 18:30`; or the seconds since 1970 if no calendar reaches the time.
 pub fn shown(time: Time, zone: &TimeZone) -> String {
     to_timestamp(time).map_or_else(
         || format!("@{}", time.secs),
@@ -33,8 +33,8 @@ pub fn shown(time: Time, zone: &TimeZone) -> String {
 
 pub use crate::json::time_text as exact;
 
-/// A date in a file name, with the time if one follows: `2024-05-31`, `20240531`, `2024-05-31_12-30-00`,
-/// `20240531T123000`. Also where the name has it.
+/// The date in a file name, with the time if one follows, and its byte range in the name: `2024-05-31`, `20240531`,
+/// `2024-05-31_12-30-00`, `20240531T123000`.
 pub fn in_name(name: &str, zone: &TimeZone) -> Option<(Time, std::ops::Range<usize>)> {
     let bytes = name.as_bytes();
     (0..bytes.len()).find_map(|start| {
@@ -49,13 +49,13 @@ pub fn in_name(name: &str, zone: &TimeZone) -> Option<(Time, std::ops::Range<usi
     })
 }
 
-/// So many digits, as a number.
+/// The number in this many digits.
 fn digits(bytes: &[u8], at: usize, count: usize) -> Option<i16> {
     let digits = bytes.get(at..at + count).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A date, and where it ends.
+/// The date at this offset, and the offset after it.
 fn date_at(bytes: &[u8], start: usize) -> Option<(civil::Date, usize)> {
     let year = digits(bytes, start, 4).filter(|year| (1970..3000).contains(year))?;
     let gap = usize::from(bytes.get(start + 4).is_some_and(|byte| b"-_.".contains(byte)));
@@ -67,7 +67,7 @@ fn date_at(bytes: &[u8], start: usize) -> Option<(civil::Date, usize)> {
     Some((civil::Date::new(year, month as i8, day as i8).ok()?, day_at + 2))
 }
 
-/// A time of day behind a date, and where it ends.
+/// The time of day after a date, and the offset after it.
 fn time_at(bytes: &[u8], date_end: usize) -> Option<(civil::Time, usize)> {
     let start = date_end + usize::from(bytes.get(date_end).is_some_and(|byte| b"Tt_-. @".contains(byte)));
     let gap = usize::from(bytes.get(start + 2).is_some_and(|byte| b":-_.h".contains(byte)));
@@ -82,19 +82,19 @@ fn time_at(bytes: &[u8], date_end: usize) -> Option<(civil::Time, usize)> {
     whole.then(|| civil::Time::new(hour as i8, minute as i8, second as i8, 0).ok()).flatten().map(|time| (time, end))
 }
 
-/// What a date, or a date and time, covers.
+/// The time covered by a date, or by a date and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Its first instant.
+    /// The first instant of it.
     pub from: Time,
     /// The first instant after it.
     pub until: Time,
-    /// Whether it is a whole day.
+    /// Whether it covers a whole day.
     pub day: bool,
 }
 
-/// Length of the date at the start of `text`, `2026-11-20`, or of the date and time, `2026-11-20T18:30[:15[.5]][Z|+01:00]`
-/// (a space may stand for the `T`). `None` if there is no date.
+/// The length in bytes of the date at the start of `text`, `2026-11-20`, or of the date and time,
+/// `2026-11-20T18:30[:15[.5]][Z|+01:00]` (a space may stand for the `T`). `None` if there is no date.
 ///
 /// It is found by its shape alone, since a colon also begins the path in `SNAPSHOT:PATH`.
 pub fn prefix_len(text: &[u8]) -> Option<usize> {
@@ -128,9 +128,10 @@ pub fn prefix_len(text: &[u8]) -> Option<usize> {
     Some(end)
 }
 
-/// Reads a date as people say it: `today`, `yesterday`, `3d`, `3d ago`, `2 weeks ago`. `None` if it is none.
+/// Reads a date in everyday words: `today`, `yesterday`, `3d`, `3d ago`, `2 weeks ago`. `None` if the text is not such
+/// a date.
 ///
-/// What is some time ago is one moment: whoever looks for a snapshot wants the last one by then.
+/// An age such as `3d` means one instant, because it selects the last snapshot before that instant.
 pub fn parse_spoken(text: &str, now: Time, zone: &TimeZone) -> Option<Span> {
     let days_ago = match text {
         "today" => Some(0),
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
 
     fn berlin() -> TimeZone {
-        // As a rule, so that the test does not depend on the zones that are installed.
+        // As a rule, so that the test does not depend on the installed time zones.
         TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
     }
 

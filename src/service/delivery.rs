@@ -1,4 +1,4 @@
-//! How a vault reaches other machines: by itself, or carried by a program that syncs folders.
+//! How a vault reaches other machines: directly, or through a program that syncs folders.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::store::Delivery;
 use crate::tree::Time;
 use crate::vault::Vault;
 
-/// Folders that programs carry to other machines, by name (lower case)...
+/// Folders that programs sync to other machines: by name (lower case)...
 const SYNCED_FOLDERS: &[&str] = &[
     "dropbox",
     "onedrive",
@@ -33,13 +33,13 @@ const SYNCED_FOLDERS: &[&str] = &[
     "megasync",
     "resilio sync",
 ];
-/// ... or by a company's name behind it, as in `OneDrive - Example Ltd` ...
+/// ... by a company's name after it, as in `OneDrive - Example Ltd` ...
 const SYNCED_PREFIXES: &[&str] = &["dropbox (", "onedrive - ", "onedrive-", "googledrive-", "dropbox-"];
-/// ... or by what such a program puts into them.
+/// ... or by the files that such a program puts into them.
 const SYNCED_MARKS: &[&str] =
     &[".stfolder", ".dropbox", ".dropbox.cache", ".sync", ".owncloudsync.log", ".nextcloudsync.log"];
 
-/// Whether a program carries this folder to other machines, as far as its path and what lies in it tell.
+/// Guesses from a folder's path and content whether a program syncs it to other machines.
 pub fn guess(place: &Path) -> Delivery {
     guess_by(place, &|path| path.exists())
 }
@@ -53,7 +53,7 @@ fn guess_by(place: &Path, exists: &dyn Fn(&Path) -> bool) -> Delivery {
     if by_name || by_mark() { Delivery::Synced } else { Delivery::Direct }
 }
 
-/// The word for it, as in JSON.
+/// The delivery's name in JSON.
 pub const fn word(delivery: Delivery) -> &'static str {
     match delivery {
         Delivery::Direct => "direct",
@@ -64,19 +64,19 @@ pub const fn word(delivery: Delivery) -> &'static str {
 /// How a vault reaches other machines, as `vault delivery --json` prints it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct DeliveryJson {
-    /// The word for it.
+    /// The delivery's name.
     delivery: &'static str,
-    /// Whether it was another one before.
+    /// Whether the delivery was changed.
     pub changed: bool,
-    /// How it is now.
+    /// The current delivery.
     #[serde(skip)]
     pub now: Delivery,
 }
 
-/// Makes it so, if something is wanted that is not so yet.
+/// Changes the vault's delivery if `wanted` differs from it.
 ///
 /// # Errors
-/// If the vault cannot become like that, or the record cannot be put.
+/// If the vault does not allow the change, or the record cannot be stored.
 pub fn set(
     vault: &Vault,
     wanted: Option<Delivery>,

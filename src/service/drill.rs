@@ -1,4 +1,4 @@
-//! A restore of a sample, to see that it works, and what a machine remembers of the last one.
+//! Restore drills: they restore a sample to see that it works, and each machine remembers its last drill of each vault.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,34 +17,34 @@ use crate::service::temporary::Temporary;
 use crate::tree::Time;
 use crate::vault::{SnapshotInfo, Vault};
 
-/// How many files of each source are tried, where nothing is said.
+/// The default number of files per source in a drill.
 pub const FILES: u16 = 50;
-/// How long the files that are tried may be, where nothing is said, in bytes.
+/// The default maximum length of a file in a drill, in bytes.
 pub const LEN_MAX: u64 = 1 << 30;
-/// How many files of each source a run tries, and how long they may be: it does so often.
+/// The number of files per source in a drill by a run. It is smaller, because runs make drills often.
 pub const FILES_OF_RUN: u16 = 20;
-/// The same in bytes.
+/// The maximum length of a file in a drill by a run, in bytes.
 pub const LEN_MAX_OF_RUN: u64 = 64 << 20;
-/// What is remembered of the last drill.
+/// The record of the last drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Last {
-    /// When it was, in seconds since 1970.
+    /// When the drill was made, in seconds since 1970.
     pub secs: i64,
-    /// Files that were restored.
+    /// The number of files restored.
     pub files: u64,
-    /// Their sizes, in bytes.
+    /// The total size of these files in bytes.
     pub bytes: u64,
-    /// How many did not come back as they were.
+    /// The number of files that did not come back as they were.
     pub failed: u64,
 }
 
 impl Last {
-    /// The last drill of a vault on this machine, if there was one.
+    /// Loads the record of a vault's last drill on this machine, if there is one.
     pub fn load(vault: &Vault) -> Option<Self> {
         Self::in_folder(vault.state())
     }
 
-    /// Remembers it in the folder of the vault's state.
+    /// Saves the record in the folder of the vault's state.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -52,17 +52,17 @@ impl Last {
         replace_private_file(&state.join("drill"), &serde_json::to_vec(self)?)
     }
 
-    /// The last drill of a vault whose state lies in this folder.
+    /// Loads the record from the folder of a vault's state.
     pub fn in_folder(state: &Path) -> Option<Self> {
         serde_json::from_slice(&crate::ownfile::read(&state.join("drill")).ok()?).ok()
     }
 
-    /// Whether another one is due. A clock that was set back makes it due.
+    /// Whether another drill is due. It also is if the clock was set back.
     pub fn is_due(last: Option<&Self>, every: Duration, now: i64) -> bool {
         last.is_none_or(|last| u64::try_from(now - last.secs).map_or(true, |age| age >= every.as_secs()))
     }
 
-    /// When it was.
+    /// When the drill was made.
     pub const fn time(&self) -> Time {
         Time { secs: self.secs, nanos: 0 }
     }
@@ -89,17 +89,17 @@ pub struct DrillJson<'a> {
     failures: Vec<FailedJson<'a>>,
 }
 
-/// What is tried.
+/// The options of a drill.
 pub struct Wish<'a> {
-    /// How many files of each source.
+    /// The number of files per source.
     pub files: u16,
-    /// How long they may be, in bytes.
+    /// The maximum length of a file in bytes.
     pub len_max: u64,
-    /// Which snapshots.
+    /// The filter for snapshots.
     pub filter: &'a Filter,
 }
 
-/// Tries a restore of a sample of the last snapshot of each source, and remembers what came of it.
+/// Restores a sample of the last snapshot of each source, and records the result.
 pub fn perform(
     vault: &Vault,
     wish: &Wish<'_>,
@@ -141,7 +141,7 @@ pub fn perform(
 }
 
 impl<'a> DrillJson<'a> {
-    /// What came of a drill at this time.
+    /// The result of a drill at this time.
     pub fn new(snapshots: &[SnapshotInfo], report: &'a DrillReport, now: Time) -> Self {
         Self {
             time: time_text(now),

@@ -1,4 +1,4 @@
-//! Where the files lie that vault keeps for a user: the configuration, and what it remembers.
+//! The folders for vault's own files of a user: the configuration and the state.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use crate::failure::Failure;
 use crate::service::machine::Machine;
 use crate::service::roots;
 
-/// Name of the file in the user's folder of configurations.
+/// The name of the file in the user's folder for configurations.
 const CONFIG: &str = "vault.toml";
 
-/// The user's folder of configurations.
+/// The user's folder for configurations.
 pub fn configurations(machine: &dyn Machine) -> Option<PathBuf> {
     if cfg!(windows) {
         return machine.folder("APPDATA");
@@ -17,7 +17,7 @@ pub fn configurations(machine: &dyn Machine) -> Option<PathBuf> {
     machine.folder("XDG_CONFIG_HOME").or_else(|| machine.home().map(|home| home.join(".config")))
 }
 
-/// Where the configuration is looked for: as given, else in the user's folder of configurations.
+/// The path of the configuration: the given one, or the one in the user's folder for configurations.
 ///
 /// # Errors
 /// If there is no such folder.
@@ -31,7 +31,7 @@ pub fn config(given: Option<&Path>, current: &Path, machine: &dyn Machine) -> Re
     })
 }
 
-/// Where the state of all vaults lies if nothing else is said.
+/// The default folder for the state of all vaults.
 pub fn state(machine: &dyn Machine) -> Option<PathBuf> {
     let folder = if cfg!(windows) {
         machine.folder("LOCALAPPDATA")
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(config(None, Path::new("/c"), &home).unwrap(), Path::new("/home/me/.config/vault/vault.toml"));
         assert_eq!(config(Some(Path::new("a/../b")), Path::new("/c"), &home).unwrap(), Path::new("/c/b"));
         assert_eq!(state(&home).unwrap(), Path::new("/home/me/.local/state/vault"));
-        // What is no absolute path is not believed.
+        // A variable without an absolute path is ignored.
         let set = Still(&[("HOME", "/home/me"), ("XDG_CONFIG_HOME", "/x"), ("XDG_STATE_HOME", "y")]);
         assert_eq!(config(None, Path::new("/c"), &set).unwrap(), Path::new("/x/vault/vault.toml"));
         assert_eq!(state(&set).unwrap(), Path::new("/home/me/.local/state/vault"));

@@ -1,4 +1,5 @@
-//! Which snapshots may go: whose rules count for which of them, how times are told apart, and what drops more than rules usually do.
+//! The snapshots that may be forgotten: the rules that apply to each, the periods of time, and a warning when more is
+//! dropped than usual.
 
 use std::collections::BTreeMap;
 
@@ -11,24 +12,24 @@ use crate::service::select::Filter;
 use crate::tree::Time;
 use crate::vault::SnapshotInfo;
 
-/// How hard it is tried to make shorter what is moved.
+/// The compression level for moved data.
 pub const LEVEL: i32 = 3;
-/// How much of a vault may stay occupied by what nobody needs, where nothing else is said.
+/// The default for the part of a vault that unneeded data may occupy.
 pub const MAX_UNUSED: f64 = 0.05;
 
-/// The rules that a configuration has for a vault, by source.
+/// The configured rules for a vault, by source.
 pub fn of_vault(config: &Config, vault: &str, now: Time) -> Vec<(String, Rules)> {
     let kept = config.sources.iter().filter(|source| source.vaults.iter().any(|name| name == vault));
     kept.filter_map(|source| Some((source.name.clone(), source.keep.as_ref()?.rules(now)))).collect()
 }
 
-/// The snapshots that the rules of a source of a machine are about: nothing else may go by them.
+/// The snapshots of a machine's source. Its rules apply to these alone.
 pub fn of_source(all: &[SnapshotInfo], source: &str, host: &str) -> Vec<SnapshotInfo> {
     let own = Filter { source: Some(source.to_owned()), host: Some(host.to_owned()) };
     all.iter().filter(|info| own.matches(info)).cloned().collect()
 }
 
-/// Which hour, day, ... a time belongs to.
+/// The name of the hour, day, ... that contains a time.
 pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
     let Ok(timestamp) = Timestamp::from_second(time.secs) else { return format!("@{}", time.secs) };
     let local = timestamp.to_zoned(zone.clone());
@@ -41,7 +42,7 @@ pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
     }
 }
 
-/// Whether it is the newest snapshot of its source and host of which no path was lost.
+/// Whether this is the newest snapshot of its source and host without lost paths.
 pub fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool {
     let same = |other: &&SnapshotInfo| {
         other.body.source == info.body.source && other.body.host == info.body.host && !other.has_lost_root()
@@ -49,7 +50,7 @@ pub fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool
     snapshots.iter().rfind(same).is_some_and(|last| last.id == info.id)
 }
 
-/// The first source and host of which more than half of the snapshots are dropped, with how many of how many.
+/// The first source and host that lose more than half of their snapshots, with the number dropped and the total.
 pub fn mostly_dropped<'a>(
     snapshots: &'a [SnapshotInfo],
     decisions: &[Decision],

@@ -1,4 +1,4 @@
-//! How a vault is: what is known to be wrong, what should be done, and what is well, by rules that `vault doctor` and the page share.
+//! The health of a vault: damage, advice and what is in order. `vault doctor` and the page share these rules.
 
 use crate::engine::keys;
 use crate::engine::keys::SlotInfo;
@@ -27,18 +27,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const DAY: i64 = 86_400;
-/// A vault whose first snapshot is not older than this is new, in seconds.
+/// A vault is new until its first snapshot is this old, in seconds.
 const NEW_WITHIN: i64 = 7 * DAY;
-/// Data should be verified about as often as this, in seconds.
+/// All data should be verified about this often, in seconds.
 const VERIFY_WITHIN: i64 = 90 * DAY;
-/// Gaps between the last so many snapshots say what is usual.
+/// The number of gaps between recent snapshots that determine the usual interval.
 const GAPS: usize = 10;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// All is well with this.
+    /// This is in order.
     Good,
     /// Something should be done.
     Advice,
@@ -46,16 +46,16 @@ pub enum Level {
     Damage,
 }
 
-/// One thing that was found.
+/// A finding about a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How much it matters.
+    /// The severity.
     pub level: Level,
-    /// What it is about: `store`, `snapshots`, `data`, `space`, `keys`, `clients`.
+    /// The subject: `store`, `snapshots`, `data`, `space`, `keys`, `clients`.
     pub about: &'static str,
-    /// What it is, in a sentence.
+    /// The finding as a sentence.
     pub text: String,
-    /// What to do about it.
+    /// The command that helps.
     pub command: Option<String>,
 }
 
@@ -73,18 +73,18 @@ impl Finding {
     }
 }
 
-/// What the rules go by, besides the vault.
+/// The input of the rules besides the vault.
 #[derive(Debug)]
 pub struct Circumstances<'z> {
-    /// The time now.
+    /// The current time.
     pub now: Time,
-    /// In which dates are shown.
+    /// The time zone in which dates are shown.
     pub zone: &'z TimeZone,
-    /// How old the last snapshot of a source may be; `None`: as it was so far.
+    /// The maximum age of a source's last snapshot. `None` derives it from the dates of earlier snapshots.
     pub overdue: Option<Duration>,
     /// Whether `vault run` checks the vault by itself.
     pub checks: bool,
-    /// How often a restore is to be tried; `None`: nobody has said so.
+    /// The configured interval of restore drills; `None` if none is configured.
     pub drill_every: Option<Duration>,
 }
 
@@ -93,7 +93,7 @@ pub struct Circumstances<'z> {
 pub struct Health {
     /// Whether there is nothing to do.
     pub well: bool,
-    /// What was found, in the order of the rules.
+    /// The findings, in the order of the rules.
     pub findings: Vec<Finding>,
 }
 
@@ -102,13 +102,13 @@ impl Health {
         Self { well: findings.iter().all(|finding| finding.level == Level::Good), findings }
     }
 
-    /// The worst of it.
+    /// The highest severity among the findings.
     pub fn worst(&self) -> Level {
         self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good)
     }
 }
 
-/// How a vault is, by all rules.
+/// Examines a vault by all rules.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole.
@@ -125,7 +125,7 @@ pub fn examine(vault: &Vault, stats: &Stats, given: &Circumstances<'_>) -> Resul
     Ok(Health::new(found))
 }
 
-/// How it is as far as is known without reading anything: what was found before, and how the sources stand.
+/// Examines a vault by the rules that read no objects: its known findings, and the age of each source's last snapshot.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole.
@@ -136,7 +136,7 @@ pub fn examine_first(vault: &Vault, given: &Circumstances<'_>) -> Result<Health,
     Ok(Health::new(found))
 }
 
-/// What was found before. Returns how a command ends that knows of it.
+/// Adds the known findings. Returns the exit code of a command that meets them.
 fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<Exit, Failure> {
     let known = vault.known_findings(now)?;
     for finding in &known {
@@ -168,7 +168,7 @@ fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<E
     Ok(exit_of(&known))
 }
 
-/// Damage that is known, and what the log lacks.
+/// Adds known damage, and gaps in the log.
 fn examine_store(
     vault: &Vault,
     stats: &Stats,
@@ -201,7 +201,7 @@ fn examine_store(
     Ok(())
 }
 
-/// How long after its last snapshot a source is overdue, in seconds, by when its snapshots were taken so far.
+/// The time after its last snapshot when a source becomes overdue, in seconds, derived from the times of its snapshots.
 fn patience(times: &[i64]) -> i64 {
     let mut gaps: Vec<i64> =
         times.windows(2).rev().take(GAPS).map(|pair| pair[1].saturating_sub(pair[0]).saturating_abs()).collect();
@@ -249,7 +249,7 @@ fn examine_sources(given: &Circumstances<'_>, snapshots: &[SnapshotInfo], found:
     }
 }
 
-/// How the same is taken again.
+/// The command that takes the same snapshot again.
 fn snapshot_command(info: &SnapshotInfo) -> String {
     let paths = info.body.roots.iter().filter(|root| !root.path.is_empty());
     let paths: Vec<String> = paths.map(|root| quoted(&Shown(&root.path).to_string())).collect();
@@ -273,7 +273,7 @@ fn examine_data(
     let never = times.iter().filter(|time| time.is_none()).count() as u64;
     let oldest = times.iter().flatten().min().copied();
     let sample = "vault check --sample 10%";
-    // What `vault run` is going to do by itself is no advice, as long as it is not late.
+    // No advice is given to do what `vault run` will do by itself, unless it is late.
     let begun = vault.snapshots().iter().map(|info| info.date.secs).min().unwrap_or(now.secs);
     let is_new = given.checks && now.secs.saturating_sub(begun) < NEW_WITHIN;
     found.push(match oldest {
@@ -305,7 +305,7 @@ fn examine_data(
     Ok(())
 }
 
-/// What came of the last drill on this machine.
+/// Adds the result of the last drill on this machine.
 fn examine_drill(vault: &Vault, given: &Circumstances<'_>, found: &mut Vec<Finding>) {
     let last = Last::load(vault);
     let now = given.now;
@@ -326,12 +326,12 @@ fn examine_drill(vault: &Vault, given: &Circumstances<'_>, found: &mut Vec<Findi
     });
 }
 
-/// Fewer bytes that no snapshot needs are not worth a word.
+/// The number of unneeded bytes below which they are not mentioned.
 const DEAD_TOLD_FROM: u64 = 64 << 10;
 
 fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
     let dead = units::size(stats.bytes_dead);
-    // A tenth is not worth a word, nor are small amounts: the last pack of each run is padded.
+    // Up to a tenth is not worth mentioning, nor are small amounts: the last pack of each run is padded.
     if stats.bytes_dead > stats.bytes_packs / 10 && stats.bytes_dead > 64 << 20 {
         let text = format!("No snapshot needs {dead} of {}.", units::size(stats.bytes_packs));
         found.push(Finding::advice("space", text, "vault prune --keep 100 --dry-run   (with your own rules)"));
@@ -344,7 +344,7 @@ fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
     }
 }
 
-/// What lies in packs that no machine claims: not worth a word if it is little.
+/// Mentions packs that no machine claims, unless they are small.
 fn examine_unclaimed(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) {
     if stats.bytes_unclaimed < 1 << 20 {
         return;

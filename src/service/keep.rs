@@ -1,4 +1,4 @@
-//! Which snapshots stay: what people say of it, as a command, the configuration and lists do.
+//! The rules for the snapshots to keep, as users give them in commands, in the configuration and in lists.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use crate::tree::Time;
 /// The rules of retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The last so many; 0 says outright that a rule may leave none.
+    /// The number of latest snapshots to keep; 0 explicitly allows the rules to keep none.
     pub keep: Option<u64>,
-    /// The last one of each of the last so many hours that have any.
+    /// The number of latest hours with snapshots; the last snapshot of each is kept.
     pub keep_hourly: Option<u64>,
-    /// The same of days.
+    /// The number of latest days with snapshots; the last snapshot of each is kept.
     pub keep_daily: Option<u64>,
-    /// The same of weeks, which begin on Monday.
+    /// The number of latest weeks with snapshots, beginning on Monday; the last snapshot of each is kept.
     pub keep_weekly: Option<u64>,
-    /// The same of months.
+    /// The number of latest months with snapshots; the last snapshot of each is kept.
     pub keep_monthly: Option<u64>,
-    /// The same of years.
+    /// The number of latest years with snapshots; the last snapshot of each is kept.
     pub keep_yearly: Option<u64>,
-    /// All that are less than this much older than the last one.
+    /// The age relative to the last snapshot below which all snapshots are kept.
     pub keep_within: Option<Duration>,
-    /// All with one of these tags.
+    /// The tags whose snapshots are all kept.
     pub keep_tag: Vec<String>,
 }
 
 impl Keep {
-    /// The rules of the library, at this time.
+    /// The library's rules at this time.
     pub fn rules(&self, now: Time) -> Rules {
         let periods = [
             (Period::Hour, self.keep_hourly),

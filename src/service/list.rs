@@ -1,6 +1,6 @@
-//! A list of sources and where they go: lines of `source,destination[,keep,exclude]`.
+//! A list of sources and their destinations: lines of `source,destination[,keep,exclude]`.
 //!
-//! Every line is checked before anything is done, and all mistakes are told together.
+//! Every line is checked before any work begins, and all mistakes are reported together.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -34,13 +34,13 @@ use crate::service::plan::Target;
 use crate::service::roots;
 use crate::service::values::parse_duration;
 
-/// How many mistakes are shown.
+/// The number of mistakes shown.
 const MISTAKES_SHOWN: usize = 50;
 
 /// Reads and checks a list.
 ///
 /// # Errors
-/// If it cannot be read, or any line has a mistake; all are named.
+/// If the list cannot be read, or any line has a mistake. The error names all mistakes.
 pub fn read(path: &Path, config: Option<&Config>, home: Option<&Path>) -> Result<Plan, Failure> {
     let bytes =
         fs::read(path).map_err(|error| Failure::caused(format!("cannot read the list {}", path.display()), &error))?;
@@ -97,7 +97,7 @@ fn parse(bytes: &[u8], config: Option<&Config>, home: Option<&Path>) -> (Plan, V
     (lines.plan, lines.mistakes)
 }
 
-/// What stands between fields: whichever of comma, semicolon and tab comes first outside of quotes.
+/// The separator of the fields: the first comma, semicolon or tab outside quotes.
 fn delimiter(bytes: &[u8]) -> u8 {
     let mut lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let line = lines.find(|line| !line.is_empty() && !line.starts_with(b"#")).unwrap_or_default();
@@ -109,12 +109,12 @@ fn delimiter(bytes: &[u8]) -> u8 {
     found.unwrap_or(b',')
 }
 
-/// Whether the first field of the first line is a title.
+/// Whether the first field of the first line is a column title.
 fn is_title(field: &str) -> bool {
     ["source", "src", "path", "folder", "from"].iter().any(|title| field.eq_ignore_ascii_case(title))
 }
 
-/// Reads which snapshots stay: a number of them, or rules such as `daily=7 weekly=4`.
+/// Reads the rules for the snapshots to keep: a number of snapshots, or rules such as `daily=7 weekly=4`.
 fn keep(text: &str) -> Result<Keep, String> {
     if let Ok(count) = text.parse() {
         return Ok(Keep { keep: Some(count), ..Keep::default() });
@@ -146,7 +146,7 @@ fn keep(text: &str) -> Result<Keep, String> {
 struct Lines<'a> {
     plan: Plan,
     mistakes: Vec<String>,
-    /// Sources with their destinations.
+    /// The pairs of source and destination read so far.
     seen: HashSet<(PathBuf, Place)>,
     config: Option<&'a Config>,
     home: Option<&'a Path>,
@@ -185,7 +185,7 @@ impl Lines<'_> {
             vaults.len() - 1
         });
         let vault = &vaults[at].name;
-        // A source of the configuration has one name, whoever takes it.
+        // A source of the configuration keeps its name in a list.
         let sources = self.config.into_iter().flat_map(|config| &config.sources);
         let same = sources.into_iter().find(|other| other.paths == [source.clone()]);
         let name = same.map_or_else(|| source.display().to_string(), |same| same.name.clone());
@@ -231,7 +231,7 @@ impl Lines<'_> {
         }
     }
 
-    /// A vault that is there, or can be made.
+    /// The vault of a destination, which exists or can be created.
     fn destination(&self, text: &str, wrong: &mut Vec<String>) -> Option<VaultConfig> {
         if let Some(vault) = self.config.and_then(|config| config.vault(text)) {
             return Some(vault.clone());
@@ -247,7 +247,7 @@ impl Lines<'_> {
         if let Some(vault) = self.config.and_then(|config| config.vaults.iter().find(|vault| vault.place == place)) {
             return Some(vault.clone());
         }
-        // Whether something is there is seen when it is opened.
+        // Whether an address has a vault is found out when it is opened.
         let Some(path) = place.folder().map(Path::to_owned) else {
             return Some(VaultConfig::new(place.to_string(), place));
         };

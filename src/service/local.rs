@@ -1,4 +1,4 @@
-//! What is a folder or file of this machine, and what only looks like one: an address of another machine is never made a folder.
+//! Tells local files and folders from addresses of other machines, so that an address never becomes a folder.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::store::{Kind, ObjectKey, Store, StoreError};
 use crate::failure::Failure;
 use crate::failure::quoted;
 
-/// Whether a text names something on another machine, as other programs write it: `scheme://…`, `service:…`, `user@host:path`,
-/// `host:path`, `\\host\share`. A path that begins with `/`, `./`, `../` or `~` never does.
+/// Whether a text names something on another machine in the notation of other programs: `scheme://…`, `service:…`,
+/// `user@host:path`, `host:path`, `\\host\share`. A path that begins with `/`, `./`, `../` or `~` never does.
 pub fn looks_remote(text: &str) -> bool {
     if cfg!(windows) {
         let is_drive = text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic();
@@ -27,22 +27,23 @@ pub fn looks_remote(text: &str) -> bool {
     !first.starts_with(['.', '~']) && first.contains(':')
 }
 
-/// The address of a store on another machine that a text is, if it begins like one.
+/// The address of a store on another machine; `None` if the text does not begin like one.
 ///
 /// # Errors
-/// A mistake of usage, if it begins like one and is none.
+/// A usage error, if the text begins like an address but is not a valid one.
 pub fn address(path: &Path) -> Result<Option<Address>, Failure> {
     let Some(parsed) = path.to_str().and_then(Address::parse) else { return Ok(None) };
-    // The text is not shown if there is a secret in it.
+    // The error does not show the text if it contains a secret.
     parsed.map(Some).map_err(|error| Failure::usage(error.to_string()).hint(error.hint()))
 }
 
-/// Whether a place, or the folder that it would be made in, is there as far as this machine can tell.
+/// Whether a place, or the folder that it would be created in, exists as far as this machine can tell. An address
+/// counts as existing.
 pub fn is_there(place: &Place) -> bool {
     place.folder().is_none_or(|folder| folder.exists() || folder.parent().is_some_and(Path::is_dir))
 }
 
-/// Whether there is a vault in this folder (or what is left of one).
+/// Whether there is a vault in this folder, or the remains of one.
 pub fn has_vault_in(folder: &Path) -> Result<bool, Failure> {
     match DirStore::open(folder) {
         Ok(store) => Ok(holds_vault(&store)?),
@@ -51,12 +52,12 @@ pub fn has_vault_in(folder: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// Whether there is a vault in a store, or what is left of one.
+/// Whether there is a vault in a store, or the remains of one.
 pub fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
     match store.len(&ObjectKey::Vault) {
         Ok(_) => Ok(true),
         Err(error) if error.is_of_whole() => Err(error),
-        // It is missing, or no file: the key slots tell.
+        // The object is missing or not a file, so the key slots decide.
         Err(_) => {
             let mut found = false;
             store.list(Kind::Key, &mut |_| found = true)?;
@@ -65,11 +66,11 @@ pub fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
     }
 }
 
-/// Refuses what looks like an address of another machine, or like a home folder that the shell has not put in, wherever a path
-/// of this one is expected. `what` says what it is to be.
+/// Refuses an address of another machine, or a `~` that the shell did not replace, where a path of this machine is
+/// expected. `what` names the expected thing in the message.
 ///
 /// # Errors
-/// A mistake of usage, with the way out.
+/// A usage error with a hint at the correct form.
 pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
     if cfg!(unix) && path.as_os_str().as_encoded_bytes().starts_with(b"~") {
         let text = path.display().to_string();
@@ -82,7 +83,7 @@ pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
     }
 }
 
-/// What to say of what looks like an address where a vault is named, and is none that vault knows.
+/// The failure for a text that names a vault and looks like an address, but not one of a kind that vault knows.
 pub fn unknown_address(text: &str) -> Failure {
     if text.starts_with("file://") {
         return remote(text, "a vault");
@@ -103,7 +104,7 @@ pub fn unknown_address(text: &str) -> Failure {
 /// The address that other programs write like this.
 fn meant(text: &str) -> Option<Address> {
     let by_ssh = |text: &str| {
-        // Not one with a password in front of the host.
+        // A text with a password before the host is excluded.
         let (host, path) = text.split_once(':').filter(|(host, path)| host.contains('@') || !path.contains('@'))?;
         let slash = if path.starts_with('/') { "" } else { "/~/" };
         Some(format!("sftp://{host}{slash}{}", path.trim_start_matches("~/")))
@@ -123,7 +124,7 @@ fn meant(text: &str) -> Option<Address> {
             Some((host, below)) => Some(format!("s3://{below}?endpoint=https://{host}")),
         }
     } else if text.contains("://") || matches!(text.split_once(':'), Some(("azure" | "b2" | "gs" | "swift", _))) {
-        // Of the last ones restic alone knows what they are.
+        // Only restic knows what the last of these mean.
         None
     } else {
         by_ssh(text)
@@ -131,7 +132,7 @@ fn meant(text: &str) -> Option<Address> {
     Address::parse(&written?)?.ok()
 }
 
-/// What to say of an address of another machine.
+/// The failure for an address of another machine.
 pub fn remote(text: &str, what: &str) -> Failure {
     let shown = quoted(text);
     if let Some(path) = text.strip_prefix("file://") {

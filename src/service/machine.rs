@@ -1,5 +1,5 @@
-//! What the work of this layer takes from the machine that it runs on: environment, home folder, clock. The library reads none of
-//! these itself, so whoever calls it hands them in.
+//! The machine's environment, home folder and clock, as the services use them. The library reads none of these itself;
+//! its caller provides them.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -8,51 +8,51 @@ use std::time::Duration;
 
 use crate::tree::Time;
 
-/// Set for the process that goes on in the background for a mount.
+/// The variable that is set for the background process of a mount.
 pub const IN_BACKGROUND: &str = "VAULT_MOUNT_IN_BACKGROUND";
 
-/// The machine, as one process sees it.
+/// The machine as a process sees it.
 pub trait Machine: Sync {
-    /// The value of a variable of the environment.
+    /// The value of an environment variable.
     fn variable(&self, name: &str) -> Option<OsString>;
 
-    /// The names of all variables.
+    /// The names of all environment variables.
     fn variables(&self) -> Vec<OsString>;
 
     /// The user's home folder, absolute.
     fn home(&self) -> Option<PathBuf>;
 
-    /// The folder for what is needed only for a while.
+    /// The folder for temporary files.
     fn temporary(&self) -> PathBuf;
 
     /// The clock, for threads that outlive this reference.
     fn clock(&self) -> fn() -> Time;
 
-    /// The time now.
+    /// The current time.
     fn now(&self) -> Time {
         (self.clock())()
     }
 
-    /// How long this process has been running. It never goes back.
+    /// The time since the start of this process. It never decreases.
     fn elapsed(&self) -> Duration;
 
-    /// Whether a variable is set, and not empty.
+    /// Whether a variable is set and not empty.
     fn is_set(&self, name: &str) -> bool {
         self.variable(name).is_some_and(|value| !value.is_empty())
     }
 
-    /// The absolute path that a variable holds.
+    /// The absolute path in a variable.
     fn folder(&self, name: &str) -> Option<PathBuf> {
         self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
-    /// A program, to be found as the shell finds it. Like all that vault starts, it inherits no secret, nor what is meant for vault
-    /// alone.
+    /// A command for a program that is found as the shell finds it. Like every process that vault starts, it inherits
+    /// neither secrets nor variables meant only for vault.
     fn program(&self, name: &str) -> Command {
         without_secrets(self.variables(), Command::new(name))
     }
 
-    /// A command as the shell runs it.
+    /// A command that the shell runs.
     fn shell(&self, command: &OsStr) -> Command {
         without_secrets(self.variables(), crate::fs::shell(command))
     }
@@ -66,10 +66,10 @@ fn without_secrets(names: Vec<OsString>, mut command: Command) -> Command {
     command
 }
 
-/// Whether the value of a variable is a secret, or may hold one: passwords, and commands that print them. The name of a file
-/// is none, and a hook that calls vault may need it.
+/// Whether a variable's value is or may contain a secret: passwords, and commands that print them. The name of a file
+/// is not secret, and a hook that calls vault may need it.
 fn is_secret(name: &str) -> bool {
-    // Windows does not tell upper from lower case in names.
+    // Variable names on Windows are not case-sensitive.
     let name = name.to_ascii_uppercase();
     name.starts_with("VAULT_") && name.contains("PASSWORD") && !name.ends_with("_FILE")
 }

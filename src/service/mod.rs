@@ -1,17 +1,20 @@
-//! What vault does by itself, day after day, and what people say of it: between what a person meets (the command line, the page) and the
-//! engine. Nothing here prints, asks, or reads the clock or the environment.
+//! The services between the user interfaces (the command line, the page) and the engine: unattended work, and the
+//! interpretation of user input. Nothing here prints, asks the user, or reads the clock or the environment.
 //!
-//! What is kept where: [`config`], and [`list`] as a list of lines · [`sources`], [`usual`] what is kept, and what is usually not wanted ·
-//! [`guide`] what there is to find where nothing is configured · [`ahead`] how much there is.
+//! Configuration and sources: [`config`] holds the configuration, and [`list`] its form as a list of lines ·
+//! [`sources`] prepares the input of a snapshot, and [`usual`] knows what is usually excluded · [`guide`] finds sources
+//! and places where nothing is configured · [`ahead`] measures sources.
 //!
-//! What is done by itself: [`plan`] what is due, by [`status`] · [`run`] doing it · [`report`] what a run did · [`schedule`] what starts one ·
-//! [`keep`], [`forget`] which snapshots stay, and which may go · [`drill`] a restore that is tried · [`settle`] what follows work ·
-//! [`health`] how a vault is.
+//! Unattended work: [`plan`] decides what is due, from the record in [`status`] · [`run`] does it · [`report`] holds
+//! the results · [`schedule`] starts runs · [`keep`] and [`forget`] decide which snapshots stay · [`drill`] tries a
+//! restore · [`settle`] follows each piece of work · [`health`] examines a vault.
 //!
-//! What people say: [`select`], [`spot`] which snapshot is meant, and where in it · [`local`], [`roots`] which folder · [`password`] where a
-//! password comes from · [`delivery`] how a vault reaches other machines · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+//! User input and output: [`select`] finds a snapshot, and [`spot`] a path in it · [`local`] and [`roots`] find a
+//! folder · [`password`] gets a password · [`delivery`] tells how a vault reaches other machines · [`values`],
+//! [`dates`], [`units`] and [`suggest`] deal with words and numbers.
 //!
-//! What is taken from outside: [`machine`] environment and clock · [`folders`], [`temporary`] where vault's own files lie.
+//! Surroundings: [`machine`] provides the environment and the clock · [`folders`] and [`temporary`] know where vault's
+//! own files are.
 
 pub mod ahead;
 pub mod config;

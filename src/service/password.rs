@@ -1,5 +1,6 @@
-//! Where passwords come from without anyone being asked: options, the environment, the configuration with its files, commands and the
-//! keyring of the system; and the key of this machine. Whoever can ask a person does so when all this gives none.
+//! Passwords that need no prompt: from options, the environment, the configuration with its files and commands, and the
+//! system's keyring; and this machine's device key. A caller that can ask a person does so if none of these has a
+//! password.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,11 +18,11 @@ use crate::seal::Secret;
 use crate::service::config::PasswordFrom;
 use crate::service::machine::Machine;
 
-/// A password is the first line of a file or of a command's output, if that is not longer than this.
+/// The maximum length in bytes of the file or command output whose first line is a password.
 const INPUT_LEN_MAX: u64 = 64 << 10;
 
-/// Where to look for a password, in this order: the options, the variable, the variable with `_FILE`, with `_COMMAND`,
-/// the configuration.
+/// The sources of a password, in the order in which they are tried: the options, the variable, the variable with
+/// `_FILE`, with `_COMMAND`, the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// `--password-file`.
@@ -32,26 +33,26 @@ pub struct Sources<'a> {
     pub option: &'static str,
     /// The environment variable's name.
     pub variable: &'static str,
-    /// What the configuration says.
+    /// The configured source.
     pub config: Option<&'a PasswordFrom>,
 }
 
-/// A password.
+/// A password or device key.
 pub struct Password {
     text: Zeroizing<Vec<u8>>,
-    /// Whether it was typed, so that there is someone to talk to.
+    /// Whether it was typed, so that there is someone to ask.
     pub typed: bool,
-    /// Whether it is the key of this machine.
+    /// Whether it is this machine's device key.
     device: bool,
 }
 
 impl Password {
-    /// The password as the vault takes it; it finds out by itself if it is a recovery key.
+    /// The secret in the form that opens a vault. The vault itself recognizes a recovery key.
     pub fn secret(&self) -> Secret {
         if self.device { Secret::Raw(self.text.clone()) } else { Secret::Password(self.text.clone()) }
     }
 
-    /// The key of this machine.
+    /// This machine's device key.
     pub fn device(key: &DeviceKey) -> Self {
         Self { text: key.secret().clone(), typed: false, device: true }
     }
@@ -61,39 +62,39 @@ impl Password {
         Self { text, typed: true, device: false }
     }
 
-    /// Another one is asked for as this one was.
+    /// Replaces the password, but not the information whether it was typed.
     pub fn replace(&mut self, other: Self) {
         *self = Self { typed: self.typed, ..other };
     }
 
-    /// Whether it is the same.
+    /// Whether both passwords are the same.
     pub fn is(&self, other: &Self) -> bool {
         self.device == other.device && self.text == other.text
     }
 
-    /// For another process of this program, by its environment.
+    /// The password for the environment of a child process of this program.
     pub fn for_child(&self) -> std::borrow::Cow<'_, OsStr> {
         crate::path::to_os(&self.text).unwrap_or_default()
     }
 
-    /// The same once more.
+    /// A copy of the password.
     #[must_use]
     pub fn again(&self) -> Self {
         Self { text: self.text.clone(), ..*self }
     }
 
-    /// One that nobody typed.
+    /// A password that was not typed.
     fn from_elsewhere(text: Zeroizing<Vec<u8>>) -> Self {
         Self { text, typed: false, device: false }
     }
 }
 
-/// The password that the options or the environment give, if they do.
+/// The password from the options or the environment; `None` if they have none.
 pub fn given(sources: Sources<'_>, machine: &dyn Machine) -> Result<Option<Password>, Failure> {
     Ok(from_options(sources, machine)?.map(Password::from_elsewhere))
 }
 
-/// The password that is known without asking anyone.
+/// The password from any source that needs no prompt.
 pub fn unasked(sources: Sources<'_>, machine: &dyn Machine) -> Result<Option<Password>, Failure> {
     Ok(configured(sources, machine)?.map(Password::from_elsewhere))
 }
@@ -156,7 +157,7 @@ fn from_command(command: &OsStr, machine: &dyn Machine) -> Result<Zeroizing<Vec<
     line.map_err(failed)
 }
 
-/// The password that the keyring of the system has for the vault of this name.
+/// The password for the vault of this name from the system's keyring.
 fn from_keyring(name: &str, machine: &dyn Machine) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let (asked, args, store) = keyring(name)?;
     let hint = format!("Put it there with: {store}");
@@ -176,7 +177,7 @@ fn from_keyring(name: &str, machine: &dyn Machine) -> Result<Zeroizing<Vec<u8>>,
     Ok(line)
 }
 
-/// The program that asks the keyring, its arguments, and the command that a person puts a password there with.
+/// The program that queries the keyring, its arguments, and the command with which a person stores a password there.
 fn keyring(name: &str) -> Result<(&'static str, Vec<&str>, String), Failure> {
     let shown = quoted(name);
     if cfg!(target_os = "macos") {
@@ -192,7 +193,7 @@ fn keyring(name: &str) -> Result<(&'static str, Vec<&str>, String), Failure> {
 }
 
 fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The capacity is there from the start: a buffer that grows leaves copies behind.
+    // The full capacity is reserved at the start, because a growing buffer leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(INPUT_LEN_MAX as usize + 1));
     input.take(INPUT_LEN_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > INPUT_LEN_MAX {
@@ -201,8 +202,8 @@ fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(line_of(text::content(&bytes).map_err(io::Error::other)?))
 }
 
-/// The first line, without its end: the same wherever a password comes from. Nor is a mark at the start of a file, which some
-/// editors put there, part of it.
+/// The first line without its end, the same for all sources. It also excludes a byte order mark, which some editors put
+/// at the start of a file.
 fn line_of(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();

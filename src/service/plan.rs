@@ -1,4 +1,4 @@
-//! What is due: pure decisions over what is configured and what is remembered.
+//! The plan of a run: what is due, decided from the configuration and the record of earlier runs alone.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -15,45 +15,45 @@ use crate::service::status::Pair;
 use crate::service::status::Status;
 use crate::service::suggest::nearest;
 
-/// Whether a source is due in a vault.
+/// When a source is due in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// Now.
+    /// The source is due now.
     Now,
-    /// In this time.
+    /// The source is due after this time.
     In(Duration),
 }
 
-/// A vault that a source goes to.
+/// A vault that a source goes to, with the decision on it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// Its place among the plan's vaults.
+    /// The vault's index in [`Plan::vaults`].
     pub vault: usize,
-    /// Whether it is due.
+    /// When the source is due in it.
     pub due: Due,
-    /// Whether its last snapshot is too old for comfort.
+    /// Whether the last snapshot is older than the source's limit.
     pub overdue: bool,
-    /// When pruning was left out first because the clock had jumped, in seconds since 1970.
+    /// When pruning was first held back because the clock had jumped, in seconds since 1970.
     pub held: Option<i64>,
 }
 
-/// A source and where it goes.
+/// A source and the vaults that it goes to.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The source.
     pub source: SourceConfig,
-    /// Where it goes.
+    /// The vaults that it goes to.
     pub targets: Vec<Target>,
 }
 
 impl Job {
-    /// Whether it is due anywhere.
+    /// Whether the source is due in any vault.
     pub fn is_due(&self) -> bool {
         self.targets.iter().any(|target| target.due == Due::Now)
     }
 }
 
-/// Everything that may be done.
+/// The sources and vaults of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// The vaults.
@@ -63,7 +63,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// All sources of a configuration, or those that are named. Everything is taken to be due.
+    /// A plan of the named sources, or of all sources if none is named. All of them count as due until
+    /// [`Self::decide`].
     pub fn new(config: &Config, names: &[String]) -> Result<Self, Failure> {
         let known = || config.sources.iter().map(|source| source.name.as_str());
         for name in names {
@@ -87,7 +88,7 @@ impl Plan {
         Ok(Self { vaults: config.vaults.clone(), jobs: config.sources.iter().filter(wanted).map(job).collect() })
     }
 
-    /// Finds out what is due at a time. `id` is what a vault's folder says its id is, where it can be read.
+    /// Decides what is due at a time. `id` reads a vault's id from its place, if it can be read.
     pub fn decide(&mut self, status: &Status, now: i64, force: bool, id: &dyn Fn(&Place) -> Option<String>) {
         for job in &mut self.jobs {
             for target in &mut job.targets {
@@ -100,7 +101,7 @@ impl Plan {
         }
     }
 
-    /// Puts the sources in order. `size` is how many bytes a source has, about.
+    /// Puts the sources in order. `size` is the approximate size of a source in bytes.
     pub fn arrange(&mut self, order: Order, size: &dyn Fn(&Job, &[VaultConfig]) -> u64) {
         if order == Order::SmallFirst {
             let vaults = &self.vaults;
@@ -108,7 +109,7 @@ impl Plan {
         }
     }
 
-    /// What is due next: the name of the source, of the vault, and in which time.
+    /// The next source that will be due: its name, the vault's name, and the time until then.
     pub fn next(&self) -> Option<(&str, &str, Duration)> {
         let targets = self.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
         let waiting = targets.filter_map(|(job, target)| match target.due {
@@ -119,7 +120,7 @@ impl Plan {
     }
 }
 
-/// Whether a source is due. A clock that was set back makes it due; so does another vault in the same folder.
+/// When a source is due. It is due now if the clock was set back, or if another vault is in the same place.
 fn due(pair: Option<&Pair>, every: Duration, now: i64, id: &dyn Fn() -> Option<String>) -> Due {
     let Some((pair, taken)) = pair.and_then(|pair| Some((pair, pair.taken?))) else { return Due::Now };
     let Ok(age) = u64::try_from(now - taken) else { return Due::Now };
@@ -132,17 +133,18 @@ fn due(pair: Option<&Pair>, every: Duration, now: i64, id: &dyn Fn() -> Option<S
     }
 }
 
-/// Whether the last snapshot is too old. One that was never taken is overdue from when it was first tried in vain.
+/// Whether the last snapshot is too old. If there is none yet, the age counts from the first failed attempt.
 fn is_overdue(pair: Option<&Pair>, overdue: Duration, now: i64) -> bool {
     let since = pair.and_then(|pair| pair.taken.or(pair.first));
     since.is_some_and(|since| u64::try_from(now - since).is_ok_and(|age| age > overdue.as_secs()))
 }
 
-/// A jump of the clock that is shorter than this is none, in seconds.
+/// The smallest clock difference that counts as a jump, in seconds.
 const JUMP_MIN: u64 = 31 * 86_400;
 
-/// Whether pruning has to wait, since the clock has jumped against the last snapshot: the date of now may be wrong, and what
-/// is dropped by it does not come back. The next run that is not earlier than the first one agrees with it.
+/// Whether pruning must wait because the clock has jumped since the last snapshot. The current date may be wrong, and a
+/// dropped snapshot does not come back. The next run whose date is not earlier than that of the held-back run confirms
+/// the date.
 pub fn waits_for_clock(last: Option<i64>, now: i64, every: Duration, held: Option<i64>) -> bool {
     let limit = JUMP_MIN.max(every.as_secs().saturating_mul(3));
     last.is_some_and(|last| now.abs_diff(last) > limit) && held.is_none_or(|first| now < first)

@@ -1,4 +1,4 @@
-//! What a run did: for the screen, for `--json` and for the report file.
+//! The report of a run, for the screen, for `--json` and for the report file.
 
 use std::time::Duration;
 
@@ -14,35 +14,35 @@ use crate::json::CountsJson;
 use crate::service::drill::Last;
 use crate::service::units;
 
-/// What became of a source in a vault.
+/// The result for one source in one vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// A snapshot was taken.
     Complete,
-    /// Nothing had changed, so none was taken, as configured.
+    /// Nothing had changed, so no snapshot was taken, as configured.
     Unchanged,
-    /// A snapshot was taken, but not all could be saved.
+    /// A snapshot was taken, but some files could not be saved.
     Partial,
-    /// None was taken.
+    /// No snapshot was taken.
     Failed,
-    /// The vault is removable, and not here.
+    /// The vault is removable and not connected.
     Away,
-    /// The user stopped it.
+    /// The user stopped the work.
     Interrupted,
-    /// It is due, and this is a trial.
+    /// The source is due, and this is a dry run.
     Due,
-    /// Its last snapshot is not old enough.
+    /// The source is not due yet: its last snapshot is recent enough.
     NotDue,
 }
 
 impl State {
-    /// Whether there is a state of today in the vault.
+    /// Whether the vault now holds the current state of the source.
     pub fn is_taken(self) -> bool {
         matches!(self, Self::Complete | Self::Unchanged | Self::Partial)
     }
 
-    /// The word for it, as in JSON.
+    /// The state's name in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -57,14 +57,14 @@ impl State {
     }
 }
 
-/// What went wrong, and what to do next.
+/// A failure, and the next step for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// The exit code that it alone would lead to.
+    /// The exit code that this failure alone would lead to.
     pub exit: Exit,
-    /// What failed.
+    /// The failure as a sentence.
     pub what: String,
-    /// What to do next.
+    /// The next step for the user.
     pub hint: Option<String>,
 }
 
@@ -74,37 +74,37 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// A source in a vault.
+/// The result for one source in one vault, with its figures.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The source.
+    /// The source's name.
     pub source: String,
     /// The vault's name.
     pub vault: String,
-    /// Its folder.
+    /// The vault's folder or address.
     pub place: String,
-    /// Its id, if it was opened.
+    /// The vault's id, if the vault was opened.
     pub id: Option<String>,
-    /// When it was begun.
+    /// When work on the source began.
     pub time: Time,
-    /// What became of it.
+    /// The result.
     pub state: State,
     /// The snapshot's id, if one was taken.
     pub snapshot: Option<String>,
     /// The digest of the tree: in one vault, equal for the same names and contents.
     pub digest: Option<String>,
-    /// What the snapshot holds, if it came so far.
+    /// The snapshot's description with its counts, if the work got that far.
     pub body: Option<Box<Snapshot>>,
     /// Whether the last snapshot is too old.
     pub overdue: bool,
-    /// When it is due, if it is not.
+    /// The time until the source is due, if it is not due yet.
     pub due_in: Option<Duration>,
-    /// Why it failed.
+    /// The failure, if there was one.
     pub trouble: Option<Trouble>,
 }
 
 impl Outcome {
-    /// Of this source in this vault, as long as nothing more is known.
+    /// An outcome with only these fields known; all others are empty.
     pub fn new(source: &str, vault: &str, place: String, time: Time, state: State) -> Self {
         Self {
             source: source.to_owned(),
@@ -123,83 +123,84 @@ impl Outcome {
     }
 }
 
-/// The care for a vault after its snapshots.
+/// The result of a vault's maintenance after its snapshots: pruning, check and drill.
 #[derive(Debug, Clone)]
 pub struct Care {
     /// The vault's name.
     pub vault: String,
-    /// Its folder.
+    /// The vault's folder or address.
     pub place: String,
-    /// How many snapshots were forgotten.
+    /// The number of snapshots forgotten.
     pub forgotten: u64,
-    /// Bytes that were given back.
+    /// The bytes freed.
     pub bytes_freed: u64,
-    /// Sources of which nothing was dropped, because the clock had jumped.
+    /// Sources whose snapshots were all kept, because the clock had jumped.
     pub held: Vec<String>,
-    /// Sources of which old snapshots were looked at.
+    /// Sources whose keep rules were applied.
     pub pruned: Vec<String>,
-    /// What a check read, if there was one.
+    /// The result of the check, if there was one.
     pub checked: Option<Checked>,
-    /// What came of a restore that was tried, if one was.
+    /// The result of the restore drill, if there was one.
     pub drilled: Option<Last>,
-    /// What failed.
+    /// The failure, if there was one.
     pub trouble: Option<Trouble>,
 }
 
-/// A check.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checked {
     /// Whether there is damage.
     pub damaged: bool,
-    /// Whether there is something else to know.
+    /// Whether there are findings other than damage.
     pub remarks: bool,
-    /// Packs that were read.
+    /// The number of packs read.
     pub packs_read: u64,
-    /// Bytes that were read.
+    /// The number of bytes read.
     pub bytes_read: u64,
 }
 
 /// A hook that failed.
 #[derive(Debug, Clone)]
 pub struct HookTrouble {
-    /// The source.
+    /// The source's name.
     pub source: String,
     /// `before`, `after` or `on-failure`.
     pub hook: &'static str,
-    /// What happened.
+    /// The failure in words.
     pub what: String,
 }
 
-/// Everything that a run did.
+/// The report of a whole run.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Sources in vaults.
+    /// The results for each source in each vault.
     pub outcomes: Vec<Outcome>,
-    /// Vaults.
+    /// The results of the vaults' maintenance.
     pub cares: Vec<Care>,
     /// Hooks that failed.
     pub hooks: Vec<HookTrouble>,
-    /// What is known to be wrong with vaults, whether this run opened them or not.
+    /// Known findings of the vaults, whether this run opened them or not.
     pub known: Vec<Known>,
-    /// By place: the last restore that was tried of each vault on this machine, in this run or before.
+    /// The last restore drill of each vault on this machine, in this run or an earlier one, with the vault's folder or
+    /// address.
     pub drills: Vec<(String, Last)>,
 }
 
-/// What is known to be wrong with a vault.
+/// The known findings of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// The vault's name.
     pub vault: String,
-    /// Its folder.
+    /// The vault's folder or address.
     pub place: String,
-    /// How a command ends that knows of it.
+    /// The exit code of a command that meets these findings.
     pub exit: Exit,
     /// Each finding as a sentence.
     pub findings: Vec<String>,
 }
 
 impl Report {
-    /// How the run ends: the worst of what happened.
+    /// The exit code of the run: the worst of its results.
     pub fn exit(&self) -> Exit {
         let is = |state| self.outcomes.iter().any(|outcome| outcome.state == state);
         let troubles = self.outcomes.iter().filter_map(|outcome| outcome.trouble.as_ref());
@@ -228,7 +229,7 @@ impl Report {
         }
     }
 
-    /// Sources that failed or are overdue, each as a short line.
+    /// Everything that failed or is overdue, and all known findings, each as a short line.
     pub fn troubles(&self) -> Vec<String> {
         let outcomes = self.outcomes.iter().filter_map(|outcome| {
             let name = format!("{} → {}", outcome.source, outcome.vault);
@@ -255,7 +256,7 @@ impl Report {
         outcomes.chain(hooks).chain(cares).chain(known).collect()
     }
 
-    /// The report as it is written to a file and printed.
+    /// The report in the form that is written to a file and printed.
     pub fn json(&self, begun: Time, ended: Time) -> ReportJson<'_> {
         let exit = self.exit();
         ReportJson {
@@ -290,7 +291,7 @@ impl Report {
     }
 }
 
-/// What is known to be wrong with a vault, for programs.
+/// The known findings of a vault, as JSON.
 #[derive(Serialize)]
 struct KnownJson<'a> {
     vault: &'a str,
@@ -299,7 +300,7 @@ struct KnownJson<'a> {
     findings: &'a [String],
 }
 
-/// A run, for programs.
+/// A run, as JSON.
 #[derive(Serialize)]
 pub struct ReportJson<'a> {
     #[serde(serialize_with = "json::exact")]
@@ -325,7 +326,7 @@ struct OutcomeJson<'a> {
     state: State,
     snapshot: Option<&'a str>,
     digest: Option<&'a str>,
-    /// Zeros if no snapshot was begun.
+    /// All zero if no snapshot was begun.
     #[serde(flatten)]
     counts: CountsJson,
     skipped: u64,
@@ -362,13 +363,13 @@ struct CareJson<'a> {
     destination: &'a str,
     forgotten: u64,
     bytes_freed: u64,
-    /// Sources of which no old snapshot was dropped, because the clock had jumped.
+    /// Sources whose snapshots were all kept, because the clock had jumped.
     held: &'a [String],
     checked: bool,
     damaged: bool,
     packs_read: u64,
     bytes_read: u64,
-    /// Whether a restore was tried, of how many files, and how many did not come back.
+    /// Whether a restore drill was made, the number of files in it, and the number that did not come back.
     drilled: bool,
     drill_files: u64,
     drill_failed: u64,
@@ -404,7 +405,7 @@ struct HookJson<'a> {
     error: &'a str,
 }
 
-/// What became of a source in a vault, in one line; what to do next in a second one.
+/// The result for a source in a vault as one line, and the next step for the user as a second one.
 pub fn line(outcome: &Outcome) -> (String, Option<String>) {
     let name = format!("{} → {}", Shown(outcome.source.as_bytes()), Shown(outcome.vault.as_bytes()));
     let numbers = outcome.body.as_deref().map_or_else(String::new, |body| {
@@ -440,7 +441,7 @@ pub fn line(outcome: &Outcome) -> (String, Option<String>) {
     (format!("{name}: {text}"), hint)
 }
 
-/// What was done for a vault, in one line; `None` if that was nothing.
+/// The result of a vault's maintenance as one line; `None` if nothing was done.
 pub fn care_line(care: &Care) -> Option<String> {
     let mut parts = Vec::new();
     if care.forgotten > 0 {
@@ -468,7 +469,7 @@ pub fn care_line(care: &Care) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}: {}", Shown(care.vault.as_bytes()), parts.join("; ")))
 }
 
-/// All in one line.
+/// The number of results of each kind, and the duration, as one line.
 pub fn summary(report: &Report, took: Duration) -> String {
     let mut parts = Vec::new();
     for (word, states) in [

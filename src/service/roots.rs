@@ -1,4 +1,4 @@
-//! From the paths that were typed to the roots of a snapshot: absolute paths, their names, and lists of files.
+//! Turns typed paths into the roots of a snapshot: absolute paths, their names, and lists of files.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,14 +20,14 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
     to_path(bytes).into_owned()
 }
 
-/// The path as an absolute one, without `.` and `..`. Symbolic links stay as they are: `a/..` is taken as written.
+/// The absolute form of a path, without `.` and `..`. Symbolic links are not followed: `a/..` is taken as written.
 pub fn absolute(current: &Path, path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in plain(current.join(path)).components() {
         match component {
             Component::CurDir => {}
             Component::ParentDir => {
-                out.pop(); // at the top it stays there, as on any system
+                out.pop(); // at the top, `..` leads to the top, as on any system
             }
             other => out.push(other),
         }
@@ -35,7 +35,7 @@ pub fn absolute(current: &Path, path: &Path) -> PathBuf {
     out
 }
 
-/// One root: its name in the snapshot's top folder, and where it lies.
+/// A root: its name in the snapshot's top folder, and its path on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedRoot {
     /// The last component of the path; `root` for `/`.
@@ -44,8 +44,8 @@ pub struct NamedRoot {
     pub path: PathBuf,
 }
 
-/// Gives each path a name of its own: the last component, with `~2`, `~3` where several have the same. A path that is
-/// given twice is taken once.
+/// Gives each path a unique name: its last component, with `~2`, `~3` appended if several have the same. A path that is
+/// given twice is used once.
 pub fn name_roots(paths: &[PathBuf], taken: &mut BTreeSet<Vec<u8>>) -> Vec<NamedRoot> {
     let mut seen = BTreeSet::new();
     let mut roots = Vec::new();
@@ -59,7 +59,7 @@ pub fn name_roots(paths: &[PathBuf], taken: &mut BTreeSet<Vec<u8>>) -> Vec<Named
     roots
 }
 
-/// The name, or the first of `name~2`, `name~3`, ... that is not taken. It is taken then.
+/// Takes the name, or the first of `name~2`, `name~3`, ... that is not in `taken`, and adds it to `taken`.
 pub fn free_name(base: &[u8], taken: &mut BTreeSet<Vec<u8>>) -> Vec<u8> {
     let mut name = base.to_vec();
     let mut number = 2;
@@ -81,7 +81,7 @@ fn drive_name(path: &Path) -> Vec<u8> {
     }
 }
 
-/// The paths in a list, separated by newlines or zero bytes. Empty ones are passed over.
+/// The paths in a list, separated by newlines or zero bytes. Empty paths are left out.
 pub fn split_list(bytes: &[u8], zero: bool) -> Vec<PathBuf> {
     let parts = bytes.split(|&byte| byte == if zero { 0 } else { b'\n' });
     parts
@@ -91,12 +91,12 @@ pub fn split_list(bytes: &[u8], zero: bool) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A list of paths as one root: the deepest folder that holds them all, and the paths below it.
+/// A list of paths as one root: the deepest folder that contains them all, and the paths below it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Group {
     /// The folder.
     pub folder: PathBuf,
-    /// What is taken of it, sorted; a path below another one is covered by it. `None`: all.
+    /// The selected paths below the folder, sorted; a path below another one is covered by it. `None`: everything.
     pub only: Option<Vec<Vec<u8>>>,
 }
 
@@ -108,7 +108,7 @@ pub fn group(paths: &[PathBuf]) -> Option<Group> {
         while !parent.starts_with(&folder) && folder.pop() {}
     }
     let mut only: Vec<Vec<u8>> = Vec::new();
-    // Sorted by components, a folder comes right before what is below it.
+    // In component order, a folder comes right before everything below it.
     for path in paths.iter().collect::<BTreeSet<_>>() {
         let Ok(below) = path.strip_prefix(&folder) else { continue };
         let below = bytes_of(below.as_os_str());

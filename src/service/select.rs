@@ -1,4 +1,4 @@
-//! Which snapshot is meant: `latest~2`, the start of an id, a date; and the path inside it.
+//! The snapshot that a name selects: `latest~2`, the start of an id, a date; and the path inside it.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -17,15 +17,15 @@ use crate::service::suggest::nearest;
 use crate::tree::{Root, Time};
 use crate::vault::{SnapshotInfo, Vault};
 
-/// Fewest digits of an id that are taken for one.
+/// The minimum number of digits in the start of an id.
 pub const ID_DIGITS_MIN: usize = 4;
-/// How many snapshots are listed where an id is ambiguous.
+/// The number of snapshots listed when an id is ambiguous.
 const AMBIGUOUS_SHOWN: usize = 10;
 
-/// How a snapshot was named.
+/// The way in which a snapshot was named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// So many before the last one.
+    /// The last snapshot but this many.
     Latest(usize),
     /// The start of an id, lower case.
     Id(String),
@@ -33,23 +33,23 @@ pub enum Which {
     Date(Span),
 }
 
-/// Which snapshots a name such as `latest` can mean.
+/// The filter for the snapshots that a name such as `latest` can mean.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only those of this source.
+    /// Only snapshots of this source.
     pub source: Option<String>,
-    /// Only those of this machine.
+    /// Only snapshots of this machine.
     pub host: Option<String>,
 }
 
-/// What a name is looked for among.
+/// The snapshots in which a name is looked up.
 #[derive(Clone)]
 pub struct Among<'a> {
     /// The vault.
     pub vault: &'a Vault,
     /// All its snapshots, the oldest first.
     pub snapshots: &'a [SnapshotInfo],
-    /// What `latest` and dates can mean.
+    /// The filter for `latest` and dates.
     pub filter: Filter,
     /// The local time zone.
     pub zone: &'a TimeZone,
@@ -60,14 +60,15 @@ pub struct Among<'a> {
 pub struct Found<T> {
     /// The snapshot.
     pub info: T,
-    /// How the work that looks into it ends at least: the one that was meant may be missing.
+    /// The least exit code of a command that reads this snapshot. It is not 0 if the snapshot that was meant may be
+    /// missing.
     pub exit: Exit,
 }
 
-/// A snapshot, and perhaps a path inside it.
+/// The name of a snapshot, and perhaps a path inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// The snapshot, as it was typed.
+    /// The snapshot's name as it was typed.
     text: String,
     which: Which,
     /// The path as it was typed; `None` if there was no colon.
@@ -75,7 +76,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads `SNAPSHOT[:PATH]`; `now` is what `3d` counts from.
+    /// Reads `SNAPSHOT[:PATH]`. Ages such as `3d` count back from `now`.
     pub fn parse(text: &OsStr, zone: &TimeZone, now: Time) -> Result<Self, Failure> {
         let bytes = bytes_of(text);
         let name_len = dates::prefix_len(&bytes).filter(|&len| matches!(bytes.get(len), None | Some(b':')));
@@ -85,7 +86,7 @@ impl Wanted {
         Ok(Self { text: name, which, path: bytes.get(name_len + 1..).map(<[u8]>::to_vec) })
     }
 
-    /// The snapshot as it was typed.
+    /// The snapshot's name as it was typed.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -96,14 +97,14 @@ impl Wanted {
         Self { path: Some(path.to_vec()), ..self.clone() }
     }
 
-    /// Whether this is what it means.
+    /// Whether the name selects this snapshot.
     pub fn leads_to(&self, among: &Among<'_>, aim: Aim, info: &SnapshotInfo) -> bool {
         let own = Own::of(among.vault);
         let chosen = self.choose(among.snapshots, &among.filter, &own, aim, among.zone);
         chosen.is_ok_and(|(found, _)| found.id == info.id)
     }
 
-    /// Finds the snapshot that is meant, and says so where it is of another machine.
+    /// Finds the selected snapshot, and warns if it was taken by another machine.
     pub fn find<'a>(
         &self,
         among: &Among<'a>,
@@ -134,7 +135,8 @@ impl Wanted {
         Ok(Found { info, exit })
     }
 
-    /// The snapshot that would be meant if nothing were missing from the store, where that is one of those that are.
+    /// The snapshot that would be selected if no record were missing from the store; `None` if that snapshot is
+    /// present.
     fn missing(&self, among: &Among<'_>, own: &Own, aim: Aim) -> Result<Option<SnapshotInfo>, Failure> {
         if matches!(self.which, Which::Id(_)) {
             return Ok(None);
@@ -144,8 +146,8 @@ impl Wanted {
         Ok(meant.filter(|meant| among.snapshots.iter().all(|info| info.id != meant.id)).cloned())
     }
 
-    /// The same for who reads what is in it: by an id that it had before it was changed, it is what it was then, as long as not all has
-    /// arrived that it is now.
+    /// Finds the selected snapshot in order to read its contents. An id from before a change selects the state before
+    /// that change, as long as the changed snapshot has not arrived completely.
     pub fn find_to_read(
         &self,
         among: &Among<'_>,
@@ -165,8 +167,8 @@ impl Wanted {
         Ok(Found { info: before, exit })
     }
 
-    /// Finds the snapshot, and what is to be said about the choice. An id is an id; `latest` and dates mean what the filter
-    /// leaves of this machine's snapshots, and with a path those that cover it.
+    /// Finds the selected snapshot, with a note on the choice. An id selects by id alone. `latest` and dates select
+    /// among those of this machine's snapshots that pass the filter; if there is a path, among those that cover it.
     fn choose<'a>(
         &self,
         snapshots: &'a [SnapshotInfo],
@@ -177,7 +179,7 @@ impl Wanted {
     ) -> Result<(&'a SnapshotInfo, Option<String>), Failure> {
         if let Which::Id(prefix) = &self.which {
             let is_meant = |id: &ObjectName| id.to_string().starts_with(prefix);
-            // An id that it had before tag, amend or rewrite leads to it, too.
+            // An id that the snapshot had before tag, amend or rewrite also selects it.
             let fits = |info: &&SnapshotInfo| is_meant(&info.id) || info.replaced.iter().any(is_meant);
             let fitting: Vec<_> = snapshots.iter().filter(fits).collect();
             return match fitting[..] {
@@ -267,7 +269,7 @@ impl Wanted {
     }
 }
 
-/// All that were named, each once.
+/// Finds all snapshots that were named, each once.
 pub fn find_all(
     names: &[OsString],
     among: &Among<'_>,
@@ -291,24 +293,24 @@ pub fn find_all(
 }
 
 impl Filter {
-    /// Whether a snapshot is of the source and host that were asked for.
+    /// Whether a snapshot has the wanted source and host.
     pub fn matches(&self, info: &SnapshotInfo) -> bool {
         self.source.as_ref().is_none_or(|source| *source == info.body.source)
             && self.host.as_ref().is_none_or(|host| *host == info.body.host)
     }
 
-    /// Whether it leaves anything out.
+    /// Whether the filter excludes anything.
     pub const fn is_chosen(&self) -> bool {
         self.source.is_some() || self.host.is_some()
     }
 
-    /// What it chooses, in words that follow "snapshot".
+    /// The filter in words that follow "snapshot".
     fn words(&self) -> String {
         let of = [("source", &self.source), ("host", &self.host)];
         of.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!(" of {what} {name}"))).collect()
     }
 
-    /// The failure when it leaves no snapshot.
+    /// The failure for a filter that no snapshot passes.
     pub fn none_of(&self, snapshots: &[SnapshotInfo]) -> Failure {
         let failure = if snapshots.is_empty() {
             Failure::new("there is no snapshot in this vault yet")
@@ -318,13 +320,13 @@ impl Filter {
         hinted(failure, snapshots, self)
     }
 
-    /// What may have been meant by a source or host that no snapshot has; `None` if all that was asked for is there.
+    /// A suggestion for a source or host that no snapshot has; `None` if every wanted name exists.
     pub fn meant(&self, snapshots: &[SnapshotInfo]) -> Option<String> {
         let all: Vec<&SnapshotInfo> = snapshots.iter().collect();
         let asked = [("--source", &self.source, sources(&all)), ("--host", &self.host, hosts(&all))];
         asked.into_iter().find_map(|(option, word, names)| {
             let word = word.as_ref().filter(|word| !names.is_empty() && !names.contains(word.as_str()))?;
-            // The last part of a path is a name that people use for it.
+            // People often use the last part of a path as its name.
             let same_end = |name: &&str| name.rsplit(['/', '\\']).next() == Some(word.as_str());
             let near = names.iter().copied().find(same_end).or_else(|| nearest(word, names.iter().copied()));
             Some(match near {
@@ -355,35 +357,36 @@ fn neighbours(snapshots: &[&SnapshotInfo], span: Span, zone: &TimeZone) -> Optio
     (!text.is_empty()).then(|| format!("T{}. See all with: vault list", &text[1..]))
 }
 
-/// What is done with a snapshot.
+/// The purpose for which a snapshot is selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
-    /// It is looked at, or written elsewhere.
+    /// The snapshot is looked at, or written elsewhere.
     Read,
-    /// It decides what is overwritten, deleted or forgotten: nothing is guessed.
+    /// The choice decides what is overwritten, deleted or forgotten, so nothing is guessed.
     Write,
-    /// The same, of a command whose options do not narrow the choice.
+    /// As [`Self::Write`], for a command whose options do not narrow the choice.
     Name,
 }
 
-/// What to do where only that is left.
+/// The hint if an id is the only way to name the snapshot.
 const BY_ID: &str = "Name it by its id. See which there are with: vault list";
 
-/// Which snapshots are of this machine.
+/// The names by which this machine's snapshots are recognised.
 struct Own {
-    /// The name that it has now.
+    /// The machine's current name.
     host: String,
-    /// The clients that it is or was.
+    /// The ids of the clients that this machine is or was.
     clients: BTreeSet<ClientId>,
 }
 
 impl Own {
-    /// By what a vault knows of this machine.
+    /// The names that a vault knows of this machine.
     fn of(vault: &Vault) -> Self {
         Self { host: vault.identity().host.clone(), clients: vault.own_clients() }
     }
 
-    /// Those of this machine's name; else those that this machine took under other names; else, and then `false`, all.
+    /// The snapshots with this machine's name; if there are none, those that this machine took under other names; if
+    /// there are none either, all of them, with `false`.
     fn only<'a>(&self, all: Vec<&'a SnapshotInfo>) -> (Vec<&'a SnapshotInfo>, bool) {
         let of_name = |info: &&SnapshotInfo| info.body.host == self.host;
         let of_client = |info: &&SnapshotInfo| self.clients.contains(&info.client);
@@ -397,7 +400,7 @@ impl Own {
     }
 }
 
-/// Those that are of this machine; all, if none is. Whether they are its own is said, too.
+/// The snapshots of this machine, or all of them if it has none; and whether they are its own.
 pub fn of_this_machine<'a>(vault: &Vault, all: Vec<&'a SnapshotInfo>) -> (Vec<&'a SnapshotInfo>, bool) {
     Own::of(vault).only(all)
 }
@@ -410,7 +413,7 @@ fn sources<'a>(snapshots: &[&'a SnapshotInfo]) -> BTreeSet<&'a str> {
     snapshots.iter().map(|info| info.body.source.as_str()).collect()
 }
 
-/// An option with each of its possible values, the first few.
+/// An option with each of its possible values, up to a limit.
 fn options(option: &str, names: BTreeSet<&str>) -> String {
     let shown: Vec<String> =
         names.iter().take(AMBIGUOUS_SHOWN).map(|name| format!("{option} {}", quoted(name))).collect();
@@ -423,7 +426,7 @@ pub fn named(info: &SnapshotInfo, zone: &TimeZone) -> String {
     format!("{} of {} ({source} on {host})", info.id.short(), dates::shown(info.date, zone))
 }
 
-/// Whether a path, as it was typed, lies in one of the folders that a snapshot was taken of.
+/// Whether a typed path is in one of the folders that a snapshot was taken of.
 pub fn covers(info: &SnapshotInfo, typed: &[u8]) -> bool {
     info.covers(&inside(&info.body.roots, typed))
 }
@@ -467,8 +470,8 @@ fn ambiguous(prefix: &str, fitting: &[&SnapshotInfo], zone: &TimeZone) -> Failur
     Failure::new(what).hint("Give more digits.")
 }
 
-/// A path inside a snapshot as it may be typed: below the top folder (`Documents/a`), or as it is on the disk
-/// (`/home/me/Documents/a`) if one of the roots holds it.
+/// The path inside a snapshot for a typed path. It may be typed from the snapshot's top folder (`Documents/a`), or as
+/// on the disk (`/home/me/Documents/a`) if one of the roots contains it.
 pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
     let parts: Vec<&[u8]> = components(typed).collect();
     let is_absolute = matches!(typed, [b'/', ..] | [b'A'..=b'Z' | b'a'..=b'z', b':', b'/', ..]);
@@ -478,7 +481,7 @@ pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
             let holds = !root.path.is_empty() && parts.starts_with(&of_root);
             holds.then(|| (of_root.len(), root.name.clone()))
         };
-        // Roots may lie in each other: the deepest is nearest to what was typed.
+        // Roots may contain one another; the deepest is nearest to the typed path.
         if let Some((depth, name)) = roots.iter().filter_map(below).max_by_key(|(depth, _)| *depth) {
             return std::iter::once(name.as_slice())
                 .chain(parts[depth..].iter().copied())
@@ -563,7 +566,7 @@ mod tests {
         Own { host: host.to_owned(), clients: BTreeSet::new() }
     }
 
-    /// On a machine that took all of them, under several names.
+    /// On a machine that took all of the snapshots, under several names.
     fn find(text: &str, filter: &Filter) -> Result<String, Failure> {
         let own = Own { host: "new".to_owned(), clients: BTreeSet::from([ClientId::new([9; 16])]) };
         let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC, NOW)?;
@@ -585,7 +588,7 @@ mod tests {
         assert_eq!(choose("latest", "desk", Aim::Read, &none), Ok(("3a00".to_owned(), None)));
         assert_eq!(choose("latest", "desk", Aim::Write, &none), Ok(("3a00".to_owned(), None)));
         assert_eq!(choose("2026-11-20", "laptop", Aim::Read, &none), Ok(("2026".to_owned(), None)));
-        // A machine without any: reading says whose it is, writing asks.
+        // A machine without any snapshot: a read says whose the snapshot is, a write asks.
         let (id, note) = choose("latest", "new", Aim::Read, &none).unwrap();
         assert_eq!((id.as_str(), note.unwrap().contains("is one of laptop")), ("4b00", true));
         let hint = choose("latest", "new", Aim::Write, &none).unwrap_err().unwrap();
@@ -613,7 +616,7 @@ mod tests {
         assert_eq!(choose("latest", Aim::Read, None).unwrap(), "4b00");
         assert_eq!(choose("latest", Aim::Write, None).unwrap_err(), "Say which: --source docs, or --source pics");
         assert_eq!(choose("latest", Aim::Write, Some("pics")).unwrap(), "2026");
-        // A path says which one, too: the newest snapshot that covers it.
+        // A path selects, too: the newest snapshot that covers it.
         assert_eq!(choose("latest:pics/a", Aim::Write, None).unwrap(), "2026");
         assert_eq!(choose("latest:/home/me/pics/a", Aim::Read, None).unwrap(), "2026");
         assert_eq!(choose("latest~1:docs", Aim::Read, None).unwrap(), "1f2f");
@@ -656,7 +659,7 @@ mod tests {
         let (id, note) = choose("7701").unwrap();
         assert_eq!((id.as_str(), note.unwrap().as_str()), ("1f2f", "snapshot 7701 was changed, and is 1f2f0000 now"));
         assert_eq!(choose("1f2e").unwrap().0, "1f2f");
-        // One is there, another one had it.
+        // One snapshot has this id now, another one had it before.
         let unclear = choose("3a00").unwrap_err();
         assert!(unclear.what.contains("3a00"), "{unclear:?}");
         assert_eq!((choose("3a0000").unwrap().0, choose("3a0001").unwrap().0), ("3a00".to_owned(), "1f2f".to_owned()));

@@ -1,12 +1,13 @@
-//! What follows work on a vault: other machines are told what was found here, and what waited for all of them to know goes.
+//! The steps after work on a vault: other machines are told of findings, and key slots that were removed earlier are
+//! deleted.
 
 use crate::engine::keys;
 use crate::progress::Progress;
 use crate::tree::Time;
 use crate::vault::Vault;
 
-/// Tells other machines what was found here, and deletes the files of key slots that this machine removed, where it had to be waited until
-/// all machines know of it. Nothing of that makes the work fail that was done before.
+/// Publishes this machine's findings. Deletes the files of key slots that this machine removed, once all machines know
+/// of the removal. A failure of either does not make the work before it fail.
 pub fn settle(vault: &Vault, now: Time, progress: &dyn Progress) {
     if let Err(error) = vault.publish_findings(now, progress) {
         progress.detail(&format!("other machines cannot be told yet what was found here: {error}"));

@@ -1,4 +1,4 @@
-//! What is to be kept, before it is read: paths that were named, what is left out, lists and files of patterns.
+//! The input of a snapshot before it is read: the named paths, exclusions, and files with lists of paths or patterns.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use crate::path::Shown;
 use crate::service::config::SourceConfig;
 use crate::service::{local, roots};
 
-/// A longer list of paths, or file of patterns, is a mistake.
+/// The length in bytes at which a list of paths or patterns is refused as a mistake.
 const LIST_LEN_MAX: u64 = 1 << 30;
 
 /// A path as it is shown.
@@ -19,7 +19,7 @@ pub fn shown(path: &Path) -> String {
     Shown(&roots::bytes_of(path.as_os_str())).to_string()
 }
 
-/// What a path is, if it is neither a file nor a folder.
+/// The kind of a special file in words; `None` for files and folders.
 #[cfg(unix)]
 pub fn special_kind(path: &Path) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt as _;
@@ -39,8 +39,7 @@ pub fn special_kind(_: &Path) -> Option<&'static str> {
     None
 }
 
-/// Refuses a path from which nothing would be kept but that it is there: whoever names a pipe or a device wants what it
-/// gives.
+/// Refuses a path of which only the existence would be kept. A user who names a pipe or a device wants its content.
 pub fn refuse_special(path: &Path) -> Result<(), Failure> {
     let Some(kind) = special_kind(path) else { return Ok(()) };
     let failure = Failure::new(format!("{} is {kind}, not a file or a folder", shown(path)));
@@ -52,8 +51,8 @@ pub fn refuse_special(path: &Path) -> Result<(), Failure> {
     })
 }
 
-/// The absolute form of a path as it was written. Where `..` comes after a symbolic link, that is not the folder that
-/// the system would go to; then the system is right.
+/// The absolute form of a path as it was written. If `..` follows a symbolic link, that form may lead to another folder
+/// than the system would; then the system's path is returned.
 pub fn absolute(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
     let written = roots::absolute(current, path);
     if !path.components().any(|component| component == Component::ParentDir) {
@@ -64,7 +63,7 @@ pub fn absolute(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
     Ok(if fs::canonicalize(&written).is_ok_and(|same| same == real) { written } else { real })
 }
 
-/// The absolute form of a path that must be there.
+/// The absolute form of a path that must exist.
 pub fn existing(current: &Path, written: &Path) -> Result<PathBuf, Failure> {
     let path = absolute(current, written)?;
     match fs::metadata(&path) {
@@ -78,13 +77,13 @@ pub fn existing(current: &Path, written: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// What a file with a list holds.
+/// The content of a file with a list.
 pub fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: io::Error| Failure::caused(format!("cannot read the list {}", path.display()), &error);
     read_list_from(fs::File::open(path).map_err(failed)?, path)
 }
 
-/// The same of what is read otherwise, and is called `path`.
+/// The content of a list from another input. Errors call it `path`.
 pub fn read_list_from(input: impl Read, path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: io::Error| Failure::caused(format!("cannot read the list {}", path.display()), &error);
     let mut bytes = Vec::new();
@@ -95,12 +94,12 @@ pub fn read_list_from(input: impl Read, path: &Path) -> Result<Vec<u8>, Failure>
     Ok(bytes)
 }
 
-/// What a list says, if it is text that a person may have written.
+/// The text of a list, in a form that a person may have written.
 pub fn text_of<'t>(file: &Path, bytes: &'t [u8]) -> Result<&'t [u8], Failure> {
     text::content(bytes).map_err(|error| Failure::caused(format!("cannot read the list {}", file.display()), &error))
 }
 
-/// The patterns in a list that was read from this file; empty lines and remarks are passed over.
+/// The patterns in the bytes of this file, without empty lines and comments.
 pub fn patterns(file: &Path, bytes: &[u8]) -> Result<Vec<String>, Failure> {
     let patterns = text::lines(text_of(file, bytes)?).filter(|line| !line.is_empty() && !line.starts_with(b"#"));
     patterns
@@ -109,7 +108,7 @@ pub fn patterns(file: &Path, bytes: &[u8]) -> Result<Vec<String>, Failure> {
         .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))
 }
 
-/// What a source of the configuration leaves out, with the files of patterns.
+/// The exclusions of a configured source, with the patterns of its files.
 pub fn exclude_of(source: &SourceConfig) -> Result<ExcludeOptions, Failure> {
     let mut exclude = source.exclude.clone();
     for file in &source.exclude_from {

@@ -1,4 +1,4 @@
-//! A path inside a snapshot: what all commands do that take `SNAPSHOT:PATH`, and what is said where there is nothing.
+//! A path inside a snapshot, shared by all commands that take `SNAPSHOT:PATH`, and the suggestions if nothing is there.
 
 use crate::engine::browse::{self, BrowseError};
 use crate::engine::restore::RestoreError;
@@ -9,12 +9,12 @@ use crate::service::suggest::nearest;
 use crate::tree::Entry;
 use crate::vault::{SnapshotInfo, Vault};
 
-/// So many names of a folder are compared with what was typed.
+/// The maximum number of names in a folder compared with a typed name.
 const NAMES_MAX: usize = 20_000;
-/// So many other snapshots of the same source are looked into for what one does not have.
+/// The maximum number of other snapshots of the same source searched for a path that one snapshot lacks.
 pub const OTHERS_MAX: usize = 64;
 
-/// A path inside a snapshot, as it was asked for.
+/// A path inside a snapshot, as the user asked for it.
 pub struct Spot<'a> {
     among: Among<'a>,
     wanted: &'a Wanted,
@@ -27,17 +27,17 @@ pub struct Spot<'a> {
     pub path: Vec<u8>,
 }
 
-/// What a snapshot does not have.
+/// Something that a snapshot lacks.
 pub enum Gap {
-    /// Anything at this path.
+    /// The entry at this path.
     Path(String),
-    /// Anything that these patterns choose.
+    /// Any entry that matches these patterns.
     Match(String),
 }
 
-/// An error that may say that a snapshot does not have what was asked for.
+/// An error that may mean that a snapshot lacks the wanted entry.
 pub trait MayBeGap: Into<Failure> {
-    /// What it does not have; `None` if that is not what failed.
+    /// The missing entry; `None` if the error means something else.
     fn gap(&self) -> Option<Gap>;
 }
 
@@ -61,26 +61,26 @@ impl MayBeGap for RestoreError {
 }
 
 impl<'a> Spot<'a> {
-    /// The path that is meant in this snapshot.
+    /// The place in this snapshot that the typed path means.
     pub fn of(among: Among<'a>, (wanted, aim): (&'a Wanted, Aim), info: SnapshotInfo) -> Self {
         let typed = wanted.path.clone().unwrap_or_default();
         let path = select::inside(&info.body.roots, &typed);
         Self { among, wanted, aim, typed, info, path }
     }
 
-    /// The same with a path inside the snapshot, in place of the one that was typed with it.
+    /// The spot at this path inside the same snapshot, instead of the typed path.
     #[must_use]
     pub fn at(self, path: Vec<u8>) -> Self {
         Self { typed: path.clone(), path, ..self }
     }
 
-    /// What lies there.
+    /// The entry at this place.
     pub fn entry(&self) -> Result<Entry, Failure> {
         browse::find_entry(self.among.vault, &self.info, &self.path).map_err(|error| self.failure(error))
     }
 
-    /// How a command ends that looked there. Where there is nothing, it says which snapshot was looked into, and what may have
-    /// been meant.
+    /// Turns an error at this place into the command's failure. If nothing is there, the failure names the snapshot,
+    /// and suggests what may have been meant.
     pub fn failure(&self, error: impl MayBeGap) -> Failure {
         let Some(gap) = error.gap() else { return error.into() };
         let snapshot = named(&self.info, self.among.zone);
@@ -93,7 +93,7 @@ impl<'a> Spot<'a> {
         }
     }
 
-    /// What to look for instead.
+    /// A hint at where else to look.
     fn suggestion(&self) -> String {
         let (vault, typed) = (self.among.vault, self.typed.as_slice());
         if let Some(path) = there(vault, &self.info, typed) {
@@ -122,8 +122,8 @@ impl<'a> Spot<'a> {
         info.body.source == self.info.body.source && info.body.host == self.info.body.host
     }
 
-    /// Other snapshots that may have it, those that are nearest first: of the same source the newest ones, of each other one the
-    /// last.
+    /// The other snapshots that may have the entry, the most likely first: the newest ones of the same source, then the
+    /// last one of each other source.
     fn others(&self) -> Vec<&SnapshotInfo> {
         let newest_first = || self.among.snapshots.iter().rev().filter(|info| info.id != self.info.id);
         let mut found: Vec<&SnapshotInfo> =
@@ -132,7 +132,8 @@ impl<'a> Spot<'a> {
         found
     }
 
-    /// A path of a snapshot as it may be typed: with the words that were used, if they lead there, else with the id.
+    /// A path of a snapshot in a form that can be typed: with the snapshot name that the user typed if it selects this
+    /// snapshot, otherwise with its id.
     fn spelled(&self, info: &SnapshotInfo, path: &[u8]) -> String {
         let same = self.wanted.with_path(path);
         let leads = same.leads_to(&self.among, self.aim, info);
@@ -153,8 +154,8 @@ pub fn last_of_each<'s>(newest_first: impl Iterator<Item = &'s SnapshotInfo>, ho
     last
 }
 
-/// Where a snapshot has what was typed: as it was typed, or where the typed path begins with the end of a folder's path on the
-/// disk (`srv/etc` for the folder `etc` that lies in `/home/me/srv`).
+/// Finds a typed path in a snapshot: as it was typed, or from a folder whose path on the disk ends as the typed path
+/// begins (`srv/etc` for the folder `etc` of a snapshot of `/home/me/srv`).
 fn there(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
     let parts: Vec<&[u8]> = components(typed).collect();
     let by_ends =
@@ -162,7 +163,8 @@ fn there(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
     std::iter::once(select::inside(&info.body.roots, typed)).chain(by_ends).find(|path| has(vault, info, path))
 }
 
-/// The folders that a snapshot was taken of whose paths on the disk end as a path begins, by name, each with the rest of it.
+/// The folders that a snapshot was taken of whose paths on the disk end as the typed path begins: the name of each,
+/// with the rest of the typed path.
 fn by_ends<'p>(info: &'p SnapshotInfo, parts: &'p [&'p [u8]]) -> impl Iterator<Item = (&'p [u8], &'p [&'p [u8]])> {
     info.body.roots.iter().filter_map(|root| {
         let of_root: Vec<&[u8]> = components(&root.path).collect();
@@ -171,7 +173,7 @@ fn by_ends<'p>(info: &'p SnapshotInfo, parts: &'p [&'p [u8]]) -> impl Iterator<I
     })
 }
 
-/// The path in a snapshot that is most like what was typed, as far as there is one.
+/// The path in a snapshot that is most similar to the typed path; `None` if none is similar.
 pub fn near(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
     let inside = select::inside(&info.body.roots, typed);
     let parts: Vec<&[u8]> = components(&inside).collect();
@@ -184,7 +186,7 @@ pub fn near(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>>
     if by_end.is_some() {
         return by_end;
     }
-    // Perhaps the name of the folder that the snapshot was taken of is mistyped.
+    // The typed name of the folder that the snapshot was taken of may be misspelled.
     info.body.roots.iter().find_map(|root| {
         let of_root: Vec<&[u8]> = components(&root.path).collect();
         let (last, above) = of_root.split_last()?;
@@ -195,12 +197,13 @@ pub fn near(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>>
     })
 }
 
-/// What was typed, or what may have been meant by it, if a snapshot has that.
+/// The typed path, or else the most similar one, if a snapshot has either.
 pub fn meant(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
     there(vault, info, typed).or_else(|| near(vault, info, typed))
 }
 
-/// Goes down from a folder by these names, or those most like them, as far as there are any. `None` if nothing was like them.
+/// Follows these names down from a folder, taking the most similar name where one does not exist, until nothing is
+/// similar. `None` if nothing was corrected.
 fn corrected(
     vault: &Vault,
     info: &SnapshotInfo,
@@ -221,7 +224,7 @@ fn corrected(
     is_other.then_some(path)
 }
 
-/// The name in a folder that is most like this one.
+/// The name in a folder that is most similar to this one.
 fn like(vault: &Vault, info: &SnapshotInfo, folder: &[u8], name: &str) -> Option<String> {
     let mut names = Vec::new();
     let listed = browse::list(vault, info, folder, false, &mut |_, entry| {
@@ -232,7 +235,7 @@ fn like(vault: &Vault, info: &SnapshotInfo, folder: &[u8], name: &str) -> Option
     nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
-/// The last folder on the way to a path that a snapshot has; empty for its top.
+/// The deepest existing folder on the way to a path; empty for the snapshot's top folder.
 fn deepest(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Vec<u8> {
     let mut found = Vec::new();
     for part in components(path) {
@@ -245,7 +248,7 @@ fn deepest(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Vec<u8> {
     found
 }
 
-/// Whether a snapshot has something at a path. What cannot be read is not suggested.
+/// Whether a snapshot has something at a path. Unreadable entries count as missing, so they are never suggested.
 fn has(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> bool {
     browse::find_entry(vault, info, path).is_ok()
 }

@@ -1,6 +1,6 @@
-//! What earlier runs did, remembered on this machine: what is due is known without opening any vault.
+//! The record of earlier runs on this machine. With it, vault knows what is due without opening any vault.
 //!
-//! It is only a memory. Lost or damaged, everything is due once more.
+//! It is only a memory. If it is lost or damaged, everything is due once more.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,90 +18,90 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// The version of the file's content.
+/// The version of the file's format.
 const VERSION: u32 = 1;
-/// How often, and how long apart, is looked whether another run goes on.
+/// The number of attempts to take the lock, and the pause between them.
 const LOOKS: u32 = 4;
 const LOOK: Duration = Duration::from_millis(25);
 
-/// What is known of earlier runs.
+/// The record of earlier runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     version: u32,
-    /// When a run ended last, in seconds since 1970.
+    /// When the last run ended, in seconds since 1970.
     #[serde(default)]
     pub last_run: Option<i64>,
-    /// When a schedule started a run last.
+    /// When a schedule last started a run, in seconds since 1970.
     #[serde(default)]
     pub last_background: Option<i64>,
-    /// By source and folder of the vault.
+    /// One entry for each source and place of a vault.
     #[serde(default)]
     pairs: Vec<Pair>,
-    /// By folder: when each vault was checked last.
+    /// When each vault was last checked, by its folder or address.
     #[serde(default)]
     pub checked: BTreeMap<String, i64>,
-    /// By folder: what was told last that is wrong with a vault, and when.
+    /// The known findings last shown to the user, and when, by the vault's folder or address.
     #[serde(default)]
     pub told_known: BTreeMap<String, (Vec<String>, i64)>,
 }
 
-/// A source and a vault that it goes to.
+/// The record of one source in one vault.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// Name of the source.
+    /// The source's name.
     pub source: String,
-    /// Name of the vault.
+    /// The vault's name.
     pub vault: String,
-    /// Its folder.
+    /// The vault's folder or address.
     pub place: String,
-    /// The vault's id, as far as it was known.
+    /// The vault's id, if it is known.
     pub id: Option<String>,
-    /// When the last snapshot was taken, or found to be unnecessary.
+    /// When the last snapshot was taken, or found unnecessary.
     pub taken: Option<i64>,
-    /// When it was first tried, if no snapshot was ever taken.
+    /// When the first attempt was made, if no snapshot was ever taken.
     #[serde(default)]
     pub first: Option<i64>,
-    /// When it was last tried.
+    /// When the last attempt was made.
     pub tried: i64,
-    /// What came of it, in a word.
+    /// The result of the last attempt, in a word.
     pub result: String,
-    /// Files, and their bytes, in the last snapshot.
+    /// The number of files in the last snapshot.
     pub files: u64,
-    /// Their sizes.
+    /// The total size of these files.
     pub bytes: u64,
-    /// What it added to the vault.
+    /// The bytes that the snapshot added to the vault.
     pub bytes_stored: u64,
-    /// How long it took.
+    /// The duration of the snapshot in milliseconds.
     pub duration_ms: u64,
-    /// When pruning was left out first because the clock had jumped.
+    /// When pruning was first held back because the clock had jumped.
     #[serde(default)]
     pub held: Option<i64>,
-    /// When someone was told that it fails or is overdue; `None` while all is well.
+    /// When the user was told that the source fails or is overdue; `None` while all is well.
     #[serde(default)]
     pub told: Option<i64>,
 }
 
 impl Status {
-    /// What is remembered in this folder.
+    /// Loads the record from this folder.
     pub fn load(folder: &Path) -> Self {
         let bytes = crate::ownfile::read(&path(folder)).unwrap_or_default();
         let status: Self = serde_json::from_slice(&bytes).unwrap_or_default();
         if status.version == VERSION { status } else { Self { version: VERSION, ..Self::default() } }
     }
 
-    /// Remembers it.
+    /// Saves the record.
     pub fn save(&self, folder: &Path) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::caused(format!("cannot write {}", path(folder).display()), &error);
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
         replace_private_file(&path(folder), &bytes).map_err(failed)
     }
 
-    /// What is known of a source in a vault.
+    /// The record of a source in a vault.
     pub fn pair(&self, source: &str, place: &str) -> Option<&Pair> {
         self.pairs.iter().find(|pair| pair.source == source && pair.place == place)
     }
 
-    /// The same, to be changed; made if it is not there.
+    /// The record of a source in a vault, to be changed. It is created if it does not exist.
     pub fn pair_mut(&mut self, source: &str, vault: &str, place: &str) -> &mut Pair {
         let at = self.pairs.iter().position(|pair| pair.source == source && pair.place == place);
         let at = at.unwrap_or_else(|| {
@@ -113,7 +113,7 @@ impl Status {
         pair
     }
 
-    /// All that is known of sources in vaults.
+    /// The records of all sources in all vaults.
     pub fn pairs(&self) -> &[Pair] {
         &self.pairs
     }
@@ -123,7 +123,8 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("status.json")
 }
 
-/// Makes sure that no other run goes on. The lock is the system's, and ends with the process; `None` if it is held.
+/// Takes the lock that excludes other runs; `None` if another run holds it. The system releases it when the process
+/// ends.
 pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
     let failed = |error: &io::Error| {
         Failure::caused(format!("cannot use the state folder {}", folder.display()), error)
@@ -135,7 +136,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
     for _ in 0..LOOKS {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
-            // Perhaps someone only looks whether it is held.
+            // The holder may only be testing the lock.
             Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
@@ -143,7 +144,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
     Ok(None)
 }
 
-/// Whether a run goes on.
+/// Whether a run is going on.
 pub fn is_locked(folder: &Path) -> bool {
     let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     crate::ownfile::open(&folder.join("lock")).is_ok_and(held)

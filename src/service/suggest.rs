@@ -1,9 +1,9 @@
-//! What may have been meant by a word that is not known.
+//! Suggestions for a mistyped word.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-/// The candidate that is most like the word, if it is like it at all.
+/// The candidate that is most similar to the word; `None` if none is similar.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = Word::new(word);
     let near = candidates.into_iter().filter_map(|candidate| Some((word.distance(candidate)?, candidate)));
@@ -22,7 +22,7 @@ impl Word {
         Self { len: lower.chars().count(), lower }
     }
 
-    /// How far a name is from the word; `None` if it is not like it at all.
+    /// The distance of a name from the word; `None` if they are not similar.
     fn distance(&self, candidate: &str) -> Option<usize> {
         let candidate = candidate.to_lowercase().replace('_', "-");
         let longest = (1 + self.len / 3).min(self.len.saturating_sub(1));
@@ -31,37 +31,38 @@ impl Word {
     }
 }
 
-/// The nearest of many names, which come from several threads.
+/// The most similar of many names, which several threads may supply.
 pub struct Nearest {
     word: Word,
     best: Mutex<Option<(usize, String)>>,
 }
 
 impl Nearest {
-    /// Looks for names like this one.
+    /// Looks for names similar to this one.
     pub fn new(word: &str) -> Self {
         Self { word: Word::new(word), best: Mutex::new(None) }
     }
 
-    /// Looks at a name. A word without an ending is compared with the name without one, too.
+    /// Compares a name. A word without an extension is also compared with the name without its extension.
     pub fn see(&self, name: &str) {
         let stem = name.rsplit_once('.').map(|(stem, _)| stem).filter(|_| !self.word.lower.contains('.'));
         let far = [Some(name), stem].into_iter().flatten().filter_map(|name| self.word.distance(name)).min();
         let Some(far) = far else { return };
         let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of two that are as near the first in the order of names is taken, whichever thread was quicker.
+        // Of equally similar names, the alphabetically first is taken, so that the result does not depend on the
+        // threads' timing.
         if best.as_ref().is_none_or(|(known, other)| (far, name) < (*known, other.as_str())) {
             *best = Some((far, name.to_owned()));
         }
     }
 
-    /// The nearest of those that were seen.
+    /// The most similar name seen.
     pub fn found(self) -> Option<String> {
         crate::sync::into_inner(self.best).map(|(_, name)| name)
     }
 }
 
-/// How many letters must be added, taken away, replaced, or swapped with their neighbour.
+/// The number of letters to add, remove, replace, or swap with a neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];

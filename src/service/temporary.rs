@@ -1,5 +1,5 @@
-//! A folder that goes with the work that needs it: for what a trial restores, or as the state of one command that only reads, where the
-//! user's own cannot be written.
+//! A temporary folder that is removed after use. It holds the files of a trial restore, or the state of a command that
+//! only reads and cannot write to the user's state folder.
 
 use std::fs;
 use std::io;
@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use crate::fs::make_private_folder;
 use crate::seal::random_name;
 
-/// What of a vault's state is worth having for one command, beside the catalogue, which is built from the store: what this
-/// machine remembers of the log and of damage.
+/// The files of a vault's state that are worth having for one command: this machine's knowledge of the log and of
+/// damage. The catalogue is not among them, because it is built from the store.
 const REMEMBERED: &[&str] = &["client", "seen", "findings", "opened"];
 
-/// A folder that only this user can read. It goes with this value.
+/// A folder that only this user can read. It is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Temporary(PathBuf);
 
 impl Temporary {
-    /// Makes one in `parent`, such as the system's folder for temporary files, with what can be read of the state of this vault in `state`.
+    /// Creates a folder in `parent`, such as the system's folder for temporary files, with the readable part of this
+    /// vault's state from the folder `state`.
     pub fn new(parent: &Path, state: Option<&Path>, vault: Option<&str>) -> io::Result<Self> {
         let name = random_name().map_err(io::Error::other)?;
         let folder = Self(parent.join(format!("vault-{name}")));
@@ -26,14 +27,14 @@ impl Temporary {
             let own = folder.path().join(vault);
             make_private_folder(&own)?;
             for name in REMEMBERED {
-                // There may be none, or one that cannot be read: then it is not remembered.
+                // A missing or unreadable file is left out.
                 let _ = fs::copy(state.join(vault).join(name), own.join(name));
             }
         }
         Ok(folder)
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -41,7 +42,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // what stays is readable to nobody else
+        let _ = fs::remove_dir_all(&self.0); // nobody else can read files that remain
     }
 }
 

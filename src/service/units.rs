@@ -4,14 +4,15 @@ use std::time::Duration;
 
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/// Bytes as people read them: `512 B`, `1.2 GiB`.
+/// A size in bytes for people: `512 B`, `1.2 GiB`.
 pub fn size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
     let mut tenths = u128::from(bytes) * 10;
     let mut unit = 0;
-    // No figure has four digits before the point: 1000 MiB are shown as 1.0 GiB. Rounding decides when the next unit begins.
+    // No figure has four digits before the point: 1000 MiB are shown as 1.0 GiB. Rounding decides where the next unit
+    // begins.
     while unit < UNITS.len() && tenths + 512 >= 10_000 * 1024 {
         tenths /= 1024;
         unit += 1;
@@ -53,7 +54,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).map_err(|_| format!("'{text}' is too large"))
 }
 
-/// Reads bytes per second: a size, perhaps with `/s` behind it.
+/// Reads bytes per second: a size, with or without `/s` after it.
 pub fn parse_rate(text: &str) -> Result<u64, String> {
     match parse_size(text.trim().trim_end_matches("/s")) {
         Ok(0) => Err("nothing could ever be written: give more than 0".to_owned()),
@@ -61,7 +62,7 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A part of all packs, with its verb: `3 of 7 packs were`.
+/// A part of all packs, with the verb: `3 of 7 packs were`.
 pub fn packs_were(part: u64, packs: u64) -> String {
     let rest = match (packs, part) {
         (1, _) => "1 pack was".to_owned(),
@@ -71,7 +72,7 @@ pub fn packs_were(part: u64, packs: u64) -> String {
     format!("{} of {rest}", count(part))
 }
 
-/// A count with its thousands apart: `214,332`.
+/// A count with thousands separators: `214,332`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -89,7 +90,7 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// How long something took: `0.4 s`, `42 s`, `3 min 12 s`, `2 h 5 min`.
+/// A duration in the past: `0.4 s`, `42 s`, `3 min 12 s`, `2 h 5 min`.
 pub fn took(duration: Duration) -> String {
     let secs = duration.as_secs();
     match secs {
@@ -100,7 +101,7 @@ pub fn took(duration: Duration) -> String {
     }
 }
 
-/// A period as it is written in the configuration: `90s`, `12h`, `30d`.
+/// An interval in the configuration's notation: `90s`, `12h`, `30d`.
 pub fn every(duration: Duration) -> String {
     let secs = duration.as_secs();
     for (unit, length) in [("d", 86_400), ("h", 3600), ("m", 60)] {
@@ -111,7 +112,7 @@ pub fn every(duration: Duration) -> String {
     format!("{secs}s")
 }
 
-/// How long something lasts, roughly: `3 d 4 h`, `5 h 10 min`, `12 min`.
+/// An approximate duration: `3 d 4 h`, `5 h 10 min`, `12 min`.
 pub fn about(duration: Duration) -> String {
     let minutes = duration.as_secs().div_ceil(60);
     match minutes {
@@ -121,7 +122,7 @@ pub fn about(duration: Duration) -> String {
     }
 }
 
-/// How long something will take, as on a clock: `0:12`, `1:02:03`.
+/// A remaining time, as on a clock: `0:12`, `1:02:03`.
 pub fn clock(duration: Duration) -> String {
     let secs = duration.as_secs();
     match secs / 3600 {

@@ -1,7 +1,8 @@
-//! What is usually not wanted in a backup: caches, trash, what a system makes again by itself.
+//! Files that are usually excluded from a backup: caches, trash, and files that a system makes again by itself.
 
-/// Patterns for `--exclude-usual`, in any folder and on every system: folders travel. They stand before all others, so that `!PATTERN` takes one
-/// back. Nothing is among them that a person makes.
+/// The patterns of `--exclude-usual`. They apply in any folder and on every system, because folders move between
+/// systems. They come before all other patterns, so that `!PATTERN` can take one back. None of them matches files that
+/// people make.
 pub const USUAL: &[&str] = &[
     // Linux and other Unix
     ".cache/",
@@ -35,23 +36,23 @@ pub const USUAL: &[&str] = &[
     "hiberfil.sys",
     "swapfile.sys",
     "Thumbs.db",
-    // Browsers and what is built on them
+    // Browsers and applications built on them
     "Code Cache/",
     "GPUCache/",
     "ShaderCache/",
     "**/Service Worker/CacheStorage/",
     "**/.mozilla/firefox/*/cache2/",
-    // What compilers and package managers fetch or make again
+    // Files that compilers and package managers fetch or make again
     "**/.cargo/registry/",
     "**/.npm/_cacache/",
     "**/.gradle/caches/",
     "__pycache__/",
-    // What programs hold while they work
+    // Files that programs hold while they work
     ".~lock.*#",
     "*.crdownload",
 ];
 
-/// These patterns, then the others, which count for more.
+/// Puts these patterns before the others, if they are wanted. Later patterns take precedence.
 pub fn before(is_wanted: bool, others: Vec<String>) -> Vec<String> {
     if !is_wanted {
         return others;

@@ -1,4 +1,4 @@
-//! Values as people write them, on the command line, in the configuration and in lists.
+//! Values in the notation of the command line, the configuration and lists.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub fn parse_part(text: &str) -> Result<f64, String> {
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(bad()) }
 }
 
-/// Reads how hard to compress.
+/// Reads a compression level.
 pub fn parse_level(text: &str) -> Result<i32, String> {
     match text {
         "fast" => Ok(1),
@@ -43,7 +43,7 @@ pub fn parse_level(text: &str) -> Result<i32, String> {
     }
 }
 
-/// Reads how packs of others are looked at.
+/// Reads how packs of other machines are verified.
 pub fn parse_verify_others(text: &str) -> Result<VerifyOthers, String> {
     match text {
         "none" => Ok(VerifyOthers::None),

@@ -1,4 +1,4 @@
-//! What of the chosen folders is usually not wanted: how much it is, and whether it is to be left out.
+//! The question whether to exclude the usual files from the chosen folders, with their size.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::cli::machine::Here;
 use crate::cli::note;
 use crate::cli::units;
 
-/// So many of the largest are shown.
+/// The number of largest paths shown.
 const SHOWN: usize = 5;
 
 const ABOUT: &str = "\
@@ -26,7 +26,7 @@ person. They change all the time, so they would cost time and space in each
 backup. All patterns are listed under exclude-usual in docs/backup.md. It can be
 changed at any time: exclude-usual in the configuration.";
 
-/// A path as it is shown, with ~ for the home.
+/// A path in the form that is shown, with `~` for the home folder.
 fn short(path: &Path, home: Option<&Path>) -> String {
     match home.and_then(|home| path.strip_prefix(home).ok()) {
         Some(below) if !below.as_os_str().is_empty() => format!("~/{}", below.display()),
@@ -34,12 +34,12 @@ fn short(path: &Path, home: Option<&Path>) -> String {
     }
 }
 
-/// A size, which may be more where not all was looked through.
+/// A size in words, as a minimum if not everything was looked through.
 fn size(bytes: u64, is_all: bool) -> String {
     format!("{}{}", if is_all { "" } else { "more than " }, units::size(bytes))
 }
 
-/// How long a first backup of so much may take.
+/// The estimated time of a first backup of this size.
 fn time(bytes: u64, is_all: bool) -> String {
     let minutes = unwanted::minutes(bytes);
     if minutes == 1 && is_all {
@@ -48,7 +48,8 @@ fn time(bytes: u64, is_all: bool) -> String {
     format!("{}about {}", if is_all { "" } else { "more than " }, units::about(Duration::from_secs(minutes * 60)))
 }
 
-/// Says how much was chosen and how long that may take, and asks whether what is usually not wanted is to be left out.
+/// Shows the size of the chosen folders and the estimated time, and asks whether to exclude the files that are usually
+/// excluded.
 pub fn ask(sources: &[PathBuf], home: Option<&Path>) -> Result<Turn<bool>, Failure> {
     let mut found = unwanted::look(sources, &Here);
     let all = size(found.bytes, found.is_all);

@@ -1,4 +1,4 @@
-//! A tree of snapshots, laid out to be mounted, whatever asks for it.
+//! The tree of snapshots for a mount or a share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,29 +30,29 @@ use crate::cli::select::Filter;
 use crate::cli::select::Spot;
 use crate::cli::select::Wanted;
 
-/// Bytes of listings that are kept.
+/// The size in bytes of the cache of listings.
 const LISTINGS: usize = 12 << 20;
 
-/// A tree that is laid out.
+/// A tree that is ready to be mounted.
 pub struct Laid {
-    /// The tree, ready to be asked.
+    /// The tree, ready to answer requests.
     pub serving: Arc<Serving>,
-    /// How many snapshots it has.
+    /// The number of its snapshots.
     pub count: usize,
-    /// Where a mount in the background writes what there is to say.
+    /// The file for the messages of a mount in the background.
     pub log: PathBuf,
     told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Laid {
-    /// Says what could not be read since the last time.
+    /// Reports what could not be read since the last call.
     pub fn tell(&self, context: &Context) {
         for message in std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner)) {
             context.screen.warn(&message);
         }
     }
 
-    /// How the program ends after it.
+    /// The program's exit code after the mount.
     pub fn exit(&self) -> Exit {
         match (self.serving.has_panicked(), self.serving.damaged()) {
             (true, _) => Exit::Panic,
@@ -62,8 +62,8 @@ impl Laid {
     }
 }
 
-/// Opens the vault, and lays out all its snapshots that the filter leaves, or a folder of one of them. `leave` ends the sentence of
-/// `README.txt` that begins with "To leave,".
+/// Opens the vault, and prepares the tree of all snapshots that pass the filter, or of a folder in one of them. `leave`
+/// ends the sentence of `README.txt` that begins with "To leave,".
 pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: &str) -> Result<Laid, Failure> {
     let (vault, _) = context.open()?;
     let log = vault.state().join("mount.log");
@@ -94,7 +94,7 @@ pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: 
         dates: Box::new(move |time| name_of(time, &zone)),
         readme: readme(leave),
         listings: LISTINGS,
-        // A tree of one snapshot alone is of that one, whoever took it.
+        // A tree of a single snapshot shows that snapshot, even if the filter would exclude it.
         shown: Box::new(move |info: &SnapshotInfo| !is_all || filter.matches(info)),
     };
     let mut tree = Tree::new(Arc::new(view), options);

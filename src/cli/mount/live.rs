@@ -1,4 +1,4 @@
-//! A mount while it lasts.
+//! A mount while it exists.
 
 use std::env;
 use std::ffi::OsStr;
@@ -40,13 +40,13 @@ use crate::cli::mount::point::Point;
 use crate::cli::output::Output;
 use crate::cli::select;
 
-/// Threads that answer the system: more than processors, since they wait for the store.
+/// The number of threads that answer the system. There may be more than processors, because they wait for the store.
 const THREADS: usize = 4;
-/// How often is looked whether it should end.
+/// The interval at which the end of the mount is checked.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a mount that was ended goes on to serve what is open.
+/// The time for which open files are served after the mount was ended.
 const SERVED: Duration = Duration::from_secs(10);
-/// The log of mounts in the background begins anew when it is longer.
+/// The length in bytes beyond which the log of background mounts is emptied.
 const LOG_MAX: u64 = 1 << 20;
 
 #[derive(Serialize)]
@@ -82,7 +82,7 @@ pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
         no_preview: args.no_preview,
         threads: THREADS.max(context.threads()),
     };
-    // From now on whatever ends the program ends the mount first.
+    // From now on, anything that ends the program ends the mount first.
     context.screen.watch_interrupts_quietly();
     let mounted = fuse::mount(Arc::clone(&laid.serving), &point.folder, options)
         .map_err(|error| refused(&point.folder, &error))?;
@@ -99,7 +99,7 @@ pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     Ok(laid.exit())
 }
 
-/// Which argument is the snapshot, and which the folder.
+/// Tells which argument is the snapshot, and which is the folder.
 fn meant(args: &MountArgs) -> (Option<&OsStr>, Option<&Path>) {
     match (args.snapshot.as_deref(), args.folder.as_deref()) {
         (Some(only), None) if is_folder(only) => (None, Some(Path::new(only))),
@@ -107,7 +107,7 @@ fn meant(args: &MountArgs) -> (Option<&OsStr>, Option<&Path>) {
     }
 }
 
-/// Whether an argument alone is a folder: it is one, or it has a slash and no colon before it.
+/// Whether a single argument is a folder: it exists as one, or it has a slash and no colon before it.
 fn is_folder(text: &OsStr) -> bool {
     let bytes = text.as_encoded_bytes();
     let first = bytes.iter().find(|byte| matches!(byte, b'/' | b':'));
@@ -118,12 +118,12 @@ fn is_folder(text: &OsStr) -> bool {
         || point::is_dead(Path::new(text))
 }
 
-/// The text of `README.txt`: how to leave.
+/// The text of `README.txt`, with the way to leave.
 fn readme(folder: &Path) -> String {
     format!("close what you have opened here, and\n\n    vault umount {}\n", quoted(&folder.display().to_string()))
 }
 
-/// Says that it is mounted.
+/// Reports that the vault is mounted.
 fn announce(context: &Context, args: &MountArgs, folder: &Path, count: usize, is_child: bool) -> Result<(), Failure> {
     let mut out = Output::new();
     let shown = folder.display().to_string();
@@ -139,7 +139,7 @@ fn announce(context: &Context, args: &MountArgs, folder: &Path, count: usize, is
     out.finish()
 }
 
-/// Waits until it should end, or was ended.
+/// Waits until the mount should end, or was ended.
 fn wait(context: &Context, mounted: &Mounted, laid: &Laid) {
     while !mounted.is_ended() && !context.screen.stopped() {
         thread::sleep(TICK);
@@ -147,7 +147,7 @@ fn wait(context: &Context, mounted: &Mounted, laid: &Laid) {
     }
 }
 
-/// Unmounts, if that was not done already. What programs have open is served for a while.
+/// Unmounts, if that was not done already. Files that programs have open are served for a while.
 fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path) {
     if !mounted.is_ended() {
         match point::end(folder, false) {
@@ -170,9 +170,9 @@ fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path
     while !mounted.is_ended() && begun.elapsed() < SERVED {
         thread::sleep(Duration::from_millis(20));
     }
-    // The folder itself is not asked: it might be this program that would have to answer.
+    // The folder itself is not queried, because this very program might have to answer.
     if mounted.is_ended() && point::all().iter().any(|other| other == folder) {
-        // It ended by itself, and nobody answers there any more.
+        // The mount ended by itself, and nobody answers there any more.
         if let Err(error) = point::end(folder, true) {
             context.screen.warn(&format!("cannot end the dead mount in {}: {}", folder.display(), plain(&error)));
         }
@@ -180,7 +180,7 @@ fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path
     serving.end();
 }
 
-/// Why the system refused to mount.
+/// The failure for a mount that the system refused.
 fn refused(folder: &Path, error: &io::Error) -> Failure {
     let text = plain(error);
     let failure = Failure::new(format!("cannot mount in {}: {}", folder.display(), text.trim()));
@@ -202,16 +202,17 @@ fn show(folder: &Path) {
     let mut command = machine::program("xdg-open");
     command.arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Ok(mut started) = command.spawn() {
-        // Without a thread for it nobody waits for its end.
+        // If no thread can be started, nobody waits for the file manager to end.
         let _ = thread::Builder::new().spawn(move || started.wait());
     }
 }
 
-/// Starts the same command in the background, and waits until it has mounted. It asks for the password at this terminal.
+/// Starts the same command in the background, and waits until it has mounted. It asks for the password at this
+/// terminal.
 fn in_background(context: &Context, mut point: Point) -> Result<Exit, Failure> {
     let failed = |error: io::Error| Failure::caused("cannot go on in the background", &error);
     let program = env::current_exe().map_err(failed)?;
-    // Not by way of `child`: this is the same program, and needs the password.
+    // This does not use `child`, because the same program is started, and it needs the password.
     let mut command = Command::new(program);
     command.args(env::args_os().skip(1)).env(machine::IN_BACKGROUND, "1").stdout(Stdio::piped());
     let mut started = command.spawn().map_err(failed)?;
@@ -222,10 +223,10 @@ fn in_background(context: &Context, mut point: Point) -> Result<Exit, Failure> {
     if line.is_empty() {
         let code = started.wait().map_err(failed)?.code();
         let exit = Exit::ALL.iter().map(|(exit, _)| *exit).find(|exit| Some(*exit as i32) == code);
-        // It has said why.
+        // The other process has already reported the reason.
         return Err(Failure::new("").exit(exit.unwrap_or(Exit::Failed)));
     }
-    // From now on it is the other process that removes it.
+    // From now on, the other process removes the folder.
     point.keep();
     let mut out = Output::new();
     if !context.global.quiet {
@@ -234,7 +235,7 @@ fn in_background(context: &Context, mut point: Point) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// Lets go of the terminal, and writes what there is to say into a file.
+/// Detaches from the terminal, and sends further messages to a file.
 fn leave_terminal(log: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::caused(format!("cannot write {}", log.display()), &error);
     let is_long = fs::metadata(log).is_ok_and(|log| log.len() > LOG_MAX);
@@ -242,7 +243,7 @@ fn leave_terminal(log: &Path) -> Result<(), Failure> {
     let mut file = options.create(true).write(true).truncate(is_long).append(!is_long).open(log).map_err(failed)?;
     let _ = writeln!(file, "{} mounted by process {}", dates::exact(dates::now()), std::process::id());
     let null = fs::File::open("/dev/null").map_err(failed)?;
-    // It fails only for the first process of a group, which has no terminal to leave.
+    // This only fails for the leader of a process group, which has no terminal to leave.
     let _ = rustix::process::setsid();
     let _ = env::set_current_dir("/");
     rustix::stdio::dup2_stdin(&null).map_err(io::Error::from).map_err(failed)?;

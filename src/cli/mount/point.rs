@@ -1,4 +1,4 @@
-//! Where mounts are: finding them, folders for them, ending them.
+//! Mount points: finding them, making folders for them, and ending mounts.
 
 use std::env;
 use std::ffi::OsString;
@@ -25,14 +25,14 @@ use crate::cli::machine;
 use crate::cli::output::Output;
 use crate::cli::roots;
 
-/// How long is waited for a mount to be gone.
+/// The time allowed for a mount to disappear.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
-/// How long programs may take to let go of a mount.
+/// The time allowed for programs to let go of a mount.
 const LET_GO_WITHIN: Duration = Duration::from_secs(1);
-/// How many programs that use a mount are named.
+/// The number of programs named that use a mount.
 const USERS_SHOWN: usize = 3;
 
-/// The folder of a mount, and what is to be removed with it.
+/// The folder of a mount, which is removed with this value if it was made for the mount.
 pub struct Point {
     /// The folder, absolute.
     pub folder: PathBuf,
@@ -40,7 +40,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// Leaves the folder where it is when the mount ends.
+    /// Keeps the folder when the mount ends.
     pub const fn keep(&mut self) {
         self.is_made = false;
     }
@@ -49,20 +49,20 @@ impl Point {
 impl Drop for Point {
     fn drop(&mut self) {
         if self.is_made {
-            // One that is still used stays, empty.
+            // A folder that is still used remains, empty.
             let _ = fs::remove_dir(&self.folder);
         }
     }
 }
 
-/// The folders in which vaults are mounted, also those whose program is gone.
+/// The folders in which vaults are mounted, including those whose program is gone.
 #[cfg(target_os = "linux")]
 pub fn all() -> Vec<PathBuf> {
     let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
     text.split(|byte| *byte == b'\n').filter_map(vault_mount).collect()
 }
 
-/// The folder of a line of `mountinfo`, if it is a mount of a vault.
+/// The folder in a line of `mountinfo`, if it is a vault's mount.
 #[cfg(target_os = "linux")]
 fn vault_mount(line: &[u8]) -> Option<PathBuf> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -73,7 +73,7 @@ fn vault_mount(line: &[u8]) -> Option<PathBuf> {
     is_vault.then(|| PathBuf::from(OsString::from_vec(unescaped(folder))))
 }
 
-/// Undoes `\040` for a space, and the like.
+/// Decodes the kernel's escapes, such as `\040` for a space.
 #[cfg(target_os = "linux")]
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -100,13 +100,14 @@ pub fn all() -> Vec<PathBuf> {
     text.lines().filter_map(of_vault).collect()
 }
 
-/// Whether a folder is that of a mount whose program is gone.
+/// Whether a folder is a mount whose program is gone.
 pub fn is_dead(folder: &Path) -> bool {
     let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENXIO];
     fs::metadata(folder).is_err_and(|error| error.raw_os_error().is_some_and(|code| gone.contains(&code)))
 }
 
-/// The folder as the system calls it, links on the way followed; that of a dead mount cannot be asked itself.
+/// The system's path of a folder, with links resolved. The folder of a dead mount cannot be queried, so only its parent
+/// is resolved.
 fn real(folder: &Path) -> PathBuf {
     let folder = match current_folder() {
         Ok(current) => roots::absolute(&current, folder),
@@ -122,7 +123,7 @@ fn real(folder: &Path) -> PathBuf {
     }
 }
 
-/// Makes a folder ready for a mount: the given one, or one that is made for a vault of this name.
+/// Prepares a folder for a mount: the given one, or a new one for a vault of this name.
 pub fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result<Point, Failure> {
     let folder = real(&match given {
         Some(folder) => folder.to_owned(),
@@ -134,7 +135,7 @@ pub fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result
             return Err(Failure::new(format!("a vault is mounted in {shown} already"))
                 .hint(format!("Look into it, or end it with: vault umount {}", quoted(&shown))));
         }
-        // Its program was killed: nobody answers there any more.
+        // The mount's program was killed, so nobody answers there any more.
         end(&folder, true).map_err(|error| Failure::caused(format!("cannot end the dead mount in {shown}"), &error))?;
     }
     if given.is_none() && !folder.exists() {
@@ -174,8 +175,8 @@ fn own(name: &str) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Ends a mount; with `even_if_used` also if programs use it, for which it stays until they let go. Without, those that only just end,
-/// or start another one, have a moment to let go.
+/// Ends a mount. With `even_if_used`, also one that programs use; it stays for these programs until they let go.
+/// Otherwise programs that are just ending, or starting another one, get a moment to let go.
 pub fn end(folder: &Path, even_if_used: bool) -> io::Result<()> {
     let begun = Instant::now();
     loop {
@@ -227,7 +228,7 @@ fn end_at_once(folder: &Path, even_if_used: bool) -> io::Result<()> {
     }
 }
 
-/// The programs that use something below a folder, as far as that can be seen.
+/// The programs that use something below a folder, as far as the system shows them.
 pub fn users(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for process in vault::folder::entries("/proc").into_iter().flatten().flatten() {
@@ -247,7 +248,7 @@ pub fn users(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Says which programs use a folder.
+/// The programs that use a folder, in words.
 pub fn told(users: &[String]) -> String {
     match users {
         [] => "a program still uses it".to_owned(),
@@ -261,7 +262,7 @@ pub fn told(users: &[String]) -> String {
 #[derive(Serialize)]
 struct UmountJson {
     unmounted: String,
-    /// It goes when the programs that use it let go of it.
+    /// The mount disappears only when the programs that use it let go.
     is_used: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Snapshots as a share that other programs of this computer can ask for (WebDAV).
+//! A share of snapshots for other programs on this computer (WebDAV).
 
 use serde::Serialize;
 use vault::progress::Progress;
@@ -22,7 +22,7 @@ struct ShareJson<'a> {
 
 /// Runs `vault mount --webdav`.
 pub fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Failure> {
-    // Whoever cannot have the port is not asked for a password first.
+    // If the port is taken, this fails before a password is asked for.
     let bound = Bound::new(&Place::Port(port)).map_err(|error| {
         Failure::caused(format!("cannot listen on 127.0.0.1, port {port}"), &error)
             .hint("Without a number, --webdav takes any port that is free.")
@@ -36,7 +36,7 @@ pub fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Fai
     if context.global.json {
         out.json(&ShareJson { address: &address, snapshots: laid.count })?;
     } else {
-        // Without the address nobody could use it.
+        // Without the address nobody could use the share.
         out.say(format_args!("The snapshots are shared, for you alone on this computer:"))?;
         out.line(format_args!("  {address}"))?;
         if !context.global.quiet {
@@ -56,7 +56,7 @@ pub fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Fai
     Ok(laid.exit())
 }
 
-/// How this system comes to a share.
+/// The ways in which this system opens a share.
 fn how(address: &str) -> Vec<String> {
     if cfg!(windows) {
         vec![format!("In a command window: net use * {address}")]

@@ -1,4 +1,4 @@
-//! `vault run --follow` and `--stop`: the run that goes on, seen from another process.
+//! `vault run --follow` and `--stop`: following a run of another process.
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,9 +23,9 @@ use crate::cli::output::Style;
 use crate::cli::progress::Lane;
 use crate::cli::progress::Of;
 
-/// How often the watcher looks at the run.
+/// The interval at which the watcher looks at the run.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a run that has just begun may take to say what it is called.
+/// The number of looks within which a new run must give its id.
 const PATIENCE: u32 = 50;
 
 /// Runs `vault run --follow` and `--stop`.
@@ -56,7 +56,7 @@ pub fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure>
     watcher.end(&folder, &run)
 }
 
-/// What is said where no run goes on.
+/// Reports that no run is going on.
 fn none(context: &Context) -> Result<Exit, Failure> {
     let mut out = Output::new();
     if context.global.json {
@@ -67,7 +67,7 @@ fn none(context: &Context) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// The id of the run that goes on, if one does.
+/// The id of the run that is going on; `None` if there is none.
 fn begun(folder: &Path) -> Result<Option<String>, Failure> {
     for _ in 0..PATIENCE {
         match now::look(folder) {
@@ -82,21 +82,21 @@ fn begun(folder: &Path) -> Result<Option<String>, Failure> {
         .hint("It may be of another version of vault, or waits for a password."))
 }
 
-/// Somebody who watches a run.
+/// The watcher of a run.
 struct Watcher<'a> {
     context: &'a Context,
     out: Output,
-    /// What goes on, each with a bar.
+    /// The work under way, each piece with a bar.
     lanes: Vec<(Of, Lane, Option<Phase>)>,
-    /// How far its log was read.
+    /// The number of bytes of the log read.
     read: u64,
-    /// When it last said what it does.
+    /// The time stamp of the `now.json` read last.
     at: Value,
     exit: Option<u64>,
 }
 
 impl Watcher<'_> {
-    /// Prints what the log has got.
+    /// Prints new lines of the log.
     fn lines(&mut self, folder: &Path, run: &str) -> Result<(), Failure> {
         let (lines, read) = now::log_from(folder, run, self.read);
         self.read = read;
@@ -132,7 +132,7 @@ impl Watcher<'_> {
         Ok(())
     }
 
-    /// Draws what goes on, or prints it for programs.
+    /// Draws the work under way, or prints it for programs.
     fn draw(&mut self, told: &Value) -> Result<(), Failure> {
         if told.is_null() || told["at"] == self.at {
             return Ok(());
@@ -176,7 +176,7 @@ impl Watcher<'_> {
         Ok(())
     }
 
-    /// Ends as the run did.
+    /// Ends with the exit code of the run.
     fn end(mut self, folder: &Path, run: &str) -> Result<Exit, Failure> {
         self.lanes.clear();
         self.lines(folder, run)?;

@@ -1,4 +1,5 @@
-//! What `vault` alone shows once something is configured: what is kept where, when that was last done, and what to do next.
+//! The overview that `vault` without a command shows once something is configured: the sources in each vault, their
+//! last snapshots, and what to do next.
 
 use vault::path::Shown;
 use vault::service::plan::Due;
@@ -32,13 +33,13 @@ const NEXT: &str = "  vault run                        do what is due
   vault restore latest --to DIR    bring the last one back
   vault doctor                     is all well, and what should be done?";
 
-/// How things stand; `None` if nothing is configured.
+/// The overview; `None` if nothing is configured.
 pub fn told(context: &Context) -> Result<Option<OverviewJson>, Failure> {
     let Some(config) = context.config()?.filter(|config| !config.sources.is_empty()) else { return Ok(None) };
     overview::overview(config, &Status::load(&folder(context)?), dates::now(), context).map(Some)
 }
 
-/// Shows how things stand.
+/// Shows the overview.
 pub fn show(context: &Context) -> Result<Exit, Failure> {
     let Some(told) = told(context)? else { return Ok(Exit::Done) };
     let mut rows = Vec::new();

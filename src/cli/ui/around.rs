@@ -1,5 +1,5 @@
-//! What the page knows of the program around it: configuration, clock, who runs it. Each question looks anew, since the page lasts
-//! for weeks.
+//! The page's access to the program: the configuration, the clock and runs. Every request reads them again, because the
+//! page may run for weeks.
 
 use std::env;
 use std::fs;
@@ -45,19 +45,19 @@ use crate::cli::restore;
 use crate::cli::run;
 use crate::cli::stats;
 
-/// The program around the page.
+/// The page's access to the program.
 pub struct Around {
     global: GlobalArgs,
     place: String,
     password: Mutex<Password>,
     begun: Instant,
     threads: usize,
-    /// Where runs are remembered.
+    /// The folder that holds the records of runs.
     runs: Option<PathBuf>,
 }
 
 impl Around {
-    /// As the command was called.
+    /// The program as the command was called.
     pub fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {
         Self {
             global: context.global.clone(),
@@ -69,7 +69,7 @@ impl Around {
         }
     }
 
-    /// The same command, as if it began now. It says nothing.
+    /// The context of the same command, as if it began now. It prints nothing.
     fn context(&self) -> Context {
         let mut global = self.global.clone();
         (global.json, global.quiet, global.verbose, global.no_progress) = (false, true, 0, true);
@@ -163,7 +163,7 @@ impl Home for Around {
     }
 }
 
-/// The rules of the library from those that the page has.
+/// The library's rules from those of the page.
 fn rules_of(given: &Value) -> Rules {
     let given = given.get("rules").unwrap_or(given);
     let count = |name: &str| given.get(name).and_then(Value::as_u64);
@@ -182,7 +182,7 @@ fn rules_of(given: &Value) -> Rules {
     }
 }
 
-/// How a text of the configuration is known again.
+/// The hash by which a text of the configuration is recognized.
 fn hash(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }
@@ -197,13 +197,14 @@ fn described(context: &Context, text: &str) -> Result<Value, Failure> {
     Ok(told)
 }
 
-/// The configuration as it is. One that is not there is empty.
+/// The current configuration. It is empty if there is no file.
 fn settings(context: &Context) -> Result<Value, Failure> {
     let text = config::read(&context.config_place()?)?.unwrap_or_default();
     described(context, &text)
 }
 
-/// Checks a text of the configuration and, if that is wanted and it has no mistake, writes it. The one before stays beside it.
+/// Checks a text of the configuration. Writes it if that is wanted and it has no mistakes, and keeps the previous file
+/// beside it.
 fn configure(context: &Context, wish: &Value) -> Result<Value, Failure> {
     let text = wish.get("text").and_then(Value::as_str).ok_or_else(|| Failure::usage("there is no text"))?;
     let told = described(context, text)?;

@@ -1,5 +1,5 @@
-//! Opening the page in the browser. The address is handed over in a file that only this user can read: what stands on a command
-//! line is seen by all users of the machine.
+//! Opens the page in the browser. The address is passed in a file that only this user can read, because all users of
+//! the machine can see command lines.
 
 use std::env;
 use std::fs;
@@ -12,7 +12,7 @@ use vault::fs::replace_private_file;
 
 use crate::cli::machine;
 
-/// The file that leads the browser to the page. It goes when this is dropped.
+/// The file that leads the browser to the page. It is removed when this value is dropped.
 pub struct Signpost(PathBuf);
 
 impl Drop for Signpost {
@@ -43,7 +43,7 @@ pub fn open(address: &str, state: &Path) -> Option<Signpost> {
     let mut command = machine::program(program);
     command.args(first).arg(&signpost.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut started = command.spawn().ok()?;
-    // Without a thread for it nobody waits for its end.
+    // If no thread can be started, nobody waits for the browser to end.
     let _ = thread::Builder::new().spawn(move || started.wait());
     Some(signpost)
 }

@@ -1,5 +1,5 @@
-//! `vault ui --install`: the page in the menu of programs, and at log-in if wanted. It opens in a terminal, where the password is asked
-//! for and Ctrl-C ends it.
+//! `vault ui --install`: puts the page into the menu of programs, and starts it at log-in if wanted. It opens in a
+//! terminal, which asks for the password, and where Ctrl-C ends it.
 
 use std::fs;
 use std::io;
@@ -20,10 +20,10 @@ use crate::cli::output::Output;
 use crate::cli::roots;
 use crate::cli::schedule;
 
-/// Stands in each file that is written, by which it is known again.
+/// The text in each written file by which vault recognizes it.
 const MARK: &str = "Written by vault ui --install, and taken away by vault ui --uninstall.";
 
-/// Something that is written for the system to read.
+/// A file written for the system.
 struct Piece {
     path: PathBuf,
     text: Vec<u8>,
@@ -56,7 +56,7 @@ pub fn install(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     said(context, InstallJson { installed, removed: Vec::new() })
 }
 
-/// Takes it out again.
+/// Removes the page from the menu.
 pub fn uninstall(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     let folders = Folders::of_this_user()?;
     let (menu, login) = pieces(&folders, &command(context, args)?).map_err(Failure::new)?;
@@ -91,7 +91,7 @@ fn said(context: &Context, done: InstallJson) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// Whether there is something that vault has not written.
+/// Whether there is a file that vault has not written.
 fn is_foreign(path: &Path) -> bool {
     match fs::read(path) {
         Ok(bytes) => !is_own(path, &bytes),
@@ -99,13 +99,13 @@ fn is_foreign(path: &Path) -> bool {
     }
 }
 
-/// A shortcut of Windows and a picture hold no text of ours: their names are ours alone.
+/// Whether vault wrote a file. Windows shortcuts and pictures cannot hold our mark; their names are ours alone.
 fn is_own(path: &Path, bytes: &[u8]) -> bool {
     let is_text = !matches!(path.extension().and_then(|end| end.to_str()), Some("lnk" | "svg"));
     !is_text || bytes.windows(MARK.len()).any(|part| part == MARK.as_bytes())
 }
 
-/// What is started: this program, with what was given to find the vault.
+/// The command to start: this program, with options that lead to the same vault.
 fn command(context: &Context, args: &UiArgs) -> Result<Vec<String>, Failure> {
     let program = schedule::program()?;
     let text = |path: &Path| {
@@ -134,7 +134,7 @@ fn command(context: &Context, args: &UiArgs) -> Result<Vec<String>, Failure> {
     Ok(words)
 }
 
-/// The folders of a user that matter here.
+/// The relevant folders of a user.
 struct Folders {
     data: PathBuf,
     config: PathBuf,
@@ -156,7 +156,7 @@ impl Folders {
     }
 }
 
-/// What is written for the menu, and what for the log-in.
+/// The files for the menu, and those for the log-in.
 fn pieces(folders: &Folders, command: &[String]) -> Result<(Vec<Piece>, Vec<Piece>), String> {
     let piece = |path: PathBuf, text: &str| Piece { path, text: text.as_bytes().to_vec(), is_program: false };
     if cfg!(windows) {
@@ -183,7 +183,7 @@ fn write(piece: &Piece) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     if cfg!(windows) {
-        // The text is what makes it.
+        // The piece's text is the script that makes the shortcut.
         let script = String::from_utf8_lossy(&piece.text).into_owned();
         let output =
             machine::program("powershell").args(["-NoProfile", "-NonInteractive", "-Command", &script]).output()?;
@@ -199,7 +199,7 @@ fn write(piece: &Piece) -> io::Result<()> {
     Ok(())
 }
 
-/// A text that no line can be added to.
+/// Refuses a text that has more than one line.
 fn one_line(word: &str) -> Result<&str, String> {
     if word.chars().any(char::is_control) {
         return Err(format!("{word:?}: a menu cannot have a path with control characters"));
@@ -207,8 +207,8 @@ fn one_line(word: &str) -> Result<&str, String> {
     Ok(word)
 }
 
-/// An entry of the menu, as freedesktop.org's Desktop Entry Specification has it. Words are quoted twice there: as an argument, and as a
-/// text of the file.
+/// An entry of the menu in the format of freedesktop.org's Desktop Entry Specification. Words are quoted twice: as an
+/// argument, and as a text of the file.
 fn desktop_entry(command: &[String]) -> Result<String, String> {
     let mut exec = Vec::new();
     for word in command {
@@ -239,7 +239,8 @@ fn desktop_entry(command: &[String]) -> Result<String, String> {
     ))
 }
 
-/// What makes a shortcut of Windows (PowerShell). Words with spaces or quotes are quoted as its programs read them.
+/// The PowerShell script that makes a Windows shortcut. Words with spaces or quotes are quoted as Windows programs read
+/// them.
 fn shortcut(path: &Path, command: &[String]) -> Result<String, String> {
     let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let mut words = command.iter();
@@ -250,7 +251,7 @@ fn shortcut(path: &Path, command: &[String]) -> Result<String, String> {
         if word.contains('"') {
             return Err(format!("{word}: a shortcut cannot have a quotation mark"));
         }
-        // A backslash before the last mark would take its meaning away.
+        // A backslash right before the closing quote would escape it.
         let end = if word.ends_with('\\') { "\\" } else { "" };
         rest.push(if word.contains(' ') { format!("\"{word}{end}\"") } else { word.to_owned() });
     }
@@ -272,7 +273,7 @@ fn script(command: &[String]) -> Result<String, String> {
     Ok(format!("#!/bin/sh\n# {MARK}\nexec {}\n", words.join(" ")))
 }
 
-/// What opens that script at log-in (launchd).
+/// The launchd agent that opens that script at log-in.
 fn login_agent(script: &Path) -> Result<String, String> {
     let text = script.to_str().ok_or_else(|| format!("{} is not UTF-8", script.display()))?;
     let text = one_line(text)?.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");

@@ -1,5 +1,5 @@
-//! Key slots, changed on the page by the rules of `vault key`. Whoever changes them shows with each request that they know a password: that a
-//! browser was let in is not enough.
+//! Changes to key slots on the page, by the rules of `vault key`. Each request must show that the user knows a
+//! password, because the access of a browser is not enough.
 
 use std::sync::Mutex;
 use std::thread;
@@ -22,15 +22,15 @@ use crate::cli::key::AddedJson;
 use crate::cli::key::RemovedJson;
 use crate::cli::password::Password;
 
-/// How long a wrong password makes everyone wait.
+/// The delay after a wrong password, for all requests.
 const PENALTY: Duration = Duration::from_secs(1);
-/// The longest password, as for the command line.
+/// The maximum length of a password in bytes, as for the command line.
 const LEN_MAX: usize = 64 << 10;
 
-/// One at a time: so nobody tries many passwords at once.
+/// Held during each request, so that nobody tries many passwords at once.
 static TRYING: Mutex<()> = Mutex::new(());
 
-/// A password out of a request.
+/// The password in a request.
 fn password_of(wish: &Value, name: &str) -> Result<Password, Failure> {
     let text = wish.get(name).and_then(Value::as_str).unwrap_or_default();
     if text.is_empty() || text.len() > LEN_MAX || text.contains(['\n', '\r', '\0']) {
@@ -39,7 +39,7 @@ fn password_of(wish: &Value, name: &str) -> Result<Password, Failure> {
     Ok(Password::typed(Zeroizing::new(text.as_bytes().to_vec())))
 }
 
-/// Whoever asks knows a password. Who does not has to wait.
+/// Requires a correct password in the request. A wrong one causes a delay.
 fn may(vault: &Vault, wish: &Value) -> Result<(), Failure> {
     let shown = password_of(wish, "password")?;
     if keys::opens(vault, &shown.secret())? {
@@ -59,7 +59,7 @@ pub fn add(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Fail
     Ok(json!(AddedJson::password(slot)))
 }
 
-/// Changes a password. Where it is the one that the page was opened with, that is known by the new one from now on.
+/// Changes a password. If the page was opened with it, the page uses the new one from now on.
 pub fn change(context: &Context, vault: &Vault, wish: &Value, own: &Mutex<Password>) -> Result<Value, Failure> {
     let _one = lock(&TRYING);
     let (old, new) = (password_of(wish, "password")?, password_of(wish, "new")?);

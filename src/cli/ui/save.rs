@@ -1,4 +1,4 @@
-//! Saving now: `vault run` or `vault snapshot` as a process of its own, which goes on when the page is closed.
+//! Saving now: `vault run` or `vault snapshot` in its own process, which goes on when the page is closed.
 
 use std::env;
 use std::ffi::OsString;
@@ -28,15 +28,15 @@ use crate::cli::roots;
 use crate::cli::run::folder as folder_of_runs;
 use crate::cli::run::now;
 
-/// How often is looked whether it has ended, or should.
+/// The interval at which the process and a request to stop are checked.
 const TICK: Duration = Duration::from_millis(50);
-/// In how many of these it is looked once how far it is.
+/// The number of ticks between looks at the progress of a run.
 const LOOK: u32 = 8;
 
-/// What may follow.
+/// The actions allowed after a run.
 const THEN: [&str; 3] = ["eject", "suspend", "shutdown"];
 
-/// Saves what is wished for, and returns what the command printed.
+/// Runs the command for a request, and returns its output.
 pub fn run(
     global: &GlobalArgs,
     context: &Context,
@@ -49,11 +49,11 @@ pub fn run(
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command.args(options(global)).args(arguments(context, vault, wish)?);
     if password.typed {
-        // It is this user's own process, which nobody else can look into.
+        // The process belongs to this user, and no other user can see its environment.
         command.env("VAULT_PASSWORD", password.for_child());
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C where the page runs is not meant for it.
+    // Ctrl-C in the terminal of the page is not meant for this process.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let folder = folder_of_runs(context)?;
@@ -78,7 +78,7 @@ pub fn run(
     match (problem, serde_json::from_str(printed.trim())) {
         (Some(failure), Err(_)) => Err(failure),
         (problem, Ok(told)) => {
-            // It is about what followed: all before it was done.
+            // The failure is about the action after the run, so everything before it was done.
             problem.into_iter().for_each(|failure| progress.warn(&failure.what));
             Ok(told)
         }
@@ -87,7 +87,7 @@ pub fn run(
     }
 }
 
-/// What is to be saved: sources of the configuration, or what the last snapshot of a source was taken of.
+/// The arguments for a request: sources of the configuration, or the paths of the last snapshot of a source.
 fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsString>, Failure> {
     let word = |text: &str| OsString::from(text);
     let configured = context.config()?.map(|config| &config.sources).into_iter().flatten();
@@ -99,7 +99,7 @@ fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsStr
         return Err(Failure::usage(format!("there is no source '{name}'")));
     }
     let then = wish.get("then").and_then(Value::as_str);
-    // A command of the shell is nothing that a page may ask for.
+    // A page must not run shell commands.
     if let Some(then) = then.filter(|then| !THEN.contains(then)) {
         return Err(Failure::usage(format!("'{then}' is nothing that can follow")));
     }
@@ -128,7 +128,7 @@ fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsStr
     Ok(start.into_iter().chain(paths).collect())
 }
 
-/// The options with which the page was called, as far as they matter.
+/// The relevant options that the page was called with.
 fn options(global: &GlobalArgs) -> Vec<OsString> {
     let mut options = vec![OsString::from("--json"), OsString::from("--no-progress")];
     let mut add = |name: &str, value: Option<OsString>| {
@@ -148,7 +148,7 @@ fn options(global: &GlobalArgs) -> Vec<OsString> {
     options
 }
 
-/// Passes on what the process says, and keeps why it failed.
+/// Passes on a message of the process, and returns the failure if it is one.
 fn heard(line: &str, progress: &dyn Progress) -> Option<Failure> {
     let Ok(said) = serde_json::from_str::<Value>(line) else {
         progress.warn(line);
@@ -168,7 +168,7 @@ fn heard(line: &str, progress: &dyn Progress) -> Option<Failure> {
     })
 }
 
-/// Passes on how far a run is, if it is that of this process.
+/// Passes on the progress of a run, if it is the run of this process.
 fn pass_on(child: &Child, folder: &Path, progress: &dyn Progress) -> Option<()> {
     let now = now::look(folder)?;
     if now["process"] != child.id() {
@@ -208,14 +208,14 @@ fn wait(child: &mut Child, folder: &Path, progress: &dyn Progress) -> io::Result
     }
 }
 
-/// Asks it to end in good order: what was stored stays.
+/// Asks the process to end in good order. What it has stored stays.
 #[cfg(unix)]
 fn stop(child: &mut Child) -> io::Result<()> {
     let pid = rustix::process::Pid::from_child(child);
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::INT)?)
 }
 
-/// Ends it: what was stored stays.
+/// Ends the process. What it has stored stays.
 #[cfg(not(unix))]
 fn stop(child: &mut Child) -> io::Result<()> {
     child.kill()

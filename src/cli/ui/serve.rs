@@ -1,4 +1,4 @@
-//! The page while it lasts.
+//! The page while it runs.
 
 use std::env;
 use std::io;
@@ -25,7 +25,7 @@ use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::output::Output;
 
-/// The port that the example of a tunnel has.
+/// The port in the example of a tunnel.
 const TUNNEL: u16 = 8484;
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
         None => Place::Port(args.port.unwrap_or(0)),
     };
     let chosen = context.chosen()?;
-    // Whoever cannot have the page is not asked for a password first.
+    // If the page cannot be served, this fails before a password is asked for.
     let bound = Bound::new(&place).map_err(|error| refused(&place, &error))?;
     let (vault, password) = context.open()?;
     let id = vault.id();
@@ -68,7 +68,7 @@ pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// An address that is good once.
+/// An address that can be used once.
 fn address(desk: &Desk) -> Result<String, Failure> {
     let token = desk.sessions().token(desk.home().elapsed());
     let token = token.map_err(|error| Failure::caused("the system has no random numbers", &error))?;
@@ -110,7 +110,7 @@ fn offer_more(desk: &Desk) {
     }
 }
 
-/// Why it cannot be listened.
+/// The failure for an address that cannot be listened on.
 fn refused(place: &Place, error: &io::Error) -> Failure {
     match place {
         Place::Port(port) => Failure::caused(format!("cannot listen on 127.0.0.1, port {port}"), error)

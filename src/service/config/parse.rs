@@ -1,4 +1,4 @@
-//! From the text of a configuration to its settings. Everything that is wrong is found at once, each with its place.
+//! Parses the text of a configuration into settings. It finds all mistakes at once, each with its position.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -38,21 +38,21 @@ use crate::service::values::parse_level;
 use crate::service::values::parse_part;
 use crate::service::values::parse_verify_others;
 
-/// How old a snapshot may become where nothing is said.
+/// The default interval between snapshots.
 const EVERY: Duration = Duration::from_secs(86_400);
-/// A source is overdue after so many times that.
+/// By default, a source is overdue after this many intervals.
 const OVERDUE_TIMES: u32 = 3;
-/// How many snapshots may be taken at once.
+/// The maximum for the number of snapshots taken at the same time.
 const PARALLEL_MAX: u64 = 16;
 
-/// Something in a configuration that is wrong.
+/// A mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// The mistake, and the correct form.
     pub what: String,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Reads a configuration. What is wrong is left out of the settings, so they count only if there are no mistakes.
+/// Parses a configuration. Wrong settings are left out of the result, so use it only if there are no mistakes.
 pub fn parse(text: &str, home: Option<&Path>) -> (Config, Vec<Mistake>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader { text, home, wrong: Vec::new() };
@@ -79,7 +79,7 @@ pub fn parse(text: &str, home: Option<&Path>) -> (Config, Vec<Mistake>) {
     (config, wrong.into_iter().map(mistake).collect())
 }
 
-/// The place of a byte of a text.
+/// The line and column of a byte offset in a text.
 fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -89,11 +89,11 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 struct Reader<'t> {
     text: &'t str,
     home: Option<&'t Path>,
-    /// Offset of each mistake, and what it is.
+    /// The mistakes, each with its byte offset.
     wrong: Vec<(usize, String)>,
 }
 
-/// One table, and which of its keys are known.
+/// A table, and those of its keys that were asked for.
 struct Section<'r, 't, 'v> {
     reader: &'r mut Reader<'t>,
     table: &'v DeTable<'t>,
@@ -132,7 +132,7 @@ impl<'t> Reader<'t> {
         config
     }
 
-    /// Names are typed and shown; a vault's must not look like a path.
+    /// Checks a name, which users type and see. A vault's name must not look like a path.
     fn check_name(&mut self, name: &str, at: Range<usize>, what: &str) {
         let odd = |c: char| c.is_control() || (what == "vault" && (c == '/' || c == '\\'));
         if name.is_empty() || name.chars().any(odd) || name.starts_with(['-', '~', '.']) {
@@ -196,7 +196,7 @@ impl<'t> Reader<'t> {
         let copy_from = section.string("copy-from");
         section.finish();
         if let Some((first, at)) = copy_from {
-            // So there is no circle.
+            // Only a vault earlier in the file is accepted, so there is no cycle.
             if config.vault(&first).is_none() {
                 self.wrong(at, format!("copy-from names a vault that stands before this one, and '{first}' does not"));
             }
@@ -368,7 +368,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         self.table.get(key)
     }
 
-    /// Something about the table as a whole.
+    /// Adds a mistake about the table as a whole.
     fn missing(&mut self, table: &Spanned<DeValue<'t>>, what: &str) {
         self.reader.wrong(table.span(), what);
     }
@@ -434,7 +434,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         None
     }
 
-    /// Where a vault lies: a folder, or an address.
+    /// The place of a vault: a folder or an address.
     fn place(&mut self, key: &'static str) -> Option<(Place, Range<usize>)> {
         let (text, at) = self.string(key)?;
         match Address::parse(&text) {
@@ -480,13 +480,13 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         number
     }
 
-    /// A text that `parse` understands, or says what is wrong with.
+    /// A text that `parse` accepts. If it does not, its error is the mistake.
     fn parsed<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let (text, at) = self.string(key)?;
         parse(&text).map_err(|what| self.reader.wrong(at, format!("{key}: {what}"))).ok()
     }
 
-    /// A duration, or `never`; where nothing is said, the default.
+    /// A duration, or `None` for `never`; `default` if the key is missing.
     fn duration_or_never(&mut self, key: &'static str, default: Option<Duration>) -> Option<Duration> {
         let parse = |text: &str| if text == "never" { Ok(None) } else { parse_duration(text).map(Some) };
         self.parsed(key, parse).unwrap_or(default)
@@ -520,7 +520,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         self.get(key)
     }
 
-    /// The tables in a table, in the order of the file: each name, its place, what it stands for.
+    /// The tables in a table, in the order of the file: each with its name, its position and its content.
     fn named(&mut self, key: &'static str) -> Vec<(String, Range<usize>, &'v Spanned<DeValue<'t>>)> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
@@ -533,7 +533,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         named
     }
 
-    /// Every key that nobody asked for is a mistake.
+    /// Adds a mistake for every key that was never asked for.
     fn finish(self) {
         for key in self.table.keys() {
             if self.known.contains(&key.get_ref().as_ref()) {

@@ -3,16 +3,16 @@
 use std::fmt::Write;
 use std::path::Path;
 
-/// What a starter is filled with; where nothing is known, examples stand as remarks.
+/// The values to fill in. Where there is none, the text has an example in a comment.
 #[derive(Debug, Clone, Default)]
 pub struct Filled<'a> {
-    /// Name and folder of the vault.
+    /// The name and folder of the vault.
     pub vault: Option<(&'a str, &'a Path)>,
-    /// Whether the vault lies on a disk that may be taken away.
+    /// Whether the vault is on a removable disk.
     pub removable: bool,
-    /// Name and paths of the source.
+    /// The name and paths of the source.
     pub source: Option<(&'a str, &'a [&'a Path])>,
-    /// Whether what is usually not wanted is left out of it.
+    /// Whether the source excludes files that are usually excluded.
     pub exclude_usual: bool,
 }
 
@@ -85,7 +85,7 @@ const SOURCE_REST: &str = "\
 # hook-timeout = \"1h\"
 ";
 
-/// Commands as a Unix shell takes them.
+/// Commands for a Unix shell.
 const DATABASES: &str = if cfg!(unix) {
     "
 # Databases that are in use are not kept by copying their files: before writes a
@@ -136,7 +136,7 @@ const FIGURES_EXAMPLE: &str = if cfg!(windows) {
     "# prometheus = \"/var/lib/node_exporter/textfile/vault.prom\"\n"
 };
 
-/// The text of a configuration with these settings. What is in force does not stand there as a remark, too.
+/// The text of a configuration with these settings. A setting in force does not appear again as a comment.
 pub fn text(filled: &Filled<'_>) -> String {
     let vault = filled.vault.map_or("disk", |(name, _)| name);
     let mut text = format!("{HEAD}{}", VAULT_HEAD.replace("disk", vault));
@@ -168,7 +168,7 @@ pub fn text(filled: &Filled<'_>) -> String {
     text
 }
 
-/// Adds settings that stand as remarks, with these put in force.
+/// Adds commented-out settings, but puts these keys in force.
 fn push_with(text: &mut String, settings: &str, in_force: &[&str]) {
     for line in settings.lines() {
         let is_wanted = |key: &&str| line.strip_prefix("# ").is_some_and(|line| line.starts_with(&format!("{key} = ")));
@@ -178,12 +178,12 @@ fn push_with(text: &mut String, settings: &str, in_force: &[&str]) {
     }
 }
 
-/// A text as TOML writes it.
+/// Quotes a text for TOML.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// A key as TOML writes it.
+/// Quotes a key for TOML where needed.
 fn quoted_key(key: &str) -> String {
     let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if bare { key.to_owned() } else { quoted(key) }
@@ -212,10 +212,10 @@ mod tests {
         }
     }
 
-    /// Every remark that looks like a setting is one.
+    /// Every comment that looks like a setting is a valid one.
     #[test]
     fn what_the_starter_offers_can_be_put_in_force() {
-        // The vault from which the one of the starter is a copy.
+        // The vault that the starter's vault is a copy of.
         let mut text = format!("[vaults.first]\npath = '{DISK}'\n");
         let mut is_inside = false;
         for line in super::text(&Filled::default()).lines() {
@@ -225,7 +225,7 @@ mod tests {
                 is_inside ^= line.ends_with("'''");
                 stays
             });
-            // Of the three ways to give a password one is allowed.
+            // Only one of the three ways to give a password is allowed.
             let setting = setting.filter(|line| !line.starts_with("password-") && !line.starts_with("keyring"));
             text.push_str(setting.unwrap_or(line));
             text.push('\n');
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(config.sources[0].vaults, ["my disk"]);
         assert_eq!(config.sources[0].keep.as_ref().unwrap().keep_daily, Some(7));
         assert!(config.sources[0].exclude.patterns.contains(&".cache/".to_owned()));
-        // Nothing stands there twice, and the remarks speak of this vault.
+        // No setting appears twice, and the comments refer to this vault.
         for key in ["every", "keep", "removable", "exclude-usual"] {
             let lines = text.lines().map(|line| line.trim_start_matches("# "));
             assert_eq!(lines.filter(|line| line.starts_with(&format!("{key} = "))).count(), 1, "{key}");

@@ -1,7 +1,8 @@
-//! What there is to find on a machine on which nothing is configured: folders that are worth keeping, and what of them is usually not
-//! wanted; places where a vault may lie; and whether it all works.
+//! Discovery on a machine on which nothing is configured: folders that are worth keeping, what is usually excluded from
+//! them, places where a vault may be created, and a trial of it all.
 //!
-//! [`places`] folders and places · [`unwanted`] sizes, and what may be left out · [`trial`] a few files there and back
+//! [`places`] finds folders and places · [`unwanted`] measures them, and what may be excluded · [`trial`] saves and
+//! restores a few files
 
 pub mod places;
 pub mod trial;
@@ -9,7 +10,7 @@ pub mod unwanted;
 
 use std::path::PathBuf;
 
-/// A name for what is kept of these folders.
+/// A name for the source made of these folders.
 pub fn source_name(sources: &[PathBuf]) -> String {
     match sources {
         [only] => only.file_name().map_or_else(|| "all".to_owned(), |name| name.to_string_lossy().to_lowercase()),

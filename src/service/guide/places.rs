@@ -1,4 +1,4 @@
-//! What is offered in the first minutes: folders that are worth keeping, and places where a vault may lie.
+//! Suggestions for the first minutes: folders that are worth keeping, and places where a vault may be created.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use crate::service::{delivery, local};
 use crate::store::Delivery;
 use crate::store::dir::DirStore;
 
-/// Folders of a home that hold what people made themselves.
+/// Folders of a home in which people keep their own files.
 const FOLDERS: &[&str] =
     &["Documents", "Pictures", "Desktop", "Music", "Videos", "Movies", "Projects", "projects", "src", "Code"];
-/// Folders of a home that a program carries to other machines.
+/// Folders of a home that a program syncs to other machines.
 const SYNCED: &[&str] = &[
     "Dropbox",
     "OneDrive",
@@ -24,31 +24,31 @@ const SYNCED: &[&str] = &[
     "pCloudDrive",
     "Library/Mobile Documents/com~apple~CloudDocs",
 ];
-/// Where systems show other disks.
+/// Folders in which systems mount other disks.
 const DISKS: &[&str] = &["/media/", "/run/media/", "/mnt/"];
-/// File systems that are no disks.
+/// File systems that are not disks.
 const NO_DISKS: &[&str] = &["tmpfs", "devtmpfs", "proc", "sysfs", "overlay", "squashfs", "autofs", "fuse.portal", "9p"];
 
-/// A place where a vault may lie.
+/// A place where a vault may be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The folder.
     pub path: PathBuf,
-    /// Whether a program carries it to other machines.
+    /// Whether a program syncs it to other machines.
     pub synced: bool,
-    /// Whether it may be away at times.
+    /// Whether it may be disconnected at times.
     pub removable: bool,
 }
 
 impl Place {
-    /// A folder that someone named.
+    /// A folder that the user named.
     pub fn folder(path: PathBuf) -> Self {
         let synced = delivery::guess(&path) == Delivery::Synced;
         let removable = DISKS.iter().any(|disks| path.starts_with(disks)) || path.starts_with("/Volumes");
         Self { path, synced, removable }
     }
 
-    /// The bytes that are free there, if that is known.
+    /// The free bytes there, if that is known.
     pub fn free(&self) -> Option<u64> {
         DirStore::open(&self.path).ok().and_then(|store| store.free_space().ok().flatten())
     }
@@ -65,8 +65,8 @@ impl Place {
     }
 }
 
-/// Folders of a home that are worth keeping: those that are there and not empty, by their English names and by those that
-/// the desktop gave them.
+/// Folders of a home that are worth keeping, if they exist and are not empty: those with the usual English names, and
+/// those that the desktop's settings name.
 pub fn sources(home: &Path) -> Vec<PathBuf> {
     let named = fs::read_to_string(home.join(".config/user-dirs.dirs")).unwrap_or_default();
     let mut folders: Vec<PathBuf> = FOLDERS.iter().map(|name| home.join(name)).collect();
@@ -84,7 +84,7 @@ pub fn sources(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The folders in the desktop's file of them, but for downloads, templates and the like.
+/// The folders in the desktop's settings, except downloads, templates and the like.
 fn user_folders(text: &str, home: &Path) -> Vec<PathBuf> {
     let wanted = ["XDG_DESKTOP_DIR", "XDG_DOCUMENTS_DIR", "XDG_PICTURES_DIR", "XDG_MUSIC_DIR", "XDG_VIDEOS_DIR"];
     let folder = |line: &str| {
@@ -99,7 +99,7 @@ fn user_folders(text: &str, home: &Path) -> Vec<PathBuf> {
     text.lines().filter_map(folder).collect()
 }
 
-/// Places where a vault may lie: other disks first, then folders that are carried to other machines.
+/// Places where a vault may be created: other disks first, then synced folders.
 pub fn destinations(home: Option<&Path>) -> Vec<Place> {
     let mut places: Vec<Place> =
         disks().into_iter().map(|path| Place { path, synced: false, removable: true }).collect();
@@ -117,7 +117,7 @@ fn disks() -> Vec<PathBuf> {
         drives.filter(|path| path.is_dir()).collect()
     } else if cfg!(target_os = "macos") {
         let entries = crate::folder::entries("/Volumes").into_iter().flatten().flatten();
-        // The one that is a link leads to the system's own disk.
+        // A symbolic link here leads to the system's own disk.
         entries
             .filter(|entry| entry.file_type().is_ok_and(crate::folder::Type::is_dir))
             .map(|entry| entry.path())
@@ -127,7 +127,7 @@ fn disks() -> Vec<PathBuf> {
     }
 }
 
-/// The mount points of disks in a list as the kernel gives it, where people's disks are.
+/// The mount points of disks in the kernel's list that are in the usual folders for users' disks.
 fn mounted(text: &str) -> Vec<PathBuf> {
     let disk = |line: &str| {
         let mut words = line.split(' ');
@@ -138,7 +138,7 @@ fn mounted(text: &str) -> Vec<PathBuf> {
     text.lines().filter_map(disk).collect()
 }
 
-/// The kernel writes spaces and the like as `\040`.
+/// Decodes the kernel's escapes, such as `\040` for a space.
 fn unescaped(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let bytes = text.as_bytes();
@@ -152,14 +152,14 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether a folder is the top of a disk, or one that a program syncs: what people put there is no part of a vault.
+/// Whether a folder is the top of a disk or of a synced folder. A vault must not share it with the user's own files.
 pub fn is_top(path: &Path) -> bool {
     let of = |path: &Path| Dir::open(path).and_then(|folder| folder.stat()).ok().map(|stat| stat.dev);
     let is_mount = path.parent().is_none_or(|above| of(path).is_some() && of(path) != of(above));
     is_mount || SYNCED.iter().any(|name| path.ends_with(name))
 }
 
-/// Whether a vault in this place would lie on the same file system as something that it keeps.
+/// Whether a vault in this place would be on the same file system as one of its sources.
 pub fn same_disk(place: &Path, sources: &[PathBuf]) -> bool {
     let device = |path: &Path| {
         path.ancestors().find_map(|path| Dir::open(path).and_then(|folder| folder.stat()).ok()).map(|stat| stat.dev)
@@ -168,8 +168,9 @@ pub fn same_disk(place: &Path, sources: &[PathBuf]) -> bool {
     own.is_some() && sources.iter().any(|source| device(source) == own)
 }
 
-/// The folder of the vault itself: the one that was named if it is new, or empty and of no other use; else one in it. In a synced
-/// folder, and on a disk, whatever is added later must not come to lie among the files of the vault.
+/// The folder for a vault in a place: the named folder if it is new, or empty and not the top of a disk or synced
+/// folder; otherwise a folder inside it. So files that the user adds to a disk or synced folder later are not among the
+/// files of the vault.
 pub fn usable(place: Place) -> Result<Place, String> {
     let is_empty = |path: &Path| crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none());
     let is_top = is_top(&place.path);

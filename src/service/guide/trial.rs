@@ -1,4 +1,4 @@
-//! A trial before anything is relied on: a few small files are kept, restored, and compared.
+//! A trial before the user relies on a vault: a few small files are saved, restored and compared.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,38 +17,38 @@ use crate::service::machine::Machine;
 use crate::service::roots;
 use crate::vault::Vault;
 
-/// The trial takes no more files and bytes than this.
+/// The maximum number of files and bytes in a trial.
 const FILES_MAX: usize = 20;
 const BYTES_MAX: u64 = 4 << 20;
-/// How many folders are looked through for files to try with.
+/// The maximum number of folders searched for files to try.
 const FOLDERS_MAX: usize = 200;
 
-/// How far a trial is.
+/// The progress of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// It begins: there are files to try it with.
+    /// The trial begins: there are files to try.
     Begun,
-    /// So many files of so many bytes are kept.
+    /// The files are saved.
     Kept {
-        /// Files.
+        /// The number of files.
         files: u64,
-        /// Their sizes.
+        /// Their total size in bytes.
         bytes: u64,
     },
-    /// So many are restored.
+    /// The files are restored.
     Restored {
-        /// Files.
+        /// The number of files.
         files: u64,
     },
-    /// They are compared with those that they are of.
+    /// The restored files are compared with the originals.
     Compared {
-        /// How many are others by now.
+        /// The number of originals that have changed meanwhile.
         changed: u64,
     },
 }
 
-/// Keeps a few small files of these folders, restores them into a folder inside `scratch`, and compares them. Nothing stays of it.
-/// It returns whether there were any.
+/// Saves a few small files of these folders, restores them into the folder `scratch`, and compares them. At the end, it
+/// removes the folder and forgets the snapshot. Returns whether there were any such files.
 ///
 /// # Errors
 /// If any of that fails.
@@ -113,12 +113,12 @@ pub fn perform(
     Ok(true)
 }
 
-/// A folder that is removed when it is no longer needed.
+/// A folder that is removed when this value is dropped.
 struct Removed(PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // what stays is in a folder of our own
+        let _ = fs::remove_dir_all(&self.0); // files that remain are in a folder of our own
     }
 }
 

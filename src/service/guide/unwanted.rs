@@ -1,4 +1,4 @@
-//! What of some folders is usually not wanted, and how much that is.
+//! The parts of some folders that are usually excluded, and their sizes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,31 +10,31 @@ use crate::service::machine::Machine;
 use crate::service::roots::bytes_of;
 use crate::service::usual::USUAL;
 
-/// How long all that was chosen is measured.
+/// The time limit for measuring all chosen folders.
 const MEASURE_ALL: Duration = Duration::from_secs(3);
-/// Bytes in a second that a usual computer stores in a first snapshot on a usual disk, at least.
+/// The minimum number of bytes per second that a usual computer stores in a first snapshot on a usual disk.
 const USUAL_SPEED: u64 = 60 << 20;
-/// What was found below some folders.
+/// The result of looking through some folders.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Bytes of all files.
+    /// The total size of all files in bytes.
     pub bytes: u64,
-    /// What is usually not wanted, and how many bytes it holds.
+    /// The files and folders that are usually excluded, each with its size in bytes.
     pub unwanted: Vec<(PathBuf, u64)>,
-    /// Whether that is all: the time was long enough.
+    /// Whether the time was long enough to see everything.
     pub is_all: bool,
 }
 
-/// A folder that is still to be looked through.
+/// A folder to be looked through.
 struct Folder {
     path: PathBuf,
     /// Its path below the root.
     below: Vec<u8>,
-    /// What it is a part of, if that is not wanted.
+    /// The index in [`Found::unwanted`] of the excluded folder that it is a part of, if any.
     part_of: Option<usize>,
 }
 
-/// Looks through folders for a few seconds. Nothing is opened but folders.
+/// Looks through folders for a few seconds. It opens no files.
 pub fn look(roots: &[PathBuf], machine: &dyn Machine) -> Found {
     look_for(roots, MEASURE_ALL, machine)
 }
@@ -78,13 +78,13 @@ fn look_for(roots: &[PathBuf], time: Duration, machine: &dyn Machine) -> Found {
 }
 
 impl Found {
-    /// The bytes of what is usually not wanted.
+    /// The size in bytes of everything that is usually excluded.
     pub fn unwanted_bytes(&self) -> u64 {
         self.unwanted.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 }
 
-/// How many minutes a first snapshot of so many bytes may take on a usual disk.
+/// The estimated minutes for a first snapshot of this many bytes on a usual disk.
 pub fn minutes(bytes: u64) -> u64 {
     (bytes / USUAL_SPEED).div_ceil(60).max(1)
 }
@@ -108,7 +108,7 @@ mod tests {
         found.unwanted.sort();
         let unwanted = vec![(at(".cache"), 1024), (at("docs/Thumbs.db"), 7)];
         assert_eq!(found, Found { bytes: 1047, unwanted, is_all: true });
-        // What was named is wanted, whatever it is called; a file may be named as well.
+        // A named folder is wanted whatever its name; a single file may be named, too.
         let named = look(&[at(".cache"), at("docs/letter")], &Still(&[]));
         assert_eq!(named, Found { bytes: 1029, unwanted: Vec::new(), is_all: true });
         let slow = ticking();

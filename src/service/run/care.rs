@@ -1,4 +1,5 @@
-//! The care for vaults after their snapshots: old ones go, and a part of the data is checked.
+//! The maintenance of vaults after their snapshots: old snapshots are dropped, a part of the data is checked, and
+//! restores are drilled.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ use crate::tree::Time;
 use crate::vault::{SnapshotInfo, Vault};
 
 impl Crew<'_> {
-    /// Cares for each vault that was opened.
+    /// Maintains each vault that was opened.
     pub fn care_all(&self) {
         let used = |at: &usize| matches!(*lock(&self.sites[*at].opened), Opened::Yes(_));
         let pieces: Vec<(BTreeSet<u64>, usize)> =
@@ -33,7 +34,7 @@ impl Crew<'_> {
         });
     }
 
-    /// Drops old snapshots of a vault, and checks a part of it.
+    /// Drops old snapshots of a vault, checks a part of it, and makes a restore drill, as far as these are due.
     fn care(&self, at: usize) -> Care {
         let config = &self.plan.vaults[at];
         let place = config.place.to_string();
@@ -62,7 +63,7 @@ impl Crew<'_> {
         let done = done.and_then(|()| self.drill(config, vault, lane, &mut care));
         drop(lane_of);
         settle(vault, self.at.machine.now(), self.at.observer.progress());
-        // What is known is kept for the report and for runs that do not open the vault.
+        // The known findings are kept for the report and for runs that do not open the vault.
         let known = vault.known_findings(self.at.machine.now()).map_err(Failure::from).map(drop);
         let done = done.and(known);
         care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
@@ -89,7 +90,7 @@ impl Crew<'_> {
             let target = job.targets.iter().find(|target| target.vault == at);
             let Some((rules, target)) = job.source.keep.as_ref().zip(target) else { continue };
             let own = forget::of_source(&snapshots, &job.source.name, host);
-            // The last one that a clock dated, and not in this run: now must fit it.
+            // The last snapshot dated by a clock and not taken by this run. The current time must fit its date.
             let counts =
                 |info: &&SnapshotInfo| !info.is_outlier && !info.body.given && !new.contains(&info.id.to_string());
             let last = own.iter().rfind(counts).map(|info| info.date.secs);
@@ -126,7 +127,7 @@ impl Crew<'_> {
         Ok(())
     }
 
-    /// Tries a restore of a few files, if that is due.
+    /// Restores a few files as a drill, if one is due.
     fn drill(&self, config: &VaultConfig, vault: &Vault, lane: &dyn Progress, care: &mut Care) -> Result<(), Failure> {
         let last = Last::load(vault);
         let is_due = |every| Last::is_due(last.as_ref(), every, self.at.machine.now().secs);

@@ -1,4 +1,5 @@
-//! What earlier runs left behind: their reports, as `--json` printed them. The folder is always that in which runs are remembered.
+//! The reports that earlier runs left, as `--json` printed them. `folder` is always the folder that holds the records
+//! of runs.
 
 use std::fs;
 use std::io;
@@ -13,12 +14,12 @@ use crate::service::report::Report;
 use crate::service::run::now;
 use crate::tree::Time;
 
-/// How many reports of runs are kept.
+/// The number of reports kept.
 const REPORTS_KEPT: usize = 200;
-/// How many lines of the log of a run are told at once.
+/// The number of log lines returned at once.
 const LINES: usize = 200;
 
-/// Keeps the report of a run beside those before it, of which the last [`REPORTS_KEPT`] stay.
+/// Keeps the report of a run, and deletes the oldest ones beyond [`REPORTS_KEPT`].
 pub(super) fn keep(folder: &Path, report: &Report, begun: Time, ended: Time) -> io::Result<()> {
     let path = path(folder, &now::name(begun));
     let folder = folder.join("reports");
@@ -41,37 +42,37 @@ fn all(folder: &Path) -> Vec<PathBuf> {
     reports
 }
 
-/// The report of a run, if it is kept.
+/// The report of a run, if it is still kept.
 pub fn report(folder: &Path, run: &str) -> Option<Value> {
     serde_json::from_slice(&ownfile::read(&path(folder, run)).ok()?).ok()
 }
 
-/// What earlier runs did.
+/// The reports of earlier runs, as JSON.
 #[derive(Debug, Serialize)]
 pub struct RunsJson {
     /// Their reports, the newest first.
     runs: Vec<Value>,
 }
 
-/// What earlier runs did.
+/// The reports of earlier runs.
 pub fn runs(folder: &Path) -> RunsJson {
     let kept = all(&folder.join("reports"));
     let read = |path: &PathBuf| serde_json::from_slice(&ownfile::read(path).ok()?).ok();
     RunsJson { runs: kept.iter().rev().filter_map(read).collect() }
 }
 
-/// The run that goes on, whoever started it.
+/// The run that is going on, regardless of what started it.
 #[derive(Debug, Serialize)]
 pub struct RunningJson {
-    /// Whether one does.
+    /// Whether a run is going on.
     running: bool,
-    /// What it says of itself.
+    /// The content of its `now.json`.
     now: Option<Value>,
     /// The last lines of its log.
     log: Vec<Value>,
 }
 
-/// The run that goes on, whoever started it, with the last lines of its log.
+/// The run that is going on, with the last lines of its log.
 pub fn running(folder: &Path) -> RunningJson {
     let told = now::look(folder);
     let run = told.as_ref().and_then(|told| told["run"].as_str()).unwrap_or_default();
@@ -80,10 +81,10 @@ pub fn running(folder: &Path) -> RunningJson {
     RunningJson { running: told.is_some(), now: told, log }
 }
 
-/// Asks a run to stop, if it is the one that goes on.
+/// Asks a run to stop, if it is still going on.
 ///
 /// # Errors
-/// If it is not, or cannot be asked.
+/// If that run is not going on, or the request cannot be written.
 pub fn stop(folder: &Path, run: &str) -> Result<(), Failure> {
     if now::look(folder).is_none_or(|told| told["run"] != run) {
         return Err(Failure::new("this run goes on no more"));

@@ -1,5 +1,5 @@
-//! Commands that run before and after a source is taken. They find in their environment what happened; their own output
-//! goes to standard error.
+//! Commands that run before and after a source is taken. Environment variables tell them what happened; their own
+//! output goes to standard error.
 
 use std::io;
 use std::process::ExitStatus;
@@ -12,15 +12,15 @@ use crate::progress::plain;
 use crate::service::machine::Machine;
 use crate::service::units;
 
-/// How often a running command is looked at.
+/// The interval at which a running command is checked.
 const TICK: Duration = Duration::from_millis(20);
-/// A command that is told to end is ended outright after this time.
+/// The time a command gets to end when it is told to; then it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a command by the shell, and waits for it. `stopped` ends it early.
+/// Runs a command in the shell, and waits for it. `stopped` ends it early.
 ///
 /// # Errors
-/// In words: it failed, could not be started, or took too long.
+/// In words: the command failed, could not be started, or took too long.
 pub fn call(
     command: &str,
     variables: &[(&str, String)],
@@ -31,7 +31,8 @@ pub fn call(
     let mut process = machine.shell(command.as_ref());
     process.stdin(Stdio::null()).stdout(io::stderr());
     process.envs(variables.iter().map(|(name, value)| (*name, value.replace('\0', ""))));
-    // With its children it is a group of its own: Ctrl-C at the terminal ends us, and only we end it.
+    // The command and its children form a process group of their own. So Ctrl-C at the terminal ends only us, and we
+    // end the command.
     own_group(&mut process);
     let mut child = process.spawn().map_err(|error| format!("it cannot be started: {}", plain(&error)))?;
     let begun = machine.elapsed();
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(run("test \"$VAULT_X\" = 'a b'", 10_000), Ok(()));
         assert_eq!(run("exit 3", 10_000), Err("it failed: exit status: 3".to_owned()));
         let begun = Instant::now();
-        // What it started ends with it.
+        // The processes started by the command end with it.
         let error = run("sleep 30 & sleep 30; wait", 100).unwrap_err();
         assert!(error.starts_with("it took longer than 0s"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(10));

@@ -1,8 +1,13 @@
 //! A run: everything that is due, in one go.
 //!
-//! What is due is decided by [`plan`](crate::service::plan), and what came of it is a [`report`]. Here: `work` doing
-//! it, and `care` for the vaults · `hooks` commands before and after · [`now`] telling others while it goes on · [`history`] what earlier
-//! runs did, and [`overview`] how things stand · `notice` who is told · `observer` what a run works with, and who it speaks to · `then` what follows.
+//! [`plan`](crate::service::plan) decides what is due, and [`report`] holds the results. In this module:
+//! - `work` takes the snapshots, and `care` maintains the vaults;
+//! - `hooks` runs the commands before and after;
+//! - [`now`] informs other processes while the run goes on;
+//! - [`history`] keeps the reports of earlier runs, and [`overview`] shows the state of all sources and vaults;
+//! - `notice` notifies the user and other services;
+//! - `observer` holds a run's surroundings, its options and the receiver of its results;
+//! - `then` performs the action after the run.
 
 mod care;
 pub mod history;
@@ -34,13 +39,14 @@ pub use observer::*;
 use overview::known;
 use work::{Crew, Wishes};
 
-/// How long the sizes of sources are measured where none is remembered.
+/// The longest time spent measuring a source whose size is not remembered.
 const MEASURE_MAX: Duration = Duration::from_secs(5);
 
-/// Does what is due. It returns how that ended.
+/// Takes every source that is due, and maintains the vaults. Returns the exit code.
 ///
 /// # Errors
-/// If another run is in the way, or what it did cannot be remembered or told. What fails of single sources and vaults is in the report.
+/// If another run is in the way, or if the results cannot be recorded or reported. Failures of single sources and
+/// vaults are in the report.
 pub fn run(
     at: &Setting<'_>,
     plan: &mut Plan,
@@ -79,7 +85,7 @@ pub fn run(
     one.work(settings, &mut status)
 }
 
-/// One run, when it is known what is due.
+/// A run once it has been decided what is due.
 struct One<'a> {
     at: &'a Setting<'a>,
     plan: &'a Plan,
@@ -128,7 +134,7 @@ impl One<'_> {
         done
     }
 
-    /// Works, while others are told of it.
+    /// Does the work while the journal is open.
     fn work_told(&self, wishes: Wishes, status: &mut Status, journal: &Journal) -> Result<Exit, Failure> {
         let Self { at, plan, begun, .. } = *self;
         let start = at.machine.elapsed();
@@ -171,7 +177,7 @@ impl One<'_> {
         self.act_then(exit)
     }
 
-    /// What would be done.
+    /// Reports what would be done.
     fn trial(&self) -> Result<Exit, Failure> {
         let Self { at, plan, begun, .. } = *self;
         let mut report = idle(plan, begun);
@@ -182,7 +188,7 @@ impl One<'_> {
         Ok(report.exit())
     }
 
-    /// Does what is to follow.
+    /// Performs the action after the run, if there is one and the exit code allows it.
     fn act_then(&self, exit: Exit) -> Result<Exit, Failure> {
         let Some((action, always)) = self.wish.then else { return Ok(exit) };
         if then::is_wanted(exit, always) {
@@ -195,7 +201,7 @@ impl One<'_> {
         Ok(exit)
     }
 
-    /// Says what is known to be wrong.
+    /// Warns of every known finding.
     fn tell_known(&self, report: &Report) {
         for known in &report.known {
             for finding in &known.findings {
@@ -221,7 +227,7 @@ impl One<'_> {
         if let Some((title, text)) = notice::desktop_text(notify.desktop, report, status, now)
             && let Err(error) = notice::show(&title, &text, self.at.machine)
         {
-            // A machine without a desktop is no reason to worry.
+            // The failure is only a detail: many machines have no desktop.
             progress.detail(&error);
         }
         if let Some(path) = &notify.prometheus
@@ -240,7 +246,7 @@ impl One<'_> {
     }
 }
 
-/// The last restore that was tried of each vault of a plan on this machine.
+/// The last restore drill of each vault of a plan on this machine.
 fn drills(doors: &dyn Doors, plan: &Plan) -> Vec<(String, Last)> {
     let Some(state) = doors.state() else { return Vec::new() };
     let look = |vault: &VaultConfig| {
@@ -250,7 +256,7 @@ fn drills(doors: &dyn Doors, plan: &Plan) -> Vec<(String, Last)> {
     plan.vaults.iter().filter_map(look).collect()
 }
 
-/// What is due and what is not, before anything is done.
+/// A report of what is due and what is not, before any work.
 fn idle(plan: &Plan, now: Time) -> Report {
     let outcomes = plan.jobs.iter().flat_map(|job| {
         job.targets.iter().map(move |target| {
@@ -278,7 +284,8 @@ fn idle(plan: &Plan, now: Time) -> Report {
     Report { outcomes: outcomes.collect(), ..Report::default() }
 }
 
-/// How many bytes a source has: as remembered, else as a quick look finds.
+/// The size of a source in bytes: the remembered one, or else the result of a short measurement; `u64::MAX` if that did
+/// not finish.
 fn size(job: &Job, vaults: &[VaultConfig], status: &Status, machine: &dyn Machine) -> u64 {
     let places = job.targets.iter().map(|target| vaults[target.vault].place.to_string());
     let known = places.filter_map(|place| status.pair(&job.source.name, &place)).filter(|pair| pair.taken.is_some());
@@ -288,7 +295,7 @@ fn size(job: &Job, vaults: &[VaultConfig], status: &Status, machine: &dyn Machin
     })
 }
 
-/// Keeps what the next run must know.
+/// Records the results that later runs need.
 fn remember(status: &mut Status, report: &Report, now: i64) {
     status.last_run = Some(now);
     for outcome in report.outcomes.iter().filter(|outcome| outcome.state != State::NotDue) {

@@ -1,6 +1,6 @@
-//! Who is told of a run: the person at the desktop, a service that watches over runs, and Prometheus.
+//! Notifications about a run: to the user's desktop, to a service that watches over runs, and to Prometheus.
 //!
-//! Nothing here changes how a run ends: what cannot be told is a warning.
+//! A failed notification is only a warning. It never changes how a run ends.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,30 +17,30 @@ use crate::service::machine::Machine;
 use crate::service::report::{Report, State};
 use crate::service::status::{Pair, Status};
 
-/// Takes a figure out of what came of a drill.
+/// Gets one figure from the result of a drill.
 type OfDrill = fn(&Last) -> i64;
 
-/// What is known to be wrong with a vault is told again after this time, in seconds.
+/// The time after which the known findings of a vault are shown again, in seconds.
 const KNOWN_AGAIN: i64 = 7 * 86_400;
-/// A trouble that lasts is told again after this time, in seconds.
+/// The time after which a lasting failure is shown again, in seconds.
 const AGAIN: i64 = 86_400;
-/// How long a notice or a ping may take.
+/// The time limit for a notice or a ping.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest text that is sent to a watching service.
+/// The maximum length of a text sent to the watching service, in characters.
 const BODY_LEN_MAX: usize = 10_000;
 
-/// What a ping says.
+/// The kind of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ping {
     /// A run begins.
     Start,
-    /// All went well.
+    /// The run succeeded.
     Good,
     /// Something failed.
     Bad,
 }
 
-/// Calls the watching service.
+/// Sends a ping to the watching service.
 pub fn ping(address: &str, what: Ping, text: &str) -> Result<(), String> {
     let base = address.trim_end_matches('/');
     let address = match what {
@@ -54,8 +54,8 @@ pub fn ping(address: &str, what: Ping, text: &str) -> Result<(), String> {
     sent.map(|_| ()).map_err(|error| format!("{address} could not be called: {}", chain(&error)))
 }
 
-/// The notice for the desktop, as a title and a text; `None` if there is nothing to tell, or nothing new. Remembers what
-/// was told.
+/// The notice for the desktop, as a title and a text; `None` if there is nothing to tell, or nothing new. Records in
+/// `status` what is told.
 pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i64) -> Option<(String, String)> {
     let mut news = report.hooks.iter().any(|hook| hook.hook != "on-failure")
         || report
@@ -72,7 +72,7 @@ pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i6
             pair.told = None;
         }
     }
-    // What is known to be wrong with a vault is told when it changes, and again each week.
+    // A vault's known findings are shown when they change, and again each week.
     status.told_known.retain(|place, _| report.known.iter().any(|known| known.place == *place));
     for known in &report.known {
         let told = status.told_known.get(&known.place);
@@ -125,7 +125,7 @@ pub fn show(title: &str, text: &str, machine: &dyn Machine) -> Result<(), String
             Ok(Some(status)) => return Err(failed(status.to_string())),
             Ok(None) if machine.elapsed().saturating_sub(begun) < PATIENCE => sleep(Duration::from_millis(20)),
             Ok(None) => {
-                let _ = child.kill(); // whether it ends or not, it is not waited for
+                let _ = child.kill(); // its end is not awaited
                 let _ = child.wait();
                 return Err(failed("it does not end".to_owned()));
             }
@@ -139,7 +139,7 @@ const BALLOON: &str = "Add-Type -AssemblyName System.Windows.Forms; \
     $n.Visible = $true; $n.ShowBalloonTip(8000, $env:VAULT_NOTICE_TITLE, $env:VAULT_NOTICE_TEXT, 'Info'); \
     Start-Sleep -Seconds 8; $n.Dispose()";
 
-/// A figure of a source in a vault; `None` where there is none yet.
+/// Gets one figure of a source in a vault; `None` if there is none yet.
 type Figure = fn(&Pair) -> Option<f64>;
 
 #[allow(clippy::cast_precision_loss)] // figures are shown, not counted with
@@ -160,7 +160,7 @@ const FIGURES: &[(&str, &str, Figure)] = &[
     ("vault_snapshot_duration_seconds", "How long it took.", |pair| Some(pair.duration_ms as f64 / 1000.0)),
 ];
 
-/// The figures of all sources as Prometheus reads them.
+/// The figures of all sources in Prometheus's text format.
 pub fn metrics(status: &Status, report: &Report) -> String {
     let mut text = String::new();
     for (name, help, figure) in FIGURES {
@@ -205,7 +205,7 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Replaces a file that others read, so that they find the old one or the new one.
+/// Replaces a file that others read, so that they find either the old or the new content.
 pub fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
@@ -229,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// A service that answers once, and what it was told.
+    /// A service that answers once. The handle returns the request that it got.
     fn service(answer: &'static str) -> (String, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/abc/", listener.local_addr().unwrap());

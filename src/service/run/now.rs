@@ -1,7 +1,9 @@
-//! What another process can know of a run that goes on, in the state folder: `now.json`, which is replaced about once a second and gone
-//! at the end, and a log of each run, which only grows. A file `stop` that holds the run's id asks it to end.
+//! The files by which other processes follow a run and stop it, in the state folder. The run replaces `now.json` about
+//! once a second and removes it at the end. It also appends to a log of its own. A file `stop` that holds the run's id
+//! asks it to end.
 //!
-//! Whether a run goes on is never believed of these files: only the lock says so, and that ends with the process.
+//! These files never decide whether a run goes on. Only the lock does, and the system releases it when the process
+//! ends.
 
 use std::fs;
 use std::fs::File;
@@ -35,48 +37,48 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
-/// The version of the file's content.
+/// The version of the format of `now.json`.
 const VERSION: u64 = 1;
-/// How often a run looks whether it was asked to stop.
+/// The interval at which a run looks whether it was asked to stop.
 const TICK: Duration = Duration::from_millis(200);
-/// `now.json` is written once in so many ticks.
+/// `now.json` is written once in this many ticks.
 const TICKS: u32 = 4;
-/// How long a log gets: what would make it longer is left out.
+/// The maximum length of a log in bytes; a line that would exceed it is left out.
 const LOG_MAX: u64 = 1 << 20;
-/// How long a text in it may be.
+/// The maximum length of a text in the log, in characters.
 const TEXT_MAX: usize = 2000;
-/// How many logs of runs are kept.
+/// The number of logs kept.
 const LOGS_KEPT: usize = 50;
 
-/// What a run says of itself.
+/// The content of `now.json`.
 #[derive(Serialize)]
 struct NowJson<'a> {
     version: u64,
-    /// Its id, by which it can be asked to stop.
+    /// The run's id, by which it can be asked to stop.
     run: &'a str,
     process: u32,
     #[serde(serialize_with = "exact")]
     started: Time,
-    /// When this was written.
+    /// When this file was written.
     #[serde(serialize_with = "exact")]
     at: Time,
     /// Whether a schedule started it.
     background: bool,
-    /// Whether it has been asked to stop.
+    /// Whether the run has been asked to stop.
     stopping: bool,
-    /// How many sources are due, each counted once for each of its vaults.
+    /// The number of sources that are due, each counted once for each of its vaults.
     due: usize,
     works: Vec<WorkJson<'a>>,
     results: &'a [ResultJson],
 }
 
-/// Something that is being done.
+/// A piece of work under way.
 #[derive(Serialize)]
 struct WorkJson<'a> {
-    /// Null where it is the vault that is cared for.
+    /// Null for a vault's maintenance.
     source: Option<&'a str>,
     vault: &'a str,
-    /// Null while the vault is opened.
+    /// Null while the vault is being opened.
     phase: Option<&'static str>,
     #[serde(serialize_with = "exact")]
     since: Time,
@@ -84,7 +86,7 @@ struct WorkJson<'a> {
     numbers: Numbers,
 }
 
-/// Something that is done.
+/// A result so far.
 #[derive(Clone, Serialize)]
 struct ResultJson {
     source: String,
@@ -92,7 +94,7 @@ struct ResultJson {
     state: State,
 }
 
-/// Tells of a run while it goes on.
+/// The writer of `now.json` and of the log while a run goes on.
 pub struct Journal {
     desk: Arc<Desk>,
     writer: Option<JoinHandle<()>>,
@@ -108,7 +110,7 @@ struct Desk {
     clock: fn() -> Time,
     log: Mutex<Log>,
     results: Mutex<Vec<ResultJson>>,
-    /// Whether it has been asked to stop, and whether it is over.
+    /// Whether the run has been asked to stop, and whether it is over.
     state: Mutex<(bool, bool)>,
     over: Condvar,
 }
@@ -140,7 +142,7 @@ impl Log {
 }
 
 impl Journal {
-    /// Begins to tell of a run that holds the lock. What cannot be written is not told: the run is what matters.
+    /// Begins the journal of a run that holds the lock. Errors in writing are ignored: the run matters more.
     pub fn begin(
         watch: Arc<dyn Watch>,
         folder: &Path,
@@ -149,7 +151,7 @@ impl Journal {
         due: usize,
     ) -> Self {
         let run = name(started);
-        // What a run left behind that was killed.
+        // These files remain if an earlier run was killed.
         let _ = fs::remove_file(now_path(folder));
         let _ = fs::remove_file(stop_path(folder));
         let file = open_log(folder, &run).ok();
@@ -174,7 +176,7 @@ impl Journal {
         Self { desk, writer }
     }
 
-    /// What became of a source in a vault.
+    /// Records the result for a source in a vault.
     pub fn result(&self, outcome: &Outcome) {
         if outcome.state == State::NotDue {
             return;
@@ -186,25 +188,25 @@ impl Journal {
         lock(&self.desk.results).push(ResultJson { source, vault, state });
     }
 
-    /// What the care for a vault did.
+    /// Records the result of a vault's maintenance.
     pub fn care(&self, care: &Care) {
         if let Some(text) = report::care_line(care) {
             self.desk.say("vault", json!({ "vault": care.vault, "text": cut(&text) }));
         }
     }
 
-    /// A hook that failed.
+    /// Records a hook that failed.
     pub fn hook(&self, source: &str, hook: &str, what: &str) {
         let text = format!("{}: the command {hook}: {what}", Shown(source.as_bytes()));
         self.desk.say("hook", json!({ "source": source, "hook": hook, "text": cut(&text) }));
     }
 
-    /// What all of it came to, in a line.
+    /// Records the run's summary line.
     pub fn summary(&self, text: &str) {
         self.desk.say("summary", json!({ "text": cut(text) }));
     }
 
-    /// The run is over.
+    /// Records the end of the run.
     pub fn end(mut self, done: &Result<Exit, Failure>) {
         let (exit, text) = match done {
             Ok(exit) => (*exit, None),
@@ -218,7 +220,7 @@ impl Journal {
         self.desk.watch.let_hear(None);
         lock(&self.desk.state).1 = true;
         self.desk.over.notify_all();
-        let _ = writer.join(); // it only tells: if it failed, the run did not
+        let _ = writer.join(); // the writer only reports: its failure is not one of the run
         let line = json!({
             "time": time_text((self.desk.clock)()), "event": "ended", "exit_code": exit as u8, "error": error,
         });
@@ -230,7 +232,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // Only a defect gets here before the end was told.
+        // Only a defect leads here before `end` was called.
         self.finish(Exit::Panic, None);
     }
 }
@@ -254,7 +256,7 @@ impl Desk {
         lock(&self.log).line(&told, false);
     }
 
-    /// Tells until the run is over, and sees whether it is asked to stop.
+    /// Writes `now.json` until the run is over, and passes on a request to stop.
     fn tell(&self) {
         let mut ticks = 0;
         loop {
@@ -315,12 +317,13 @@ fn log_path(folder: &Path, run: &str) -> PathBuf {
     folder.join("log").join(format!("{run}.ndjson"))
 }
 
-/// What a run that began then is called, in its log and its report. Times of equal length sort as numbers do.
+/// The name of a run in its log and its report, made of its start time. All names have the same length, so they sort by
+/// time.
 pub fn name(started: Time) -> String {
     format!("{:020}-{:09}", started.secs.max(0), started.nanos)
 }
 
-/// A text that is not too long for the log.
+/// Shortens a text to the log's limit.
 fn cut(text: &str) -> String {
     text.char_indices().nth(TEXT_MAX).map_or_else(|| text.to_owned(), |(at, _)| format!("{}…", &text[..at]))
 }
@@ -333,7 +336,7 @@ fn private() -> OpenOptions {
     options
 }
 
-/// Puts what goes on in the place of what went on. It need not survive a crash, so no disk is waited for.
+/// Replaces `now.json`. The file need not survive a crash, so it is not synced.
 fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     let (path, temporary) = (now_path(folder), folder.join("now.new"));
     match fs::remove_file(&temporary) {
@@ -344,7 +347,7 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// Begins a log, and drops the oldest.
+/// Creates the log of a run, and deletes the oldest logs.
 fn open_log(folder: &Path, run: &str) -> io::Result<File> {
     let path = log_path(folder, run);
     let folder = folder.join("log");
@@ -357,19 +360,19 @@ fn open_log(folder: &Path, run: &str) -> io::Result<File> {
     private().append(true).open(path)
 }
 
-/// Whether this run is asked to stop.
+/// Whether this run has been asked to stop.
 fn is_asked(folder: &Path, run: &str) -> bool {
     crate::ownfile::read(&stop_path(folder)).is_ok_and(|asked| asked == run.as_bytes())
 }
 
-/// Asks a run to stop. It sees that within a second, and ends as it does after Ctrl-C.
+/// Asks a run to stop. The run notices this within a second, and ends as it does after Ctrl-C.
 pub fn ask_to_stop(folder: &Path, run: &str) -> Result<(), Failure> {
     let path = stop_path(folder);
     let failed = |error: io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
     crate::fs::replace_private_file(&path, run.as_bytes()).map_err(failed)
 }
 
-/// What the run that goes on says of itself: null if it says nothing (yet), `None` if none goes on.
+/// The content of `now.json`: null if the run has not written it (yet), `None` if no run goes on.
 pub fn look(folder: &Path) -> Option<Value> {
     if !status::is_locked(folder) {
         return None;
@@ -379,7 +382,7 @@ pub fn look(folder: &Path) -> Option<Value> {
     Some(if told["version"] == VERSION { told } else { Value::Null })
 }
 
-/// The whole lines of a run's log from this byte on, and where they end.
+/// The complete lines of a run's log from this byte offset on, and the offset after them.
 pub fn log_from(folder: &Path, run: &str, from: u64) -> (Vec<Value>, u64) {
     let is_name = run.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let read = || -> io::Result<Vec<u8>> {
@@ -402,7 +405,7 @@ mod tests {
     use super::*;
     use crate::service::run::observer::AtWork;
 
-    /// Work that is at one point.
+    /// A [`Watch`] whose work stays at one point.
     #[derive(Default)]
     struct Fixed {
         works: Mutex<Vec<AtWork>>,
@@ -465,7 +468,7 @@ mod tests {
         assert_eq!(told, (&json!("documents"), &json!("disk"), &json!("snapshot"), &json!(3), &json!(100)));
         assert_eq!(now["results"][0]["state"], "complete");
         drop(hearer);
-        // A wish that is meant for another run is none.
+        // A request meant for another run has no effect.
         ask_to_stop(folder, "another").unwrap();
         thread::sleep(3 * TICK);
         assert!(!watch.is_stopped());

@@ -1,4 +1,4 @@
-//! What a run works with, and who it speaks to.
+//! The surroundings of a run ([`Setting`]), its options ([`Wish`]), and the [`Observer`] it reports to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,66 +18,66 @@ use crate::store::place::Place;
 use crate::tree::Time;
 use crate::vault::Vault;
 
-/// What a piece of work is about: a source that goes into a vault, or a vault that is cared for.
+/// The subject of a piece of work: a source that goes into a vault, or a vault under maintenance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Of {
-    /// The source.
+    /// The source's name; `None` for a vault's maintenance.
     pub source: Option<String>,
-    /// The vault.
+    /// The vault's name.
     pub vault: String,
 }
 
 impl Of {
-    /// A source that goes into a vault.
+    /// The work of taking a source into a vault.
     pub fn source(source: &str, vault: &str) -> Self {
         Self { source: Some(source.to_owned()), vault: vault.to_owned() }
     }
 
-    /// A vault that is cared for.
+    /// The maintenance of a vault.
     pub fn vault(vault: &str) -> Self {
         Self { source: None, vault: vault.to_owned() }
     }
 
-    /// What it is called.
+    /// The name that is shown for the work.
     pub fn name(&self) -> String {
         self.source.as_ref().map_or_else(|| self.vault.clone(), |source| format!("{source} → {}", self.vault))
     }
 }
 
-/// A piece of work as it is at one moment.
+/// A piece of work at one moment.
 #[derive(Debug, Clone)]
 pub struct AtWork {
-    /// What it is about.
+    /// The subject of the work.
     pub of: Of,
-    /// What is being done, if that has begun.
+    /// The current phase, once there is one.
     pub phase: Option<Phase>,
-    /// Since when.
+    /// When the phase began.
     pub since: Time,
-    /// How far it is.
+    /// The progress so far.
     pub numbers: Numbers,
 }
 
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Numbers {
-    /// Files that are done.
+    /// The number of files done.
     pub files: u64,
-    /// Their sizes.
+    /// The total size of these files.
     pub bytes: u64,
     #[serde(rename = "files_unchanged")]
-    /// Files that are as they were.
+    /// The number of unchanged files.
     pub unchanged: u64,
     #[serde(rename = "bytes_read")]
-    /// Bytes that were read.
+    /// The number of bytes read.
     pub read: u64,
-    /// What `files` is expected to reach; 0 if that is not known.
+    /// The expected final value of `files`; 0 if it is not known.
     pub files_goal: u64,
-    /// The same of `bytes`.
+    /// The expected final value of `bytes`; 0 if it is not known.
     pub bytes_goal: u64,
 }
 
 impl Numbers {
-    /// As they are now.
+    /// The current values of the counters.
     pub fn of(counters: &Counters) -> Self {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         Self {
@@ -91,152 +91,152 @@ impl Numbers {
     }
 }
 
-/// Hears what is said and begun.
+/// A listener for the warnings and phases of a run.
 pub trait Hear: Send + Sync {
-    /// A warning.
+    /// A warning was given.
     fn warning(&self, text: &str);
 
-    /// A piece of work enters a phase.
+    /// A piece of work has entered a phase.
     fn phase(&self, of: &Of, phase: Phase);
 }
 
-/// Looks at the work of a run from another thread, and can end it.
+/// A handle by which another thread follows the work of a run and can stop it.
 pub trait Watch: Send + Sync {
-    /// The pieces of work that go on at once.
+    /// All pieces of work under way.
     fn at_work(&self) -> Vec<AtWork>;
 
     /// Asks the work to end in good order, as Ctrl-C does.
     fn stop(&self);
 
-    /// Whether it has been asked to end.
+    /// Whether the work has been asked to end.
     fn is_stopped(&self) -> bool;
 
-    /// Lets somebody hear what is said and begun from now on; `None` for nobody.
+    /// Passes all further warnings and phases to this listener; `None` removes the listener.
     fn let_hear(&self, hearer: Option<Arc<dyn Hear>>);
 }
 
-/// Who a run speaks to: a terminal, a program, nobody.
+/// The receiver of a run's results and progress: a terminal, a program or nobody.
 pub trait Observer: Sync {
-    /// Hears what is about the run as a whole, and knows whether it is to stop.
+    /// The progress sink for the run as a whole. It also says whether the run should stop.
     fn progress(&self) -> &dyn Progress;
 
-    /// A piece of work begins. It ends when this is dropped.
+    /// Begins a piece of work, which ends when the returned sink is dropped.
     fn lane(&self, of: Of) -> Box<dyn Progress + '_>;
 
-    /// Looks at all that from another thread.
+    /// A handle by which another thread follows the work.
     fn watch(&self) -> Arc<dyn Watch>;
 
-    /// Whether somebody sees how far the work is, so that counting what there is makes sense.
+    /// Whether progress is shown, so that it is worth counting the files first.
     fn draws(&self) -> bool;
 
-    /// Work begins: from now on, whoever wants it to stop asks it to.
+    /// Work begins. From now on, an interrupt asks the work to end in good order.
     fn begin(&self);
 
-    /// What became of a source in a vault.
+    /// A source was taken into a vault, or could not be.
     fn result(&self, outcome: &Outcome);
 
-    /// What the care for a vault did.
+    /// A vault's maintenance has ended.
     fn care(&self, care: &Care);
 
-    /// A command that failed.
+    /// A hook failed.
     fn hook(&self, trouble: &HookTrouble);
 
-    /// All that was told so far is to be where it belongs.
+    /// Writes out everything reported so far.
     fn flush(&self) -> Result<(), Failure>;
 
-    /// What was to follow is not done, since not all went well.
+    /// The action after the run ([`Wish::then`]) is not performed, because the run did not succeed.
     fn left_undone(&self, action: &str);
 
-    /// All is done but for what follows ([`Wish::then`]).
+    /// The run has ended; only the action after it ([`Wish::then`]) remains.
     fn done(&self, ran: &Ran<'_>) -> Result<(), Failure>;
 }
 
-/// The way to vaults: whoever opens one may have to ask for a password.
+/// Access to vaults. Opening one may require asking for a password.
 pub trait Doors: Sync {
-    /// The folder of this user's state of all vaults.
+    /// The state folder of this user, which holds the state of all vaults.
     fn state(&self) -> Option<PathBuf>;
 
-    /// The vault that this machine knows in a place.
+    /// The id of the vault that this machine remembers at a place.
     fn known_in(&self, place: &Place) -> Option<VaultId>;
 
-    /// The id of the vault in a place, as far as that can be told without opening it.
+    /// The id of the vault at a place, if it can be known without opening the vault.
     fn id_in(&self, place: &Place) -> Option<VaultId>;
 
-    /// Whether there is a vault in a place, or what is left of one.
+    /// Whether there is a vault at a place, or the remains of one.
     fn has_vault(&self, place: &Place) -> Result<bool, Failure>;
 
     /// Opens a vault.
     fn open(&self, config: &VaultConfig, progress: &dyn Progress) -> Result<Vault, Failure>;
 
-    /// Makes a vault that is not there.
+    /// Creates a vault.
     fn make(&self, config: &VaultConfig) -> Result<(), Failure>;
 }
 
-/// What a run works with.
+/// The surroundings of a run.
 pub struct Setting<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
     /// The local time zone.
     pub zone: &'a TimeZone,
-    /// How many threads work.
+    /// The number of threads.
     pub threads: usize,
-    /// The folder in which runs are remembered.
+    /// The folder that holds the records of runs.
     pub runs: &'a Path,
-    /// The way to vaults.
+    /// Access to vaults.
     pub doors: &'a dyn Doors,
-    /// Who it speaks to.
+    /// The receiver of results and progress.
     pub observer: &'a dyn Observer,
 }
 
-/// How a run is wanted.
+/// The options of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Wish<'a> {
-    /// A schedule has started it.
+    /// A schedule started the run.
     pub background: bool,
-    /// Nothing is done.
+    /// Only report what is due; change nothing.
     pub dry_run: bool,
-    /// Everything is due.
+    /// Treat every source as due.
     pub force: bool,
-    /// Vaults that are not there are made.
+    /// Create vaults that do not exist.
     pub makes_vaults: bool,
-    /// Old snapshots are dropped.
+    /// Drop old snapshots.
     pub prune: bool,
-    /// Vaults are checked, and restores tried, where that is due.
+    /// Check vaults and make restore drills where these are due.
     pub check: bool,
-    /// The report has the digest of each tree.
+    /// Put the digest of each tree in the report.
     pub digests: bool,
-    /// The run must do what is asked here: another one that goes on does not do it.
+    /// Fail if another run is going on, because that run would not do what this one is asked to do.
     pub own: bool,
-    /// A file that gets the report.
+    /// The file to write the report to.
     pub report: Option<&'a Path>,
-    /// What is done when all is done, and whether also after a failure.
+    /// The action after the run, and whether to perform it even after a failure.
     pub then: Option<(&'a str, bool)>,
 }
 
-/// What a run was.
+/// The kind of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// None: another one goes on, and does what is due.
+    /// Nothing was done: another run is going on, and does what is due.
     Another,
-    /// None: it waits for the mains.
+    /// Nothing was done: the machine runs on battery, and the run waits for mains power.
     OnBattery,
-    /// A trial: the report says what would be done.
+    /// A dry run: the report lists what is due.
     Trial,
     /// Nothing was due.
     Idle,
-    /// Something was due.
+    /// Something was due, and was worked on.
     Worked,
 }
 
-/// A run.
+/// A finished run.
 pub struct Ran<'a> {
-    /// What it was.
+    /// The kind of the run.
     pub way: Way,
-    /// What was due.
+    /// The sources and vaults of the run, and what was due.
     pub plan: &'a Plan,
-    /// What came of it.
+    /// The results.
     pub report: &'a Report,
-    /// All in one line.
+    /// The results as one line.
     pub summary: &'a str,
     /// When it began.
     pub begun: Time,

@@ -1,4 +1,5 @@
-//! How things stand: what is kept where, when that was last done, and when it is due. No vault is opened for it, so it needs no password.
+//! An overview of all sources and vaults: the last snapshot of each source in each vault, and when the next is due. It
+//! opens no vault, so it needs no password.
 
 use serde::{Serialize, Serializer};
 
@@ -13,19 +14,19 @@ use crate::service::status::Status;
 use crate::tree::Time;
 use crate::vault::findings::last_known;
 
-/// How things stand.
+/// The overview, as `--json` prints it.
 #[derive(Debug, Serialize)]
 pub struct OverviewJson {
     /// Each source in each of its vaults.
     pub sources: Vec<RowJson>,
     /// The vaults.
     pub places: Vec<PlaceJson>,
-    /// What is known to be wrong.
+    /// The findings, each as a sentence.
     pub findings: Vec<String>,
-    /// When a schedule last started a run; null if none did.
+    /// When a schedule last started a run; null if none ever did.
     #[serde(serialize_with = "exact_or_null")]
     pub last_background_run: Option<Time>,
-    /// What is known to be wrong, by vault.
+    /// The known findings of each vault.
     #[serde(skip)]
     pub known: Vec<Known>,
 }
@@ -37,44 +38,44 @@ pub struct RowJson {
     pub source: String,
     /// The vault's name.
     pub vault: String,
-    /// When the last snapshot was taken; null if none was.
+    /// When the last snapshot was taken; null if there is none.
     #[serde(serialize_with = "exact_or_null")]
     pub last: Option<Time>,
-    /// What came of the last try, in a word.
+    /// The result of the last attempt, in a word.
     pub result: String,
-    /// The bytes of the last snapshot.
+    /// The size of the last snapshot in bytes.
     pub bytes: u64,
-    /// Whether it should have been taken long ago.
+    /// Whether a snapshot is overdue.
     pub overdue: bool,
-    /// In how many seconds it is due; 0 for now.
+    /// The number of seconds until it is due; 0 if it is due now.
     pub due_in_s: u64,
-    /// When it is due.
+    /// When the next snapshot is due.
     #[serde(skip)]
     pub due: Due,
 }
 
-/// Where a vault lies.
+/// The place of a vault.
 #[derive(Debug, Serialize)]
 pub struct PlaceJson {
     /// The vault's name.
     pub vault: String,
     /// Its folder or address.
     pub place: String,
-    /// Whether it is there.
+    /// Whether the vault is there.
     pub state: There,
-    /// Whether it may be taken out.
+    /// Whether the vault may be disconnected at times.
     pub removable: bool,
 }
 
-/// Whether a vault is there.
+/// Whether a vault is at its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum There {
-    /// It is.
+    /// The vault is there.
     There,
-    /// Its place is, but no vault is in it yet.
+    /// The place exists, but holds no vault yet.
     Empty,
-    /// Its place is not.
+    /// The place cannot be reached.
     Away,
 }
 
@@ -83,7 +84,7 @@ fn exact_or_null<S: Serializer>(time: &Option<Time>, serializer: S) -> Result<S:
     time.map(time_text).serialize(serializer)
 }
 
-/// How things stand by a configuration, and by what earlier runs did.
+/// Makes the overview from a configuration and the record of earlier runs.
 ///
 /// # Errors
 /// If the configuration contradicts itself.
@@ -133,7 +134,7 @@ pub fn overview(config: &Config, status: &Status, now: Time, doors: &dyn Doors) 
     })
 }
 
-/// What is known to be wrong with the vaults of a plan, as it was when each was last opened on this machine.
+/// The known findings of the vaults of a plan, as of the last time each vault was opened on this machine.
 pub fn known(doors: &dyn Doors, plan: &Plan) -> Vec<Known> {
     let Some(state) = doors.state() else { return Vec::new() };
     let look = |vault: &VaultConfig| {

@@ -1,4 +1,4 @@
-//! What is done when all is done: disks are ejected, the machine is switched off or put to sleep, or a command runs.
+//! The action after a run: ejecting disks, switching the machine off, putting it to sleep, or running a command.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::failure::{Exit, Failure};
 use crate::progress::plain;
 use crate::service::machine::Machine;
 
-/// Whether it is done at all: not after a failure unless that was asked for, and never after an interruption.
+/// Whether to perform the action: after a failure only if that was asked for, and never after an interruption.
 pub fn is_wanted(exit: Exit, always: bool) -> bool {
     match exit {
         Exit::Done | Exit::Skipped => true,
@@ -19,7 +19,7 @@ pub fn is_wanted(exit: Exit, always: bool) -> bool {
     }
 }
 
-/// Does it, and waits for it. `removable` are the folders of vaults that lie on disks which may be taken out.
+/// Performs the action, and waits for it. `removable` are the folders of vaults on removable disks.
 pub fn act(action: &str, exit: Exit, removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
     if action == "eject" {
         return eject(removable, machine);
@@ -35,7 +35,7 @@ pub fn act(action: &str, exit: Exit, removable: &[&Path], machine: &dyn Machine)
     if status.success() { Ok(()) } else { Err(failed(format!("it failed: {status}"))) }
 }
 
-/// Ejects the disks of vaults. Those that are away are out already.
+/// Ejects the disks of vaults. A folder that does not exist is skipped: its disk is already gone.
 fn eject(removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
     let failed = |what: String| Failure::new(format!("--then eject: {what}")).hint("Everything before it was done.");
     if removable.is_empty() {
@@ -62,7 +62,7 @@ fn eject(removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The commands that eject the disk of a folder; `None` if it is none that can be taken out.
+/// The commands that eject the disk of a folder; `None` if the disk cannot be ejected.
 #[cfg(target_os = "linux")]
 fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
     let table = fs::read("/proc/self/mountinfo").ok()?;
@@ -71,7 +71,7 @@ fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
     Some(["unmount", "power-off"].into_iter().map(|what| line(what).to_vec()).collect())
 }
 
-/// The same: a disk is a folder of its own there.
+/// The command that ejects the disk of a folder. On macOS, each disk is a folder below `/Volumes`.
 #[cfg(target_os = "macos")]
 fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
     let name = folder.strip_prefix("/Volumes").ok()?.components().next()?;
@@ -79,13 +79,14 @@ fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
     Some(vec![vec!["diskutil".to_owned(), "eject".to_owned(), disk]])
 }
 
-/// Nothing is known that does it elsewhere.
+/// Always `None`: no way to eject a disk is known on this system.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn disk_of(_: &Path) -> Option<Vec<Vec<String>>> {
     None
 }
 
-/// The device that a folder is on, by the system's table of what is mounted. That of the root is never ejected.
+/// The device that a folder is on, according to the system's mount table; `None` for the device of `/`, which is never
+/// ejected.
 #[cfg(any(target_os = "linux", test))]
 fn device_of(table: &[u8], folder: &Path) -> Option<String> {
     let field = |text: &str| -> PathBuf {
@@ -97,7 +98,7 @@ fn device_of(table: &[u8], folder: &Path) -> Option<String> {
         let (before, after) = line.split_once(" - ")?;
         Some((field(before.split(' ').nth(4)?), after.split(' ').nth(1)?.to_owned()))
     };
-    // Of two at the same place, the later one is what is seen.
+    // Of two mounts at the same point, only the later one is visible.
     let above = text.lines().filter_map(mount).filter(|(point, _)| folder.starts_with(point));
     let (point, device) = above.max_by_key(|(point, _)| point.components().count())?;
     (point != Path::new("/") && device.starts_with("/dev/")).then_some(device)

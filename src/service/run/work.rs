@@ -1,4 +1,4 @@
-//! Doing what is due: sources one after the other, or at once where they share no disk.
+//! The work of a run: takes sources into vaults one after the other, or at the same time where they share no disk.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -31,18 +31,18 @@ use crate::sync::try_spawn;
 use crate::tree::{Snapshot, Stream, Verdict};
 use crate::vault::{SnapshotInfo, Vault};
 
-/// What a run does beside snapshots.
+/// The options of the work, besides the plan.
 #[derive(Debug, Clone)]
 pub struct Wishes {
-    /// Drop old snapshots.
+    /// Whether to drop old snapshots.
     pub prune: bool,
-    /// The vaults whose check is due, by folder.
+    /// The vaults whose check is due, by folder or address.
     pub check: BTreeSet<String>,
-    /// Try a restore where that is due.
+    /// Whether to make a restore drill in vaults where one is due.
     pub drill: bool,
-    /// How many snapshots are taken at once.
+    /// The number of snapshots taken at the same time.
     pub parallel: usize,
-    /// The digest of each tree, for the report.
+    /// Whether to compute the digest of each tree for the report.
     pub digests: bool,
 }
 
@@ -60,30 +60,31 @@ pub struct Crew<'a> {
 pub(super) struct Site {
     pub(super) device: u64,
     pub(super) opened: Mutex<Opened>,
-    /// The sources of which there is a state of now, each with the snapshot that has it.
+    /// The sources whose current state is in the vault, each with the snapshot that holds it.
     pub(super) taken: Mutex<BTreeMap<String, ObjectName>>,
 }
 
-/// Whether a vault could be opened.
+/// Whether a vault has been opened.
 pub(super) enum Opened {
-    /// It was not tried.
+    /// Opening was not tried yet.
     Not,
-    /// It is open.
+    /// The vault is open.
     Yes(Arc<Vault>),
-    /// It could not, and is not tried again.
+    /// Opening failed, and is not tried again.
     Never(Trouble),
 }
 
-/// Passwords are asked for one at a time.
+/// Held while a vault is opened, so that only one password is asked for at a time.
 static ASKING: Mutex<()> = Mutex::new(());
 
-/// The file system that a path is on, or would be.
+/// The device number of the file system that a path is on, or would be on if it existed; 0 if unknown.
 fn device(path: &Path) -> u64 {
     let stat = |path: &Path| Dir::open(path).and_then(|folder| folder.stat()).ok();
     path.ancestors().find_map(stat).map_or(0, |stat| stat.dev)
 }
 
-/// Disks that are in use, until this is dropped: also when the work fails outright, so that nobody waits for ever.
+/// Releases disks that are in use when it is dropped. This also happens when the work panics, so that no other thread
+/// waits forever.
 struct Release<'a> {
     state: &'a Mutex<(Vec<bool>, BTreeSet<u64>)>,
     changed: &'a Condvar,
@@ -98,7 +99,7 @@ impl Drop for Release<'_> {
 }
 
 impl<'a> Crew<'a> {
-    /// Gets ready.
+    /// The work on a plan, before it begins.
     pub fn new(at: &'a Setting<'a>, plan: &'a Plan, wishes: Wishes, journal: &'a Journal) -> Self {
         let site = |config: &VaultConfig| Site {
             device: config.place.folder().map_or(0, device),
@@ -109,7 +110,7 @@ impl<'a> Crew<'a> {
         Self { at, plan, wishes, sites, report: Mutex::default(), journal }
     }
 
-    /// Takes what is due, then cares for the vaults. Returns what happened.
+    /// Takes every source that is due, then maintains the vaults. Returns the report.
     pub fn work(self) -> Result<Report, Failure> {
         for job in &self.plan.jobs {
             for target in job.targets.iter().filter(|target| target.due != Due::Now) {
@@ -122,7 +123,7 @@ impl<'a> Crew<'a> {
         }
         self.at.observer.flush()?;
         let mut report = crate::sync::into_inner(self.report);
-        // As in the configuration, whatever was ready first.
+        // Put the results in the order of the configuration, in whatever order they were ready.
         let targets = self.plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
         let targets: Vec<(&str, &str)> = targets
             .map(|(job, target)| (job.source.name.as_str(), self.plan.vaults[target.vault].name.as_str()))
@@ -145,14 +146,14 @@ impl<'a> Crew<'a> {
         Outcome { overdue: target.overdue, due_in, ..outcome }
     }
 
-    /// Shows a result, and keeps it for the report.
+    /// Passes a result to the observer, and adds it to the report.
     fn tell(&self, outcome: Outcome) {
         self.journal.result(&outcome);
         self.at.observer.result(&outcome);
         lock(&self.report).outcomes.push(outcome);
     }
 
-    /// Runs each piece of work as soon as no other that goes on shares a disk with it.
+    /// Runs each piece of work as soon as no other one under way shares a disk with it.
     pub(super) fn spread<T: Sync>(&self, pieces: &[(BTreeSet<u64>, T)], run: impl Fn(&T) + Sync) {
         let state = Mutex::new((vec![false; pieces.len()], BTreeSet::new()));
         let changed = Condvar::new();
@@ -179,7 +180,7 @@ impl<'a> Crew<'a> {
         };
         thread::scope(|scope| {
             for _ in 1..self.wishes.parallel.min(pieces.len()) {
-                // As many as there are: this one does what others do not.
+                // If no more threads can be started, this thread does the remaining work.
                 let _ = try_spawn(scope, worker);
             }
             worker();
@@ -197,7 +198,7 @@ impl<'a> Crew<'a> {
         self.spread(&pieces, |job| self.take_source(job));
     }
 
-    /// A source with its hooks.
+    /// Takes a source into its vaults, with its hooks.
     fn take_source(&self, job: &Job) {
         let targets: Vec<&Target> = job.targets.iter().filter(|target| target.due == Due::Now).collect();
         if self.at.observer.progress().stopped() {
@@ -224,7 +225,7 @@ impl<'a> Crew<'a> {
         } else {
             let mut rest = targets;
             while !rest.is_empty() {
-                // What is copied comes behind what it is copied from.
+                // A vault that is filled from another one comes after it.
                 let name = |target: &&Target| self.plan.vaults[target.vault].name.as_str();
                 let waiting: Vec<&str> = rest.iter().map(name).collect();
                 let waits = |target: &&Target| {
@@ -261,7 +262,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// A source into these vaults, at once where they share no disk.
+    /// Takes a source into these vaults, at the same time where they share no disk.
     fn take_all_of(&self, job: &Job, targets: Vec<&Target>) {
         let mut pieces: BTreeMap<u64, Vec<&Target>> = BTreeMap::new();
         for target in targets {
@@ -283,7 +284,7 @@ impl<'a> Crew<'a> {
         lock(&self.report).hooks.push(trouble);
     }
 
-    /// A source into a vault.
+    /// Takes a source into a vault.
     fn take(&self, job: &Job, target: &Target) -> Outcome {
         let config = &self.plan.vaults[target.vault];
         let site = &self.sites[target.vault];
@@ -331,8 +332,9 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Copies what this run has just taken into the vault that this one is filled from. `None` if there is nothing of the kind, or if it
-    /// cannot be had whole: then nothing is copied, and the disk is read.
+    /// Copies the snapshot that this run has just taken from the vault that this one is filled from. Returns `None` if
+    /// there is no such snapshot, or if it cannot be copied whole. In that case nothing is copied, and the source is
+    /// read from the disk.
     fn copied(
         &self,
         job: &Job,
@@ -435,7 +437,8 @@ impl<'a> Crew<'a> {
                         config.name
                     ));
                 }
-                // A folder may yet be mounted by a command before the next source.
+                // A hook may mount a missing folder before the next source, so opening is tried again unless the folder
+                // exists.
                 if config.place.folder().is_none_or(Path::exists) {
                     *opened = Opened::Never(trouble.clone());
                 }
@@ -490,16 +493,16 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// What is of a source in a vault now.
+/// The result of taking a source into a vault.
 struct Taken {
-    /// The snapshot that was made; none if there was one of the same state.
+    /// The snapshot that was made; `None` if the vault already had one of the same state.
     snapshot: Option<ObjectName>,
-    /// The snapshot that has the state of now.
+    /// The snapshot that holds the current state.
     stands: Option<ObjectName>,
     body: Snapshot,
 }
 
-/// What a hook finds in its environment; `trouble`: another hook of the source that failed before.
+/// The environment variables of a hook. `trouble` is an earlier hook of the source that failed.
 fn variables(
     source: &str,
     hook: &str,

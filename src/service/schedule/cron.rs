@@ -1,4 +1,4 @@
-//! A line for cron, where there is no scheduler that vault installs itself in.
+//! A line for cron, for systems without a scheduler that vault can install a schedule in.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Scheduler for Cron {
     }
 }
 
-/// The line that starts it.
+/// The line that starts the job.
 pub fn line(job: &Job) -> Result<String, String> {
     let mut command = word(check_text(job.program_text()?)?);
     for arg in &job.args {
@@ -45,7 +45,7 @@ pub fn line(job: &Job) -> Result<String, String> {
     Ok(format!("{} {command}", calendar(job.every)))
 }
 
-/// A period in cron's five fields.
+/// An interval in cron's five fields.
 fn calendar(every: Duration) -> String {
     let minutes = every.as_secs() / 60;
     match minutes {
@@ -56,7 +56,7 @@ fn calendar(every: Duration) -> String {
     }
 }
 
-/// A word for the shell that cron calls. A percent sign would end the command, quoted or not.
+/// A word for the shell that cron uses. A percent sign would end the command, quoted or not.
 fn word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

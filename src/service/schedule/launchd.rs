@@ -19,7 +19,7 @@ fn file() -> String {
     format!("{LABEL}.plist")
 }
 
-/// The user's session, as launchctl names it.
+/// The user's session, in launchctl's notation.
 fn domain(machine: &dyn Machine) -> Result<String, String> {
     order(machine, "id", &["-u"]).map(|uid| format!("gui/{uid}"))
 }
@@ -40,7 +40,7 @@ impl Scheduler for Launchd<'_> {
 
     fn load(&self, folder: &Path) -> Result<(), String> {
         let domain = domain(self.machine)?;
-        // One that is loaded goes on by its old text.
+        // A loaded agent keeps running with its old text.
         let _ = ask(self.machine, "launchctl", &["bootout", &format!("{domain}/{LABEL}")]);
         order(self.machine, "launchctl", &["bootstrap", &domain, &folder.join(file()).to_string_lossy()]).map(|_| ())
     }
@@ -56,7 +56,7 @@ impl Scheduler for Launchd<'_> {
     }
 }
 
-/// How the last run ended, if not well.
+/// The exit status of the last run, if it failed.
 fn last_exit(text: &str) -> Option<String> {
     let code = text.lines().find_map(|line| line.trim().strip_prefix("last exit code = "))?;
     (!matches!(code, "0" | "3" | "(never exited)")).then(|| format!("the last run ended with exit code {code}"))
@@ -69,7 +69,7 @@ fn plist(job: &Job) -> Result<String, String> {
     }
     let log = xml(check_text(&job.log.to_string_lossy())?);
     let seconds = job.every.as_secs();
-    // What is due after a sleep is found by the next look. Whether the machine runs on battery, vault finds out itself.
+    // After a sleep, the next start finds what is due. Vault itself finds out whether the machine runs on battery.
     Ok(format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\

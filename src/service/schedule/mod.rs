@@ -1,7 +1,7 @@
-//! The schedule: what starts `vault run` by itself.
+//! The schedule that starts `vault run`.
 //!
-//! `systemd`, `launchd`, `tasks` and `cron` each know the texts that their scheduler wants, which are made by pure functions
-//! on every platform, and the commands that put them in force · [`power`] whether the machine runs on battery.
+//! `systemd`, `launchd`, `tasks` and `cron` each serve one scheduler: pure functions make its texts on every platform,
+//! and commands put them in force · [`power`] tells whether the machine runs on battery.
 
 mod cron;
 mod launchd;
@@ -34,7 +34,7 @@ pub use scheduler::{Job, Scheduler, State, Unit};
 pub enum Kind {
     /// systemd's timers.
     Systemd,
-    /// A line for cron, which is only printed.
+    /// A line for cron. It is only printed.
     Cron,
     /// launchd's agents.
     Launchd,
@@ -42,19 +42,19 @@ pub enum Kind {
     Tasks,
 }
 
-/// Where a schedule is, or would be, installed.
+/// The surroundings of a schedule.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
-    /// The folder in which runs are remembered.
+    /// The folder that holds the records of runs.
     pub runs: &'a Path,
-    /// Whether it is the schedule of the whole system, run by root; else that of this user.
+    /// Whether the schedule is for the whole system and runs as root; otherwise it is for this user.
     pub system: bool,
 }
 
 impl<'a> At<'a> {
-    /// A scheduler, whether or not it is that of this system.
+    /// The scheduler of this kind, even if this system has another one.
     pub fn scheduler(self, kind: Kind) -> Box<dyn Scheduler + 'a> {
         let Self { machine, runs, system } = self;
         match kind {
@@ -84,42 +84,42 @@ impl<'a> At<'a> {
 /// A schedule, as `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct ScheduleJson {
-    /// What the scheduler is called.
+    /// The scheduler's name.
     pub scheduler: &'static str,
-    /// The scheduler has all of it.
+    /// Whether the scheduler knows the schedule, and all its files exist.
     pub installed: bool,
-    /// The scheduler will start it.
+    /// Whether the scheduler will start it.
     pub active: bool,
-    /// It is what would be installed now.
+    /// Whether the files are as they would be written now.
     pub up_to_date: bool,
-    /// The files that are there.
+    /// The files that exist.
     pub files: Vec<String>,
-    /// When it was started last, in the scheduler's words.
+    /// When the scheduler last started it, in the scheduler's words.
     pub last_started: Option<String>,
-    /// When it will be started next, in the scheduler's words.
+    /// When the scheduler will next start it, in the scheduler's words.
     pub next_start: Option<String>,
-    /// When a run was last started by it, as vault remembers.
+    /// When a schedule last started a run, from vault's own records.
     pub last_background_run: Option<String>,
-    /// What is wrong with it.
+    /// The problem, if there is one.
     pub problem: Option<String>,
 }
 
-/// What is known of a schedule.
+/// The state of a schedule.
 #[derive(Debug, Clone)]
 pub struct Described {
-    /// For programs.
+    /// The form for `--json`.
     pub json: ScheduleJson,
-    /// How often it looks for what is due, if it is as it would be installed now.
+    /// The interval at which the schedule starts runs; `None` if its files are not as they would be written now.
     pub every: Option<Duration>,
-    /// When a run was last started by it, in seconds since 1970.
+    /// When a schedule last started a run, in seconds since 1970.
     pub last_background: Option<i64>,
 }
 
-/// Installs a schedule, and makes sure that it is in force. What was there before stays if that fails. It returns what `--json` prints,
-/// and the files that were written.
+/// Installs a schedule, and makes sure that it is in force. If that fails, the files are put back as they were before.
+/// Returns the form for `--json`, and the files written.
 ///
 /// # Errors
-/// If the scheduler does not take it.
+/// If the scheduler does not accept the schedule.
 pub fn install(at: At<'_>, job: &Job) -> Result<(ScheduleJson, Vec<PathBuf>), Failure> {
     let scheduler = at.own()?;
     let folder = scheduler.folder()?;
@@ -132,7 +132,7 @@ pub fn install(at: At<'_>, job: &Job) -> Result<(ScheduleJson, Vec<PathBuf>), Fa
         }
     });
     if let Err(what) = done {
-        // As it was before: what is not in force must not look as if it were.
+        // Files that are not in force must not look as if they were, so they are put back as they were before.
         for (unit, before) in units.iter().zip(before) {
             let path = folder.join(&unit.name);
             let _ = match before {
@@ -153,8 +153,8 @@ pub fn install(at: At<'_>, job: &Job) -> Result<(ScheduleJson, Vec<PathBuf>), Fa
     Ok((json, units.iter().map(|unit| folder.join(&unit.name)).collect()))
 }
 
-/// The vaults whose password a schedule, which has no terminal, gets from nowhere. `id` tells which vault lies in a place, and `state` is
-/// the folder of this user's state of all vaults.
+/// The vaults for which a schedule, which has no terminal, finds neither a password in the configuration nor a device
+/// key. `id` gives the id of the vault at a place, and `state` is the state folder of this user.
 pub fn without_password<'c>(
     config: &'c Config,
     state: &Path,
@@ -175,7 +175,7 @@ fn write_units(scheduler: &dyn Scheduler, folder: &Path, units: &[Unit]) -> Resu
     write().map_err(|error| format!("cannot write to {}: {}", folder.display(), chain(&error)))
 }
 
-/// Whether the schedule is all right, and what the scheduler says.
+/// The schedule's form for `--json` without the scheduler's words, and the scheduler's state.
 fn described(at: At<'_>, scheduler: &dyn Scheduler, job: &Job) -> Result<(ScheduleJson, State), Failure> {
     let folder = scheduler.folder()?;
     let units = scheduler.units(job).map_err(Failure::new)?;
@@ -196,19 +196,19 @@ fn described(at: At<'_>, scheduler: &dyn Scheduler, job: &Job) -> Result<(Schedu
     Ok((json, state))
 }
 
-/// Whether the files are there as they would be written.
+/// Whether the files exist with the text that would be written.
 fn are_there(scheduler: &dyn Scheduler, folder: &Path, units: &[Unit]) -> bool {
     let same = |unit: &Unit| fs::read(folder.join(&unit.name)).is_ok_and(|bytes| bytes == scheduler.encode(&unit.text));
     units.iter().all(same)
 }
 
-/// What is known of the schedule that would start this job, however often.
+/// The state of the schedule that would start this job, at any interval.
 ///
 /// # Errors
-/// If there is no scheduler, or no folder for it.
+/// If there is no scheduler, or no folder for its files.
 pub fn status(at: At<'_>, mut job: Job) -> Result<Described, Failure> {
     let scheduler = at.own()?;
-    // The period that is installed is what counts, not the one that was given.
+    // The installed interval counts, not the given one.
     let folder = scheduler.folder()?;
     let installed = |every: &Duration| {
         let job = Job { every: *every, ..job.clone() };
@@ -224,17 +224,17 @@ pub fn status(at: At<'_>, mut job: Job) -> Result<Described, Failure> {
     Ok(Described { json, every, last_background: Status::load(at.runs).last_background })
 }
 
-/// What removing a schedule did.
+/// The result of removing a schedule.
 #[derive(Debug, Clone, Serialize)]
 pub struct Removed {
-    /// Whether there was one.
+    /// Whether there was a schedule.
     pub removed: bool,
-    /// What the scheduler said when it was to let go of it, if it did not.
+    /// The scheduler's message, if it failed to unload the schedule.
     #[serde(skip)]
     pub warning: Option<String>,
 }
 
-/// Takes a schedule out of force, and its files away.
+/// Unloads a schedule, and removes its files.
 ///
 /// # Errors
 /// If a file cannot be removed.
@@ -252,16 +252,16 @@ pub fn remove(at: At<'_>, job: &Job) -> Result<Removed, Failure> {
     Ok(Removed { removed: !there.is_empty(), warning })
 }
 
-/// How often it is looked for what is due, where nothing is said.
+/// The default interval at which a schedule starts runs.
 pub const DEFAULT_EVERY: Duration = Duration::from_secs(15 * 60);
-/// The periods that every scheduler can keep, in minutes.
+/// The intervals that every scheduler supports, in minutes.
 const PERIODS: &[u64] = &[5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440];
 
 fn periods() -> Vec<Duration> {
     PERIODS.iter().map(|minutes| Duration::from_secs(minutes * 60)).collect()
 }
 
-/// Reads a period that every scheduler can keep.
+/// Reads an interval that every scheduler supports.
 pub fn parse_every(text: &str) -> Result<Duration, String> {
     let every = parse_duration(text)?;
     let all: Vec<String> = periods().into_iter().map(units::every).collect();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::service::machine::Machine;
 
-/// Whether the machine runs on battery. Where that cannot be found out, it does not.
+/// Whether the machine runs on battery; `false` if that cannot be found out.
 pub fn on_battery(machine: &dyn Machine) -> bool {
     if cfg!(target_os = "macos") {
         let output = machine.program("pmset").args(["-g", "batt"]).output();
@@ -13,14 +13,14 @@ pub fn on_battery(machine: &dyn Machine) -> bool {
     supplies_say_battery(Path::new("/sys/class/power_supply"))
 }
 
-/// Linux: some battery discharges, and no mains is connected. Elsewhere there is no such folder.
+/// On Linux: whether some battery discharges and no mains supply is connected. Other systems have no such folder.
 fn supplies_say_battery(folder: &Path) -> bool {
     let (mut mains, mut discharging) = (false, false);
     for entry in crate::folder::entries(folder).into_iter().flatten().flatten() {
         let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default().trim().to_owned();
         match read("type").as_str() {
             "Mains" | "USB" => mains |= read("online") == "1",
-            // Those of mice and keyboards do not count.
+            // Batteries of mice and keyboards do not count.
             "Battery" if read("scope") != "Device" => discharging |= read("status") == "Discharging",
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! What is started, and what a scheduler of some system can do.
+//! The interface of a scheduler, and the job that it starts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,76 +9,77 @@ use crate::failure::{Failure, chain};
 use crate::service::config::Config;
 use crate::service::machine::Machine;
 
-/// What is to be started, and when.
+/// The program to start, and its interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// The program, absolute.
+    /// The program's absolute path.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// How often it is started; what is due is up to it.
+    /// The interval at which it is started. The program itself decides what is due.
     pub every: Duration,
-    /// Whether it is started on battery too.
+    /// Whether it is also started on battery.
     pub on_battery: bool,
-    /// Where its messages go, if the system keeps none itself.
+    /// The file for its messages, if the system keeps none itself.
     pub log: PathBuf,
 }
 
-/// A file that a scheduler reads.
+/// A file for a scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// Its name.
+    /// The file's name.
     pub name: String,
-    /// Its text.
+    /// The file's text.
     pub text: String,
 }
 
-/// What is known of an installed schedule.
+/// The state of an installed schedule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The scheduler has it.
+    /// Whether the scheduler knows it.
     pub installed: bool,
-    /// The scheduler will start it.
+    /// Whether the scheduler will start it.
     pub active: bool,
-    /// When the scheduler says that it started it last, in its own words.
+    /// When it was last started, in the scheduler's words.
     pub last: Option<String>,
-    /// When it will start it next, in its own words.
+    /// When it will next be started, in the scheduler's words.
     pub next: Option<String>,
-    /// What is wrong with it.
+    /// The problem, if there is one.
     pub problem: Option<String>,
 }
 
-/// A scheduler of some system.
+/// The scheduler of a system.
 pub trait Scheduler {
-    /// What it is called.
+    /// The scheduler's name.
     fn name(&self) -> &'static str;
 
-    /// The files that it reads.
+    /// The files for a job.
     fn units(&self, job: &Job) -> Result<Vec<Unit>, String>;
 
-    /// The folder that they lie in.
+    /// The folder for these files.
     fn folder(&self) -> Result<PathBuf, Failure>;
 
-    /// The bytes of a file.
+    /// The bytes of a file with this text.
     fn encode(&self, text: &str) -> Vec<u8> {
         text.as_bytes().to_vec()
     }
 
-    /// Puts the files in force, which have been written.
+    /// Puts the written files in force.
     fn load(&self, folder: &Path) -> Result<(), String>;
 
-    /// Takes them out of force, before they are removed.
+    /// Takes the files out of force, before they are removed.
     fn unload(&self, folder: &Path) -> Result<(), String>;
 
-    /// After the files were removed.
+    /// Makes the scheduler forget the files after they were removed.
     fn forget(&self) {}
 
-    /// What the scheduler says.
+    /// The scheduler's state of the schedule.
     fn state(&self, folder: &Path) -> Result<State, String>;
 }
 
 impl Job {
-    /// How `vault run` is started: with low priority and without a terminal, by options that lead to the same configuration and state.
+    /// The job that starts `vault run` with low priority and without a terminal. Its options lead to the same
+    /// configuration and state.
     pub fn new(
         program: PathBuf,
         places: Vec<(&'static str, String)>,
@@ -92,13 +93,13 @@ impl Job {
         Self { program, args, every, on_battery, log: runs.join("schedule.log") }
     }
 
-    /// The program's path as text: what schedulers read is text.
+    /// The program's path as text, because schedulers read text.
     pub fn program_text(&self) -> Result<&str, String> {
         self.program.to_str().ok_or_else(|| format!("{} is not UTF-8", self.program.display()))
     }
 }
 
-/// Runs a command of the system. Returns whether it succeeded, and what it printed.
+/// Runs a command of the system. Returns whether it succeeded, and its output.
 pub fn ask(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<(bool, String), String> {
     let output = machine.program(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| match error.kind() {
@@ -121,7 +122,7 @@ pub fn order(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<Stri
     }
 }
 
-/// Text inside XML.
+/// Escapes text for XML.
 pub fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -136,7 +137,7 @@ pub fn xml(text: &str) -> String {
     out
 }
 
-/// No scheduler takes control characters in a command.
+/// Refuses control characters, which no scheduler accepts in a command.
 pub fn check_text(text: &str) -> Result<&str, String> {
     if text.chars().any(char::is_control) {
         return Err(format!("'{}' has control characters in it", text.escape_debug()));
@@ -148,7 +149,7 @@ pub fn check_text(text: &str) -> Result<&str, String> {
 pub(crate) mod tests {
     use super::*;
 
-    /// A job with everything that needs quoting.
+    /// A job with every character that needs quoting.
     pub fn odd_job() -> Job {
         Job {
             program: "/opt/my tools/vault".into(),

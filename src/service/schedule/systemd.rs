@@ -1,4 +1,4 @@
-//! systemd's timers (Linux): of a user, or of the system.
+//! systemd's timers (Linux), for a user or for the system.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,15 +16,15 @@ const TIMER: &str = "vault-run.timer";
 pub struct Systemd<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
-    /// Of the whole system, as root; else of this user.
+    /// Whether to use the system's manager, as root; otherwise this user's.
     pub system: bool,
 }
 
-/// Where an administrator's units lie.
+/// The folder for an administrator's units.
 const SYSTEM_FOLDER: &str = "/etc/systemd/system";
 
 impl Systemd<'_> {
-    /// Runs systemctl for the manager that is meant.
+    /// Runs systemctl for the chosen manager.
     fn control(self, args: &[&str]) -> Result<String, String> {
         order(self.machine, "systemctl", &self.with_manager(args))
     }
@@ -58,7 +58,7 @@ impl Scheduler for Systemd<'_> {
 
     fn load(&self, _: &Path) -> Result<(), String> {
         self.control(&["daemon-reload"])?;
-        // A timer that runs already goes on by its old text.
+        // A running timer would keep its old text.
         self.control(&["reenable", TIMER])?;
         self.control(&["restart", TIMER]).map(|_| ())
     }
@@ -68,7 +68,7 @@ impl Scheduler for Systemd<'_> {
     }
 
     fn forget(&self) {
-        // If it does not answer, it knows nothing of the files either.
+        // A manager that does not answer has not loaded the files either.
         let _ = ask(self.machine, "systemctl", &self.with_manager(&["daemon-reload"]));
     }
 
@@ -135,7 +135,7 @@ fn timer(every: Duration, system: bool) -> String {
     )
 }
 
-/// A period as systemd's calendar says it.
+/// An interval in systemd's calendar notation.
 fn calendar(every: Duration) -> String {
     let minutes = every.as_secs() / 60;
     match minutes {
@@ -145,7 +145,7 @@ fn calendar(every: Duration) -> String {
     }
 }
 
-/// A word of a command line as systemd takes it.
+/// Quotes a word of a command line for systemd.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@=".contains(c);
     let word: String = word
@@ -161,7 +161,8 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) { word } else { format!("\"{word}\"") }
 }
 
-/// What `systemctl show` says of the timer and of the service, whose messages this command shows.
+/// Reads the output of `systemctl show` for the timer and the service. `journal` is the command that shows the
+/// service's messages.
 fn read_state(timer: &str, service: &str, journal: &str) -> State {
     let value = |text: &str, key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;

@@ -13,7 +13,7 @@ const FILE: &str = "vault-run.xml";
 pub struct Tasks<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
-    /// The folder in which runs are remembered.
+    /// The folder that holds the records of runs.
     pub runs: &'a Path,
 }
 
@@ -30,7 +30,7 @@ impl Scheduler for Tasks<'_> {
         Ok(self.runs.to_owned())
     }
 
-    /// With a mark of the byte order, as it says itself.
+    /// UTF-16 with a byte order mark, as the text itself declares.
     fn encode(&self, text: &str) -> Vec<u8> {
         let lines = text.replace('\n', "\r\n");
         std::iter::once(0xfeff).chain(lines.encode_utf16()).flat_map(u16::to_le_bytes).collect()
@@ -51,7 +51,7 @@ impl Scheduler for Tasks<'_> {
     }
 }
 
-/// What `schtasks /Query /FO CSV /V` says: fields of a fixed order, whatever the language of the system.
+/// Reads the output of `schtasks /Query /FO CSV /V`. Its fields have a fixed order in every language of the system.
 fn read_state(text: &str) -> State {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     let Some(Ok(record)) = reader.records().next() else { return State::default() };
@@ -72,7 +72,7 @@ fn task(job: &Job) -> Result<String, String> {
     let args = xml(&words.join(" "));
     let minutes = job.every.as_secs() / 60;
     let waits = !job.on_battery;
-    // The order of elements is that of the published schema.
+    // The order of the elements is that of the published schema.
     Ok(format!(
         r#"<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
@@ -120,7 +120,7 @@ fn task(job: &Job) -> Result<String, String> {
     ))
 }
 
-/// A word of a command line as programs on Windows take it apart.
+/// Quotes a word of a command line as programs on Windows parse it.
 fn quoted(word: &str) -> String {
     if !word.is_empty() && !word.contains([' ', '\t', '"']) {
         return word.to_owned();
@@ -131,7 +131,7 @@ fn quoted(word: &str) -> String {
         if c == '\\' {
             slashes += 1;
         } else {
-            // Before a quote, each backslash counts twice.
+            // Each backslash before a quote counts twice.
             out.push_str(&"\\".repeat(if c == '"' { 2 * slashes + 1 } else { slashes }));
             slashes = 0;
             out.push(c);
