@@ -130,6 +130,10 @@ fn check_source(path: &str, text: &str) -> Vec<String> {
             report(&format!("`{word}`: nothing is left half done"));
         }
         let line_code = code(line);
+        // Help is made of these, and is looked at on screens.
+        if !path.starts_with("src/cli/args") {
+            check_prose(line.trim_start(), &mut report);
+        }
         if !path.starts_with("src/") {
             continue;
         }
@@ -197,6 +201,19 @@ fn check_manifest(text: &str) -> Vec<String> {
     wrong
 }
 
+/// Words that are shorter or plainer otherwise: a number, "again", "anyone who".
+const UNUSUAL: &[&str] = &["so many", "anew", "whoever", "Whoever"];
+
+/// Checks a line of a comment: the first words of documentation name the thing, and the words are the usual ones.
+fn check_prose(line: &str, report: &mut impl FnMut(&str)) {
+    if line.starts_with("/// What ") || line.starts_with("//! What ") {
+        report("documentation begins with what the thing is, not with `What`");
+    }
+    for word in UNUSUAL.iter().filter(|word| line.starts_with("//") && has_word(line, word)) {
+        report(&format!("`{word}`: there is a more usual word"));
+    }
+}
+
 /// Whether the modules in lib.rs stand in the order of the layers.
 fn check_order(text: &str) -> Vec<String> {
     let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
@@ -247,7 +264,7 @@ fn the_source_keeps_the_rules() {
 /// Checks a file of one line after the opening; `expected` is a part of the only complaint, or empty for none.
 #[track_caller]
 fn check(path: &str, line: &str, expected: &str) {
-    let found = check_source(path, &format!("//! What it is for.\n{line}\n"));
+    let found = check_source(path, &format!("//! Its purpose.\n{line}\n"));
     if expected.is_empty() {
         assert_eq!(found, Vec::<String>::new(), "{path}: {line}");
     } else {
@@ -324,6 +341,23 @@ fn what_is_not_finished_or_not_explained_is_found() {
     let tested = format!("//! Long.\n#[cfg(all(test, unix))]\nmod tests {{\n{}}}\n", "// A line.\n".repeat(LINES_MAX));
     assert_eq!(check_source("src/pack/mod.rs", &tested).len(), 0);
     assert_eq!(check_source("src/pack/mod.rs", "use std::fmt;\n").len(), 1);
+}
+
+#[test]
+fn prose_that_reads_like_a_translation_is_found() {
+    for line in [
+        "/// What is there.",
+        "    //! What is there.",
+        "// It is made anew.",
+        "/// Reads so many bytes.",
+        "// Whoever asks.",
+    ] {
+        check("src/pack/mod.rs", line, "`");
+        check("tests/main.rs", line, "`");
+        check("src/cli/args.rs", line, "");
+    }
+    check("src/pack/mod.rs", "// What is there was put by this run.", "");
+    check("src/pack/mod.rs", "print(\"so many\");", "");
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct SweepRules {
     pub not_alone: bool,
     /// A record that forgets snapshots is needed as long as any of these is held whole.
     pub forgotten_together: bool,
-    /// What a change of a snapshot needs, for whose writer nobody may have waited, stays until somebody has looked at it.
+    /// The data of a change in doubt (SPEC §8.3) stays until somebody has settled it.
     pub doubted: bool,
 }
 

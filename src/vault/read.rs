@@ -47,7 +47,7 @@ pub enum ReadError {
     Lender {
         /// Where the other vault lies.
         place: String,
-        /// What is the matter there.
+        /// The trouble there.
         source: Box<Self>,
     },
 }

@@ -705,8 +705,8 @@ fn what_a_client_condemns_waits_for_its_other_work() {
     );
 }
 
-/// Somebody deletes the state folder of a client while work of it begins, and other work joins anew. Returns how many packs are deleted
-/// while the first one goes on.
+/// Somebody deletes the state folder of a client while work of it begins, and other work joins as a new client. Returns the number of packs
+/// that are deleted while the first work goes on.
 fn the_state_goes_while_work_begins(rules: SweepRules) -> u64 {
     let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), rules, Machines::Apart);
     set_source(&sim, 0, &[1]);

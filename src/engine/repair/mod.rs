@@ -127,7 +127,7 @@ impl From<CopyError> for RepairError {
     }
 }
 
-/// What was read for this vault from another one tells of that one.
+/// An error of the vault that data is read from names that vault.
 impl From<ReadError> for RepairError {
     fn from(error: ReadError) -> Self {
         match error {
