@@ -172,7 +172,7 @@ Examples:
   vault mirror --to /mnt/disk/vault      the vault's objects on a second disk
   vault mirror --to sftp://nas/vault     … and on another machine
   vault mirror --to /mnt/disk/vault --delete    … without what was pruned
-  vault mirror --to /mnt/disk/vault --verify    compare each object by reading it
+  vault mirror --to /mnt/disk/vault --verify    read and compare all of it
 
 No password is needed to add what is missing. Each object is verified before it
 is copied. A mirror can be listed, restored from and checked like a vault, with
