@@ -41,7 +41,7 @@ fn home(source: &str) -> Home {
 /// The documented command that rebuilds a database of this kind from its dump.
 fn again(kind: &str, dir: &Path) -> String {
     let documents = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
-    let (_, table) = documents.split_once("the database is made again:").unwrap();
+    let (_, table) = documents.split_once("To make the database again,").unwrap();
     let row = table.lines().find(|line| line.starts_with(&format!("| {kind}"))).unwrap();
     row.split('`').nth(1).unwrap().replace("DIR", dir.to_str().unwrap())
 }
