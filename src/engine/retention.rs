@@ -245,7 +245,7 @@ mod tests {
     use crate::id::{ClientId, Digest};
     use crate::log::record::Join;
     use crate::log::{Chains, Link, Record, RecordBody};
-    use crate::tree::{Root, Snapshot, Stream, Verdict};
+    use crate::tree::{Root, Snapshot};
     use crate::vault::snapshots::list;
 
     /// A snapshot of client 1: number, day, source, tag.
@@ -255,31 +255,8 @@ mod tests {
             time: Time { secs: day * 86_400, nanos: 0 },
             source: source.to_owned(),
             host: "host".to_owned(),
-            user: String::new(),
-            roots: Vec::new(),
-            tree: Stream::EMPTY,
-            links: Stream::EMPTY,
-            files: 0,
-            folders: 0,
-            bytes: 0,
-            files_new: 0,
-            files_changed: 0,
-            files_unchanged: 0,
-            bytes_read: 0,
-            bytes_new: 0,
-            bytes_stored: 0,
-            duration_ms: 0,
-            program: String::new(),
             tags: vec![tag.to_owned()],
-            description: String::new(),
-            verdict: Verdict::Complete,
-            skipped: 0,
-            skipped_list: Stream::EMPTY,
-            given: false,
-            rules: Stream::EMPTY,
-            replaces: Vec::new(),
-            redated: false,
-            origin: None,
+            ..crate::tree::snapshot::testing::empty()
         };
         SnapshotInfo { pinned: tag == "pin", ..SnapshotInfo::new(id, client, u64::from(number), body) }
     }

@@ -496,7 +496,7 @@ pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use super::{ClientId, ObjectName, SnapshotInfo, Time};
-    use crate::tree::{Snapshot, Stream, Verdict};
+    use crate::tree::Snapshot;
 
     /// A snapshot for tests.
     pub fn info(id: [u8; 2], secs: i64, source: &str, host: &str) -> SnapshotInfo {
@@ -512,9 +512,6 @@ pub mod testing {
                 source: source.into(),
                 host: host.into(),
                 user: "me".into(),
-                roots: Vec::new(),
-                tree: Stream::EMPTY,
-                links: Stream::EMPTY,
                 files: 2000,
                 folders: 3,
                 bytes: 5 << 20,
@@ -526,16 +523,7 @@ pub mod testing {
                 bytes_stored: 1 << 18,
                 duration_ms: 1500,
                 program: "vault 0".into(),
-                tags: Vec::new(),
-                description: String::new(),
-                verdict: Verdict::Complete,
-                skipped: 0,
-                skipped_list: Stream::EMPTY,
-                given: false,
-                rules: Stream::EMPTY,
-                replaces: Vec::new(),
-                redated: false,
-                origin: None,
+                ..crate::tree::snapshot::testing::empty()
             },
         )
     }

@@ -184,3 +184,43 @@ impl Snapshot {
         ]
     }
 }
+
+/// Snapshots for tests.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    use super::{Snapshot, Stream, Time, Verdict};
+
+    /// A complete snapshot of nothing: each field has its empty value.
+    pub const fn empty() -> Snapshot {
+        Snapshot {
+            time: Time { secs: 0, nanos: 0 },
+            source: String::new(),
+            host: String::new(),
+            user: String::new(),
+            roots: Vec::new(),
+            tree: Stream::EMPTY,
+            links: Stream::EMPTY,
+            files: 0,
+            folders: 0,
+            bytes: 0,
+            files_new: 0,
+            files_changed: 0,
+            files_unchanged: 0,
+            bytes_read: 0,
+            bytes_new: 0,
+            bytes_stored: 0,
+            duration_ms: 0,
+            program: String::new(),
+            tags: Vec::new(),
+            description: String::new(),
+            verdict: Verdict::Complete,
+            skipped: 0,
+            skipped_list: Stream::EMPTY,
+            given: false,
+            rules: Stream::EMPTY,
+            replaces: Vec::new(),
+            redated: false,
+            origin: None,
+        }
+    }
+}

@@ -535,7 +535,7 @@ mod tests {
     use super::*;
     use crate::id::ChunkId;
     use crate::msgpack;
-    use crate::tree::{Origin, Stream, Verdict};
+    use crate::tree::{Origin, Stream};
 
     const DAY: i64 = 86_400;
 
@@ -548,31 +548,9 @@ mod tests {
             time: day(time),
             source: "s".to_owned(),
             host: "h".to_owned(),
-            user: String::new(),
-            roots: Vec::new(),
-            tree: Stream::EMPTY,
-            links: Stream::EMPTY,
-            files: 0,
-            folders: 0,
-            bytes: 0,
-            files_new: 0,
-            files_changed: 0,
-            files_unchanged: 0,
-            bytes_read: 0,
-            bytes_new: 0,
-            bytes_stored: 0,
-            duration_ms: 0,
-            program: String::new(),
-            tags: Vec::new(),
-            description: String::new(),
-            verdict: Verdict::Complete,
-            skipped: 0,
-            skipped_list: Stream::EMPTY,
             given,
-            rules: Stream::EMPTY,
             replaces: replaces.iter().map(|name| ObjectName::new([*name; 16])).collect(),
-            redated: false,
-            origin: None,
+            ..crate::tree::snapshot::testing::empty()
         }
     }
 

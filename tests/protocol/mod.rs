@@ -18,7 +18,7 @@ use vault::id::{ClientId, Digest, ObjectName};
 use vault::log::past::{Gathered, PastRecord};
 use vault::log::record::{Join, PackRef};
 use vault::log::{Acknowledgements, Chains, FoundRecord, Held, Link, RecordBody};
-use vault::tree::{Snapshot, Stream, Time, Verdict};
+use vault::tree::{Snapshot, Time};
 
 use rule::{
     Body, CLIENTS, Chunk, FIRST, Knowledge, Packs, RECORDS, Record, Records, Seen, Snapshots, View, Weakness,
@@ -363,36 +363,7 @@ impl State {
 
 /// A snapshot that replaces these.
 fn changed(replaces: Vec<ObjectName>) -> Snapshot {
-    Snapshot {
-        time: Time::default(),
-        source: String::new(),
-        host: String::new(),
-        user: String::new(),
-        roots: Vec::new(),
-        tree: Stream::EMPTY,
-        links: Stream::EMPTY,
-        files: 0,
-        folders: 0,
-        bytes: 0,
-        files_new: 0,
-        files_changed: 0,
-        files_unchanged: 0,
-        bytes_read: 0,
-        bytes_new: 0,
-        bytes_stored: 0,
-        duration_ms: 0,
-        program: String::new(),
-        tags: Vec::new(),
-        description: String::new(),
-        verdict: Verdict::Complete,
-        skipped: 0,
-        skipped_list: Stream::EMPTY,
-        given: false,
-        rules: Stream::EMPTY,
-        replaces,
-        redated: false,
-        origin: None,
-    }
+    Snapshot { replaces, ..vault::tree::snapshot::testing::empty() }
 }
 
 impl Bounds {

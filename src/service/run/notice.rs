@@ -274,26 +274,17 @@ mod tests {
     #[test]
     fn a_trouble_is_told_once_a_day() {
         let mut status = Status::default();
-        let failed = Report {
+        let report = |state| Report {
             outcomes: vec![crate::service::report::Outcome::new(
                 "a",
                 "disk",
                 "/v".to_owned(),
                 crate::tree::Time::default(),
-                State::Failed,
+                state,
             )],
             ..Report::default()
         };
-        let good = Report {
-            outcomes: vec![crate::service::report::Outcome::new(
-                "a",
-                "disk",
-                "/v".to_owned(),
-                crate::tree::Time::default(),
-                State::Complete,
-            )],
-            ..Report::default()
-        };
+        let (failed, good) = (report(State::Failed), report(State::Complete));
         let mut told = |wish, report: &Report, now| desktop_text(wish, report, &mut status, now).is_some();
         assert!(told(Desktop::Failure, &failed, 1000));
         assert!(!told(Desktop::Failure, &failed, 2000));
