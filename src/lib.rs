@@ -30,7 +30,9 @@ pub mod fs;
 pub mod engine;
 pub mod failure;
 pub mod mount;
+#[cfg(feature = "service")]
 pub mod json;
+#[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "ui")]
 pub mod web;

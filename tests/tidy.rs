@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+mod features;
+
 /// The modules of the library in their order; those in one line may use each other.
 const LAYERS: &[&[&str]] = &[
     &["id", "limits", "path", "folder", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru"],
