@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+mod cycles;
 mod features;
 
 /// The modules of the library in their order; those in one line may use each other.

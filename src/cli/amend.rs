@@ -26,12 +26,12 @@ use crate::cli::args::AmendArgs;
 use crate::cli::args::RewriteArgs;
 use crate::cli::args::TagChangeArgs;
 use crate::cli::args::TagCommand;
-use crate::cli::complete;
 use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::select;
@@ -180,7 +180,7 @@ fn change_all(context: &Context, vault: &Vault, found: &[SnapshotInfo], change: 
     context.screen.clear();
     let report = report?;
     let there = vault.snapshots();
-    complete::note_snapshots(vault, &there, &context.zone);
+    offer::note_snapshots(vault, &there, &context.zone);
     let mut out = Output::new();
     let ids = |ids: &[ObjectName]| ids.iter().map(ToString::to_string).collect();
     if context.global.json {
@@ -299,7 +299,7 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
         report = done?;
     }
     let there = vault.snapshots();
-    complete::note_snapshots(&vault, &there, &context.zone);
+    offer::note_snapshots(&vault, &there, &context.zone);
     if context.global.json {
         out.json(&json(args.dry_run, &plan, &gone, &report, &there))?;
     } else if !context.global.quiet && !args.dry_run && !plan.changes.is_empty() {

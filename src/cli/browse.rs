@@ -4,12 +4,12 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use vault::engine::browse;
 use vault::engine::digest::Digests;
-use vault::engine::digest::TreeDigest;
-use vault::engine::digest::content_digest;
 use vault::engine::index::Index;
 use vault::path::Shown;
 use vault::tree::Entry;
 use vault::tree::FileKind;
+use vault::tree::digest::TreeDigest;
+use vault::tree::digest::content_digest;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 

@@ -12,11 +12,11 @@ use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
 use crate::cli::args::ListArgs;
-use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots::bytes_of;
@@ -44,8 +44,8 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let known = vault.known_findings(dates::now())?;
     let mut snapshots = vault.snapshots();
-    complete::note_snapshots(&vault, &snapshots, &context.zone);
-    complete::note_findings(&vault, &known);
+    offer::note_snapshots(&vault, &snapshots, &context.zone);
+    offer::note_findings(&vault, &known);
     let all = snapshots.len();
     let filter = Filter::from(&args.filter);
     snapshots.retain(|info| {

@@ -17,6 +17,7 @@ mod words;
 mod table;
 mod accept;
 mod complete;
+mod offer;
 mod args;
 mod consent;
 mod output;

@@ -23,13 +23,13 @@ use crate::cli::args::CollectArgs;
 use crate::cli::args::ForgetArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
-use crate::cli::complete;
 use crate::cli::consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::key;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Aim;
@@ -148,7 +148,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     context.screen.clear();
     let report = report?;
     if !args.dry_run {
-        complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
+        offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
         key::settle(context, &vault);
     }
     let told = if context.global.json {
@@ -410,7 +410,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     }
     let ids: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     prune::say(&vault, RecordBody::Forget(ids), dates::now(), &context.screen)?;
-    complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
+    offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     said(context, &found, "Forgot snapshot", "The space is given back by: vault prune")
 }
 

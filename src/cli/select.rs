@@ -10,10 +10,10 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::args::FilterArgs;
-use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 
 impl From<&FilterArgs> for Filter {
     fn from(args: &FilterArgs) -> Self {
@@ -33,7 +33,7 @@ pub fn among<'a>(
     snapshots: &'a [SnapshotInfo],
     filter: impl Into<Filter>,
 ) -> Among<'a> {
-    complete::note_snapshots(vault, snapshots, &context.zone);
+    offer::note_snapshots(vault, snapshots, &context.zone);
     Among { vault, snapshots, filter: filter.into(), zone: &context.zone }
 }
 

@@ -26,7 +26,6 @@ use vault::tree::Verdict;
 
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
-use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -37,6 +36,7 @@ use crate::cli::init::CreatedJson;
 use crate::cli::key;
 use crate::cli::machine::shell;
 use crate::cli::note;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -110,7 +110,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     });
     context.screen.clear();
     let report = report?;
-    complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
+    offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     if args.retire_after_run && !args.dry_run {
         match retire_self(&vault, dates::now(), &context.screen)? {
             OwnRetirement::Done => {}

@@ -96,16 +96,13 @@ pub struct SnapshotReport {
     pub id: Option<ObjectName>,
     /// The body of the record, as it was or would have been written.
     pub snapshot: Snapshot,
-    /// The first [`SKIPPED_SHOWN`] files that were skipped or are torn; the snapshot lists them all.
+    /// The first [`SKIPPED_SHOWN`](crate::engine::walk::SKIPPED_SHOWN) files that were skipped or are torn; the snapshot lists them all.
     pub skipped: Vec<Skipped>,
     /// The source's last snapshot, if it has the same tree.
     pub same: Option<ObjectName>,
     /// Folders whose content was left out because they are on another file system.
     pub left_out: LeftOut,
 }
-
-/// Maximum number of skipped files in a report.
-pub const SKIPPED_SHOWN: usize = 1000;
 
 /// Why no snapshot was taken.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use vault::service::keep::Keep;
 use vault::service::values::parse_duration;
 use vault::service::values::parse_part;
 
-use crate::cli::complete;
+use crate::cli::offer;
 use crate::cli::units;
 
 /// `vault check`.
@@ -59,7 +59,7 @@ repaired, or is accepted here. Accepting changes nothing in what is stored: it
 says that you know of the loss. New damage is a new finding.")]
 pub struct AcceptArgs {
     /// Findings, as vault accept, list, check and doctor name them
-    #[arg(add = ArgValueCompleter::new(complete::findings), value_name = "FINDING")]
+    #[arg(add = ArgValueCompleter::new(offer::findings), value_name = "FINDING")]
     pub findings: Vec<String>,
 
     /// Do not ask
@@ -386,7 +386,7 @@ one is to be named with --source. On a terminal it asks before it forgets the
 last complete snapshot of a source.")]
 pub struct ForgetArgs {
     /// The snapshots
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Do not ask
@@ -406,7 +406,7 @@ Examples:
   vault unpin 1f2e3d4c")]
 pub struct PinArgs {
     /// The snapshots
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Which ones.

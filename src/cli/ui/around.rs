@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::json;
 use vault::engine::retention::Period;
 use vault::engine::retention::Rules;
-use vault::fs::replace_private_file;
+use vault::ownfile::replace_private_file;
 use vault::progress::Progress;
 use vault::service::drill;
 use vault::service::drill::DrillJson;
