@@ -1,9 +1,9 @@
 //! `vault accept`: lists known findings, and accepts losses.
 
+use crate::vault::findings::About;
+use crate::vault::findings::KnownFinding;
+use crate::vault::findings::exit_of;
 use jiff::tz::TimeZone;
-use vault::vault::findings::About;
-use vault::vault::findings::KnownFinding;
-use vault::vault::findings::exit_of;
 
 use crate::cli::args::AcceptArgs;
 use crate::cli::consent::Consent;
@@ -15,7 +15,7 @@ use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
-use vault::json::FindingJson;
+use crate::json::FindingJson;
 
 /// The consequences of a finding in words; empty if none are known.
 fn cost(finding: &KnownFinding) -> String {

@@ -9,6 +9,8 @@ mod upkeep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use crate::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
+use crate::store::Delivery;
 pub use amend::AmendArgs;
 pub use amend::RewriteArgs;
 pub use amend::TagArgs;
@@ -56,8 +58,6 @@ pub use upkeep::PromoteArgs;
 pub use upkeep::PruneArgs;
 pub use upkeep::RepairArgs;
 pub use upkeep::StatsArgs;
-pub use vault::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
-use vault::store::Delivery;
 
 use crate::cli::offer;
 use crate::cli::units;

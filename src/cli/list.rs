@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::id::ObjectName;
+use crate::path::Shown;
+use crate::tree::Verdict;
+use crate::vault::SnapshotDamage;
+use crate::vault::SnapshotInfo;
+use crate::vault::findings::exit_of;
 use jiff::tz::TimeZone;
-use vault::id::ObjectName;
-use vault::path::Shown;
-use vault::tree::Verdict;
-use vault::vault::SnapshotDamage;
-use vault::vault::SnapshotInfo;
-use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
 use crate::cli::args::ListArgs;
@@ -25,7 +25,7 @@ use crate::cli::select::Filter;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use vault::json::ListJson;
+use crate::json::ListJson;
 
 const COLUMNS: &[Column] = &[
     Column::left("Date"),
@@ -130,7 +130,7 @@ fn render(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vault::service::select::testing::info;
+    use crate::service::select::testing::info;
 
     #[test]
     fn the_table_fits_eighty_columns() {

@@ -7,18 +7,18 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use crate::ownfile;
+use crate::ownfile::replace_private_file;
+use crate::path::Shown;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
+use crate::vault::findings::KnownFinding;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::engine::PathCompleter;
 use clap_complete::engine::ValueCompleter;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::Serialize;
-use vault::ownfile;
-use vault::ownfile::replace_private_file;
-use vault::path::Shown;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
-use vault::vault::findings::KnownFinding;
 
 use crate::cli::dates;
 

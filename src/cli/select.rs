@@ -1,13 +1,13 @@
-//! The selection of snapshots for commands ([`vault::service::select`]). It also remembers the names seen for
+//! The selection of snapshots for commands ([`crate::service::select`]). It also remembers the names seen for
 //! completion, and makes missing records decide the exit code.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
 
-pub use vault::service::select::*;
-pub use vault::service::spot::Spot;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
+pub use crate::service::select::*;
+pub use crate::service::spot::Spot;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 
 use crate::cli::args::FilterArgs;
 use crate::cli::context::Context;
@@ -65,7 +65,7 @@ pub fn find_all(
     aim: Aim,
 ) -> Result<Vec<SnapshotInfo>, Failure> {
     let among = among(context, vault, snapshots, filter);
-    let found = vault::service::select::find_all(names, &among, dates::now(), aim, &context.screen)?;
+    let found = crate::service::select::find_all(names, &among, dates::now(), aim, &context.screen)?;
     Ok(ending(context, found))
 }
 

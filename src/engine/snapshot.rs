@@ -52,6 +52,7 @@ pub enum Input {
 }
 
 /// Options of a snapshot.
+#[non_exhaustive]
 pub struct SnapshotOptions<'a> {
     /// Name of the source.
     pub source: String,
@@ -87,6 +88,31 @@ pub struct SnapshotOptions<'a> {
     pub read_special: bool,
     /// Number of threads that read, compress and seal.
     pub threads: usize,
+}
+
+impl<'a> SnapshotOptions<'a> {
+    /// A snapshot of these items as of now, without rules for leaving out, by one thread.
+    pub fn new(source: impl Into<String>, inputs: Vec<Input>, clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self {
+            source: source.into(),
+            inputs,
+            time: clock(),
+            given: false,
+            clock,
+            tags: Vec::new(),
+            description: String::new(),
+            exclude: ExcludeOptions::default(),
+            allow_empty: false,
+            skip_if_unchanged: false,
+            dry_run: false,
+            level: crate::limits::LEVEL,
+            verify: true,
+            others: VerifyOthers::Sample,
+            read_all: false,
+            read_special: false,
+            threads: 1,
+        }
+    }
 }
 
 /// Result of a snapshot.

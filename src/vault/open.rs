@@ -23,11 +23,19 @@ use crate::vault::records::LogLook;
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// Options for opening a vault.
+#[non_exhaustive]
 pub struct OpenOptions {
     /// The folder in which this user keeps the state of all vaults.
     pub state: PathBuf,
     /// The machine and user that work with it.
     pub identity: Identity,
+}
+
+impl OpenOptions {
+    /// Keeps the state of vaults in this folder, and works as this user.
+    pub const fn new(state: PathBuf, identity: Identity) -> Self {
+        Self { state, identity }
+    }
 }
 
 /// Number of objects that a list returns in one answer.

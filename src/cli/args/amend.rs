@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 
+use crate::tree::Time;
 use clap::Args;
 use clap::Subcommand;
 use clap_complete::engine::ArgValueCompleter;
-use vault::tree::Time;
 
 use crate::cli::args::FilterArgs;
 use crate::cli::args::snapshot::time;

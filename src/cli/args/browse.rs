@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::trust::VerifyOthers;
 use clap::Args;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
-use vault::engine::trust::VerifyOthers;
 
 use super::ExcludeArgs;
 use super::FilterArgs;

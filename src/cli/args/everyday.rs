@@ -8,7 +8,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
 
-use vault::service::schedule;
+use crate::service::schedule;
 
 use crate::cli::offer;
 

@@ -4,16 +4,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vault::id::ObjectName;
+use crate::id::ObjectName;
 
 use clap::Args;
 use clap::Subcommand;
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::args::FilterArgs;
-use vault::service::keep::Keep;
-use vault::service::values::parse_duration;
-use vault::service::values::parse_part;
+use crate::service::keep::Keep;
+use crate::service::values::parse_duration;
+use crate::service::values::parse_part;
 
 use crate::cli::offer;
 use crate::cli::units;

@@ -75,6 +75,7 @@ pub enum Overwrite {
 
 /// Options of a restore.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RestoreOptions {
     /// The snapshot.
     pub snapshot: ObjectName,
