@@ -25,7 +25,7 @@ const VARIABLE: &str = "VAULT_COMPLETE";
 const CHOOSING: [&str; 4] = ["--repo", "--config", "--state", "--vault"];
 
 /// Answers a shell that completes a command line, if one asks. On any failure it gets no answer.
-pub fn answer(args: &[OsString]) -> bool {
+pub(super) fn answer(args: &[OsString]) -> bool {
     if env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty() || shell == "0") {
         return false;
     }
@@ -39,7 +39,7 @@ pub fn answer(args: &[OsString]) -> bool {
 }
 
 /// The script by which a shell asks this program for completions.
-pub fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
+pub(super) fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
     let (name, mut script) = (shell.to_string(), Vec::new());
     let unknown = || Failure::usage(format!("{name} cannot ask while a line is typed")).hint("Leave --dynamic out.");
     let shells = Shells::builtins();
