@@ -196,46 +196,9 @@ impl Vault {
 
     /// Changes of snapshots that have no effect, since others changed the same snapshots at the same time, and that
     /// nobody has examined since. A later change of the same snapshot, by someone who had seen both, settles the
-    /// matter.
+    /// matter. Changes in doubt are among them until a snapshot that counts names them.
     pub(crate) fn void_changes(&self) -> Vec<VoidChange> {
-        let chains = self.chains();
-        let (order, sight) = (chains.order(), Sight::new(&chains));
-        let (taken, forgotten) = taken(&chains, &order);
-        let links: HashMap<ObjectName, (&Link, &Snapshot)> =
-            taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
-        let unawaited = unawaited(&chains, &taken, &forgotten);
-        let replaced = Replaced::new(&taken, &unawaited);
-        let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
-            if !replaced.void.contains(&link.name)
-                || replaced.by.contains_key(&link.name)
-                || forgotten.contains(&link.name)
-            {
-                return None;
-            }
-            let Record { client, number, .. } = link.record;
-            let is_doubted = unawaited.contains(&link.name);
-            // The base of a change may count as little as the change itself.
-            let (mut base, mut below) = (*body.replaces.first()?, HashSet::new());
-            while unawaited.contains(&base)
-                && below.insert(base)
-                && let Some(first) = links.get(&base).and_then(|(_, body)| body.replaces.first())
-            {
-                base = *first;
-            }
-            let mut above = replaced.by.get(&base);
-            let mut stands = is_doubted.then_some(base);
-            while let Some((other, said)) = above.and_then(|name| links.get(name)) {
-                let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
-                if says_the_same || sight.has_seen(&other.record, &client, number) {
-                    return None;
-                }
-                (stands, above) = (Some(other.name), replaced.by.get(&other.name));
-            }
-            let snapshot = stands.filter(|name| !forgotten.contains(name))?;
-            let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
-            Some(VoidChange { snapshot, change: link.name, host, is_doubted })
-        };
-        taken.iter().filter_map(change).collect()
+        void_changes(&self.chains())
     }
 
     /// Changes in doubt that nobody has settled yet (SPEC §8.3), in the order of cause: each with the snapshot that
@@ -286,6 +249,50 @@ impl Vault {
         let same = last.filter(|link| own.is_some() && place(link) == own).map(|link| link.record.client);
         same.chain([client]).collect()
     }
+}
+
+/// The changes without effect of these records, as [`Vault::void_changes`] returns them.
+fn void_changes(chains: &Chains) -> Vec<VoidChange> {
+    let (order, sight) = (chains.order(), Sight::new(chains));
+    let (taken, forgotten) = taken(chains, &order);
+    let links: HashMap<ObjectName, (&Link, &Snapshot)> =
+        taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
+    let unawaited = unawaited(chains, &taken, &forgotten);
+    let replaced = Replaced::new(&taken, &unawaited);
+    let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
+        if !replaced.void.contains(&link.name) || replaced.by.contains_key(&link.name) || forgotten.contains(&link.name)
+        {
+            return None;
+        }
+        let Record { client, number, .. } = link.record;
+        let is_doubted = unawaited.contains(&link.name);
+        // The base of a change may count as little as the change itself.
+        let (mut base, mut below) = (*body.replaces.first()?, HashSet::new());
+        while unawaited.contains(&base)
+            && below.insert(base)
+            && let Some(first) = links.get(&base).and_then(|(_, body)| body.replaces.first())
+        {
+            base = *first;
+        }
+        let mut above = replaced.by.get(&base);
+        let mut stands = is_doubted.then_some(base);
+        // The change that counts in its place was made of the same snapshot, even if its writer saw this one before
+        // the record was put. So only a later change shows that somebody examined both. A change in doubt has to be
+        // named.
+        let mut is_later = false;
+        while let Some((other, said)) = above.and_then(|name| links.get(name)) {
+            let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
+            if says_the_same || is_later && !is_doubted && sight.has_seen(&other.record, &client, number) {
+                return None;
+            }
+            is_later = true;
+            (stands, above) = (Some(other.name), replaced.by.get(&other.name));
+        }
+        let snapshot = stands.filter(|name| !forgotten.contains(name))?;
+        let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
+        Some(VoidChange { snapshot, change: link.name, host, is_doubted })
+    };
+    taken.iter().filter_map(change).collect()
 }
 
 /// The snapshots of these records, as [`Vault::snapshots`] returns them.
@@ -624,6 +631,63 @@ mod tests {
 
     fn name(number: u8) -> ObjectName {
         ObjectName::new([number; 16])
+    }
+
+    /// One client's record, by number and name, which had seen these numbers of other clients.
+    fn link(client: u8, number: u64, own: u8, seen: &[(u8, u64)], body: RecordBody) -> Link {
+        let seen = seen.iter().map(|(other, number)| (ClientId::new([*other; 16]), *number)).collect();
+        let record = Record { client: ClientId::new([client; 16]), number, seen, body, ..any_record() };
+        let previous = Digest::new([if number == 1 { 0 } else { client * 16 + number as u8 - 1 }; 32]);
+        let digest = Digest::new([client * 16 + number as u8; 32]);
+        Link { name: name(own), digest, record: Record { previous, ..record } }
+    }
+
+    fn tagged(tag: &str, replaces: &[u8]) -> RecordBody {
+        RecordBody::Snapshot(Box::new(Snapshot { tags: vec![tag.to_owned()], ..body(1, false, replaces) }))
+    }
+
+    fn void(links: &[Link]) -> Vec<(ObjectName, bool)> {
+        let voids = void_changes(&Chains::new(links.iter().cloned()));
+        voids.into_iter().map(|void| (void.change, void.is_doubted)).collect()
+    }
+
+    #[test]
+    fn a_change_that_was_seen_but_not_examined_stays_without_effect() {
+        // Client 2 changes the snapshot 9. Client 1 has seen that when its own change is put, but not when it planned it.
+        let mut links = vec![
+            link(1, 1, 9, &[], snapshot(1, false, &[])),
+            link(2, 1, 8, &[(1, 1)], tagged("two", &[9])),
+            link(1, 2, 7, &[(2, 1)], tagged("one", &[9])),
+        ];
+        assert_eq!(void(&links), [(name(8), false)]);
+        // A later change was made by someone who could know both.
+        links.push(link(1, 3, 6, &[(2, 1)], tagged("later", &[7])));
+        assert_eq!(void(&links), []);
+        links.pop();
+        links.push(link(1, 3, 6, &[(2, 1)], tagged("both", &[7, 8])));
+        assert_eq!(void(&links), []);
+    }
+
+    #[test]
+    fn a_change_stays_in_doubt_until_it_is_named() {
+        let retire = RecordBody::Retire(vec![ClientId::new([2; 16])]);
+        let mut links = vec![
+            link(1, 1, 9, &[], snapshot(1, false, &[])),
+            link(2, 1, 5, &[(1, 1)], RecordBody::Forget(Vec::new())),
+            link(1, 2, 4, &[(2, 1)], retire),
+            link(2, 2, 3, &[(1, 1)], tagged("doubted", &[9])),
+        ];
+        assert_eq!(void(&links), [(name(3), true)]);
+        // Later changes see it, and do not name it: their writers may have ended before they looked.
+        links.push(link(1, 3, 7, &[(2, 2)], tagged("one", &[9])));
+        assert_eq!(void(&links), [(name(3), true)]);
+        links.push(link(1, 4, 6, &[(2, 2)], tagged("later", &[7])));
+        assert_eq!(void(&links), [(name(3), true)]);
+        let named = [&links[..], &[link(1, 5, 2, &[(2, 2)], tagged("both", &[6, 3]))]].concat();
+        assert_eq!(void(&named), []);
+        // What it is meant for is forgotten.
+        links.push(link(1, 5, 2, &[(2, 2)], RecordBody::Forget(vec![name(6)])));
+        assert_eq!(void(&links), []);
     }
 
     #[test]
