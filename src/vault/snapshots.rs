@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, VaultId};
-use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody, Sight};
+use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody};
 use crate::path::components;
 use crate::tree::{Snapshot, Time};
 use crate::vault::{Vault, VaultError};
@@ -60,8 +60,8 @@ impl SnapshotInfo {
 pub(crate) struct VoidChange {
     /// The snapshot as it is.
     pub(crate) snapshot: ObjectName,
-    /// The record with the change.
-    pub(crate) change: ObjectName,
+    /// The snapshot as the record of the change has it.
+    pub(crate) change: SnapshotInfo,
     /// The machine that made the change.
     pub(crate) host: String,
     /// Nobody may have waited for that machine: what the change needs may be gone.
@@ -194,9 +194,9 @@ impl Vault {
         Some(SnapshotInfo { id: *id, number, replaced: Vec::new(), body, ..info.clone() })
     }
 
-    /// Changes of snapshots that have no effect, since others changed the same snapshots at the same time, and that
-    /// nobody has examined since. A later change of the same snapshot, by someone who had seen both, settles the
-    /// matter. Changes in doubt are among them until a snapshot that counts names them.
+    /// Changes of snapshots that have no effect, since others changed the same snapshots at the same time, and that no
+    /// counting snapshot names. That somebody has seen such a change does not settle it: its effect is missing until a
+    /// later change takes it over, and names it.
     pub(crate) fn void_changes(&self) -> Vec<VoidChange> {
         void_changes(&self.chains())
     }
@@ -208,15 +208,8 @@ impl Vault {
         if chains.put_unawaited().is_empty() {
             return Vec::new();
         }
-        let doubted: Vec<VoidChange> = self.void_changes().into_iter().filter(|void| void.is_doubted).collect();
-        let links: HashMap<ObjectName, &Link> = chains.links().map(|link| (link.name, link)).collect();
-        let info = |VoidChange { snapshot, change, .. }: VoidChange| match &links.get(&change)?.record {
-            Record { client, number, body: RecordBody::Snapshot(body), .. } => {
-                Some((SnapshotInfo::new(change, *client, *number, Snapshot::clone(body)), snapshot))
-            }
-            _ => None,
-        };
-        doubted.into_iter().filter_map(info).collect()
+        let doubted = self.void_changes().into_iter().filter(|void| void.is_doubted);
+        doubted.map(|void| (void.change, void.snapshot)).collect()
     }
 
     /// The snapshots whose data must not be deleted: those that are listed, and those that may or may not count.
@@ -253,7 +246,7 @@ impl Vault {
 
 /// The changes without effect of these records, as [`Vault::void_changes`] returns them.
 fn void_changes(chains: &Chains) -> Vec<VoidChange> {
-    let (order, sight) = (chains.order(), Sight::new(chains));
+    let order = chains.order();
     let (taken, forgotten) = taken(chains, &order);
     let links: HashMap<ObjectName, (&Link, &Snapshot)> =
         taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
@@ -276,21 +269,16 @@ fn void_changes(chains: &Chains) -> Vec<VoidChange> {
         }
         let mut above = replaced.by.get(&base);
         let mut stands = is_doubted.then_some(base);
-        // The change that counts in its place was made of the same snapshot, even if its writer saw this one before
-        // the record was put. So only a later change shows that somebody examined both. A change in doubt has to be
-        // named.
-        let mut is_later = false;
         while let Some((other, said)) = above.and_then(|name| links.get(name)) {
-            let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
-            if says_the_same || is_later && !is_doubted && sight.has_seen(&other.record, &client, number) {
+            if **said == (Snapshot { replaces: said.replaces.clone(), ..(*body).clone() }) {
                 return None;
             }
-            is_later = true;
             (stands, above) = (Some(other.name), replaced.by.get(&other.name));
         }
         let snapshot = stands.filter(|name| !forgotten.contains(name))?;
         let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
-        Some(VoidChange { snapshot, change: link.name, host, is_doubted })
+        let change = SnapshotInfo::new(link.name, client, number, Snapshot::clone(body));
+        Some(VoidChange { snapshot, change, host, is_doubted })
     };
     taken.iter().filter_map(change).collect()
 }
@@ -648,24 +636,26 @@ mod tests {
 
     fn void(links: &[Link]) -> Vec<(ObjectName, bool)> {
         let voids = void_changes(&Chains::new(links.iter().cloned()));
-        voids.into_iter().map(|void| (void.change, void.is_doubted)).collect()
+        voids.into_iter().map(|void| (void.change.id, void.is_doubted)).collect()
     }
 
     #[test]
-    fn a_change_that_was_seen_but_not_examined_stays_without_effect() {
-        // Client 2 changes the snapshot 9. Client 1 has seen that when its own change is put, but not when it planned it.
+    fn a_change_stays_without_effect_until_it_is_named() {
+        // Client 2 changes the snapshot 9. Client 1 sees that before it puts its own change.
         let mut links = vec![
             link(1, 1, 9, &[], snapshot(1, false, &[])),
             link(2, 1, 8, &[(1, 1)], tagged("two", &[9])),
             link(1, 2, 7, &[(2, 1)], tagged("one", &[9])),
         ];
         assert_eq!(void(&links), [(name(8), false)]);
-        // A later change was made by someone who could know both.
         links.push(link(1, 3, 6, &[(2, 1)], tagged("later", &[7])));
-        assert_eq!(void(&links), []);
-        links.pop();
-        links.push(link(1, 3, 6, &[(2, 1)], tagged("both", &[7, 8])));
-        assert_eq!(void(&links), []);
+        assert_eq!(void(&links), [(name(8), false)], "the later change says nothing of it");
+        let named = [&links[..], &[link(1, 4, 5, &[(2, 1)], tagged("both", &[6, 8]))]].concat();
+        assert_eq!(void(&named), []);
+        let same = [&links[..], &[link(1, 4, 5, &[(2, 1)], tagged("two", &[6]))]].concat();
+        assert_eq!(void(&same), [], "the snapshot says the same");
+        links.push(link(1, 4, 5, &[(2, 1)], RecordBody::Forget(vec![name(6)])));
+        assert_eq!(void(&links), [], "the snapshot is forgotten");
     }
 
     #[test]

@@ -378,7 +378,7 @@ fn put_all(
         }
         look_again(vault, &mut goals, &session, options, &mut report, progress)?;
         for mut goal in std::mem::take(&mut goals) {
-            if goal.meet_doubted(vault, &there, progress)? {
+            if goal.meet_void(vault, &there, progress)? {
                 goals.push(goal);
             } else if *change != Change::default() {
                 return Err(RewriteError::GivenUp);
