@@ -125,7 +125,10 @@ fn plant(source: &Path) {
 fn pruned(vault: &Vault, keep: u64, max_unused: f64) -> u64 {
     let rules = Rules { last: Some(keep), ..Rules::default() };
     let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let options = CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = max_unused;
+    options.level = 1;
+    options.threads = THREADS;
     prune::prune(vault, &decisions, &options, &Silent::default()).unwrap().packs_deleted
 }
 
@@ -211,14 +214,17 @@ fn each_command_keeps_to_its_budget_of_requests() {
     assert_eq!(far.cost("restore, one file", || restored("one", Some(b"top/folder 1/new"))), 1);
     assert!(far.cost("restore, all", || restored("all", None)) > 40);
     let checked = |read_data| {
-        let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+        let mut options = CheckOptions::new(&now);
+        options.read_data = read_data;
+        options.threads = THREADS;
         assert!(!check(&vault, &options, &silent).unwrap().is_damaged());
     };
     far.cost("check", || checked(false));
     far.cost("check, all data", || checked(true));
     far.cost("stats", || drop(stats(&vault, None, THREADS, &silent).unwrap()));
     far.cost("repair, nothing to do", || {
-        let options = RepairOptions { read_data: false, of_others: false, clock: &now, threads: THREADS, from: None };
+        let mut options = RepairOptions::new(&now);
+        options.threads = THREADS;
         let plan = repair::plan(&vault, &options, &silent).unwrap();
         assert!(plan.is_empty());
     });
@@ -258,7 +264,11 @@ fn each_command_keeps_to_its_budget_of_requests() {
     let look = || {
         check(
             &vault,
-            &CheckOptions { read_data: false, sample: None, max_time: None, clock: &now, threads: THREADS },
+            &{
+                let mut options = CheckOptions::new(&now);
+                options.threads = THREADS;
+                options
+            },
             &silent,
         )
     };

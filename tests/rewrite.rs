@@ -13,7 +13,6 @@ use vault::engine::exclude::ExcludeOptions;
 use vault::engine::prune::{prune, say};
 use vault::engine::rewrite::{Change, RewriteOptions, RewriteReport, plan, rewrite};
 use vault::engine::snapshot::snapshot;
-use vault::engine::trust::VerifyOthers;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::progress::{Counters, Phase, Progress, Silent};
@@ -31,7 +30,10 @@ use crate::support::terminal::{Terminal, can_drive};
 use crate::support::{RAW, World, check_all, copies, copy_folder, now, open_as, options, small_chunks, take};
 
 fn how() -> RewriteOptions<'static> {
-    RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 2 }
+    let mut options = RewriteOptions::new(&now);
+    options.level = 1;
+    options.threads = 2;
+    options
 }
 
 fn without(patterns: &[&str]) -> Change {
@@ -284,7 +286,8 @@ fn what_stays_is_as_a_snapshot_would_have_taken_it_that_left_out_the_same() {
     let other = World::new(small_chunks());
     let taken = {
         let exclude = ExcludeOptions { patterns: without(&PATTERNS).exclude, ..ExcludeOptions::default() };
-        let options = vault::engine::snapshot::SnapshotOptions { exclude, ..options(&world.source(), &now) };
+        let mut options = options(&world.source(), &now);
+        options.exclude = exclude;
         snapshot(&other.open(), options, &Silent::default()).unwrap().snapshot
     };
     let report = change(&vault, &without(&PATTERNS));
@@ -528,7 +531,9 @@ fn what_is_being_given_up_is_not_relied_on() {
     let [first, second] = two(&world);
     take(&second, &world.source()).unwrap();
     let all = refreshed(&first);
-    let options = CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: 1 };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
     // The first condemns packs, which it may not delete before the second has seen that.
     let names: Vec<ObjectName> = all.iter().skip(1).map(|info| info.id).collect();
     say(&first, RecordBody::Forget(names.clone()), now(), &Silent::default()).unwrap();

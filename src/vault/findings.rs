@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::client::replace_file;
+use crate::vault::files::replace_file;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};

@@ -4,15 +4,18 @@
 //! bounded size. A window is executed while the next one is planned: its chunks are sorted by segment, each segment is opened once, and
 //! every chunk is written to all its places.
 //!
-//! `select` which paths are restored · `run` state that all parts share, and counts · `folder` folders and their handles · `task` files
-//! and the pieces of their content · `place` where each part goes · `plan` from trees to windows · `special` existing items, links,
-//! pipes, devices · `execute` from windows to files · `compare` existing content, and reading back · `links` hard links · `guard` what is
-//! never removed · `removal` removing the rest.
+//! `select` which paths are restored · `run` state that all parts share, and counts · `attributes` metadata to set · `folder` folders and
+//! their handles · `make` making and finishing them · `task` files and the pieces of their content · `place` where each part goes ·
+//! `plan` from trees to windows · `special` existing items, links, pipes, devices · `execute` from windows to files · `compare` existing
+//! content, and reading back · `links` hard links · `guard` what is never removed, by the `facts` · `removal` removing the rest.
 
 mod select;
+mod attributes;
 mod guard;
+mod facts;
 mod run;
 mod folder;
+mod make;
 mod task;
 mod place;
 mod plan;
@@ -33,7 +36,6 @@ use crate::catalogue::CatalogueError;
 use crate::engine::browse::BrowseError;
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::restore::execute::Executor;
-use crate::engine::restore::guard::Guard;
 pub use crate::engine::restore::guard::Kept;
 use crate::engine::restore::links::Links;
 use crate::engine::restore::place::Places;
@@ -73,6 +75,7 @@ pub enum Overwrite {
 
 /// Options of a restore.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RestoreOptions {
     /// The snapshot.
     pub snapshot: ObjectName,
@@ -379,7 +382,7 @@ pub fn restore_telling(
     };
     let mut trees = vault.tree_reader().map_err(unreadable)?;
     let places = Places::find(&run, &info, &mut trees)?;
-    run.set_guard(Guard::new(&run, &info, &mut trees).map_err(|Halt| run.failure())?);
+    run.set_guard(run.learn(&info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;
     let (files, bytes, counted) = plan::totals(&run, &info, &places, &mut trees)?;
     places.prepare(&run, &mut trees)?;

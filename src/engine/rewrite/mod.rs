@@ -26,7 +26,7 @@ use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ChunkId, ObjectName};
-use crate::limits::{PATH_COST, PATHS_LEN_MAX};
+use crate::limits::{LEVEL, PATH_COST, PATHS_LEN_MAX};
 use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
@@ -76,6 +76,7 @@ impl Change {
 
 /// Options of a rewrite.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct RewriteOptions<'a> {
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
@@ -87,6 +88,13 @@ pub struct RewriteOptions<'a> {
     pub others: VerifyOthers,
     /// Number of threads.
     pub threads: usize,
+}
+
+impl<'a> RewriteOptions<'a> {
+    /// A rewrite by one thread.
+    pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self { clock, level: LEVEL, verify: true, others: VerifyOthers::Sample, threads: 1 }
+    }
 }
 
 /// A snapshot that changes.

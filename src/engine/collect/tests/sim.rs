@@ -27,7 +27,7 @@ use crate::store::testing::synced::{SyncedView, SyncedWorld};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
-use crate::vault::client::ClientState;
+use crate::vault::identity::ClientState;
 use crate::vault::{CreateOptions, Identity, OpenOptions, SnapshotInfo, Vault};
 
 /// Number of different files.
