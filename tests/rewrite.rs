@@ -764,11 +764,8 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     assert!(!to.join("source/secret").exists() && to.join("source/keep").exists());
 }
 
-/// Two machines change one snapshot, and neither sees the other's change: one of them counts, and a message says that
-/// the other does not.
-#[test]
-fn a_change_that_does_not_count_is_told_until_the_next_one() {
-    let far = Far::new();
+/// Two machines add a tag to one snapshot, and neither sees the other's change. Returns the snapshot's id.
+fn changed_at_once(far: &Far) -> String {
     let id = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
     // Each of them knows the other.
     let store = far.desk.path("store");
@@ -790,10 +787,35 @@ fn a_change_that_does_not_count_is_told_until_the_next_one() {
     assert!(words.contains("does not count, since another machine changed it at the same time"), "{words}");
     let tags = listed_with(&far.desk, 3)[0]["tags"].clone();
     assert!(tags == serde_json::json!(["here"]) || tags == serde_json::json!(["there"]), "{tags}");
-    far.desk.run(&["tag", "add", "here,there", &id]);
+    id
+}
+
+#[test]
+fn a_change_that_does_not_count_is_told_and_the_next_one_takes_it_over() {
+    let far = Far::new();
+    let id = changed_at_once(&far);
+    let told = far.desk.run(&["tag", "add", "more", &id]);
+    assert_eq!(told.code, 0, "{}{}", told.out, told.err);
     let list = far.desk.run(&["list"]);
     assert_eq!(list.code, 0, "{}{}", list.out, list.err);
-    assert_eq!(listed(&far.desk)[0]["tags"], serde_json::json!(["here", "there"]));
+    assert_eq!(listed(&far.desk)[0]["tags"], serde_json::json!(["here", "more", "there"]));
+    // The other machine sees the same.
+    Far::bring(&far.desk.path("store"), &far.view, "log");
+    let list = far.run(&["list", "--json"]);
+    assert_eq!(list.code, 0, "{}{}", list.out, list.err);
+    assert!(list.out.contains("\"more\"") && list.out.contains("\"there\""), "{}", list.out);
+}
+
+#[test]
+fn a_change_that_does_not_count_can_be_given_up() {
+    let far = Far::new();
+    changed_at_once(&far);
+    let known: Value = serde_json::from_str(&far.desk.run(&["accept", "--json"]).out).unwrap();
+    let finding = known["findings"][0]["id"].as_str().unwrap();
+    let before = listed_with(&far.desk, 3)[0]["tags"].clone();
+    let accepted = far.desk.run(&["accept", finding, "--yes"]);
+    assert_eq!(accepted.code, 0, "{}{}", accepted.out, accepted.err);
+    assert_eq!(listed(&far.desk)[0]["tags"], before);
 }
 
 fn listed_with(desk: &Desk, code: i32) -> Vec<Value> {

@@ -1,4 +1,5 @@
-//! Changes in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not
+//! Changes without effect. Some were made while another machine changed the same snapshot: the next change takes them
+//! over. Others are in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not
 //! have waited for them. Their data may be gone. Or all of it is there, and they were reported. The log alone does
 //! not tell, so a client that changes the snapshot again, or deletes anything, looks first.
 
@@ -11,6 +12,8 @@ use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions
 use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::store::Delivery;
+use crate::tree::Snapshot;
+use crate::vault::snapshots::VoidChange;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change whose data is complete takes
@@ -54,11 +57,12 @@ impl RewritePlan {
 }
 
 impl Goal {
-    /// Handles a change in doubt that another client has put in place of the snapshot. It may have been reported, so
-    /// its fields are kept if all of its data is there. If some data is gone, it was not reported: the snapshot that
-    /// stands there is then put once more, and replaces the change as well, which records that somebody has looked.
-    /// Returns `false` if the outcome cannot be known now.
-    pub(super) fn meet_doubted(
+    /// Handles changes without effect that others have meant for the snapshot. They were reported, so the next change
+    /// takes them over, if all of their data is there. Of a change in doubt, that is not known: if some of its data is
+    /// gone, it was not reported. Then the snapshot that stands there is put once more, and replaces the change as
+    /// well, which records that somebody has looked. Returns `false` if it cannot be known now whether a change in
+    /// doubt counts.
+    pub(super) fn meet_void(
         &mut self,
         vault: &Vault,
         there: &[SnapshotInfo],
@@ -68,22 +72,24 @@ impl Goal {
         if self.stands.is_some() || self.own.contains(&stands.id) {
             return Ok(true);
         }
-        let mut doubted: Vec<SnapshotInfo> =
-            vault.doubted().into_iter().filter(|(_, of)| *of == stands.id).map(|(info, _)| info).collect();
+        let mut void = vault.void_changes();
+        void.retain(|void| void.snapshot == stands.id && !self.own.contains(&void.change.id));
         let mut lost = Vec::new();
-        while let Some(info) = doubted.pop() {
-            match soundness(vault, &info, progress)? {
+        while let Some(VoidChange { change, is_doubted, .. }) = void.pop() {
+            match soundness(vault, &change, progress)? {
                 Soundness::Whole => {
                     // The snapshot from which the change was made, which shows what it changed.
-                    let base = info.body.replaces.iter().find(|name| stands.stands_for(name));
+                    let base = change.body.replaces.iter().find(|name| stands.stands_for(name));
                     let made_of = base.and_then(|base| vault.snapshot_before(stands, base)).map(|before| before.body);
-                    self.origin = made_of.unwrap_or_else(|| stands.body.clone());
-                    self.take_over(stands.id, info);
+                    self.origin = made_of.unwrap_or_else(|| in_common(&change.body, &stands.body));
+                    self.take_over(stands.id, change);
                     self.stands = Some(stands.clone());
                     break;
                 }
-                Soundness::Unknown => return Ok(false),
-                Soundness::Lost => lost.push(info.id),
+                Soundness::Unknown if is_doubted => return Ok(false),
+                Soundness::Lost if is_doubted => lost.push(change.id),
+                // Nobody has kept its data, since another change counts. It stays known that it has no effect.
+                Soundness::Unknown | Soundness::Lost => {}
             }
         }
         if self.stands.is_none() && !lost.is_empty() && soundness(vault, stands, progress)? == Soundness::Whole {
@@ -96,6 +102,13 @@ impl Goal {
         }
         Ok(true)
     }
+}
+
+/// A snapshot from which both of these may have been made: `one`, with the tags that both have. No tag of either counts as
+/// removed by the other one.
+fn in_common(one: &Snapshot, other: &Snapshot) -> Snapshot {
+    let tags = one.tags.iter().filter(|tag| other.tags.contains(tag)).cloned().collect();
+    Snapshot { tags, ..one.clone() }
 }
 
 /// Whether all data of a snapshot is in the store.

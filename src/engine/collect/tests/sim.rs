@@ -967,7 +967,7 @@ fn is_known(vault: &Vault, id: &ObjectName) -> bool {
         || vault
             .void_changes()
             .iter()
-            .any(|void| void.change == *id && (!void.is_doubted || read_back(vault, body).is_some()))
+            .any(|void| void.change.id == *id && (!void.is_doubted || read_back(vault, body).is_some()))
 }
 
 /// A member of an archive.
