@@ -160,6 +160,8 @@ pub mod web;
 #[cfg(feature = "cli")]
 mod cli;
 
+#[doc(inline)]
+pub use crate::chunk::ChunkParams;
 /// The program.
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -185,17 +187,19 @@ pub use crate::engine::retention::{Decision, Period, Rules, plan as plan_retenti
 #[doc(inline)]
 pub use crate::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 #[doc(inline)]
+pub use crate::engine::trust::VerifyOthers;
+#[doc(inline)]
 pub use crate::id::ObjectName;
 #[doc(inline)]
-pub use crate::progress::{Progress, Silent};
+pub use crate::progress::{Counters, Phase, Progress, Silent};
 #[doc(inline)]
 pub use crate::read::{Chunks, StoredFile};
 #[doc(inline)]
-pub use crate::seal::Secret;
+pub use crate::seal::{KdfParams, Secret};
 #[doc(inline)]
 pub use crate::store::dir::DirStore;
 #[doc(inline)]
-pub use crate::store::{Store, StoreError};
+pub use crate::store::{Delivery, Store, StoreError};
 #[doc(inline)]
 pub use crate::tree::{Entry, Time};
 #[doc(inline)]

@@ -26,6 +26,7 @@ pub(super) use browse::HistoryArgs;
 pub(super) use browse::ImportArgs;
 pub(super) use browse::ManArgs;
 pub(super) use browse::MountArgs;
+#[cfg(all(feature = "mount", any(target_os = "linux", target_os = "freebsd")))]
 pub(super) use browse::OwnerArg;
 pub(super) use browse::UmountArgs;
 pub(super) use browse::WhyArgs;

@@ -10,7 +10,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use std::time::Instant;
 
-pub(super) use crate::service::machine::IN_BACKGROUND;
 pub(super) use crate::service::machine::Machine;
 use crate::tree::Time;
 

@@ -52,7 +52,7 @@ fn as_folder(_: &Context, _: &MountArgs) -> Result<Exit, Failure> {
 
 /// Fails, because this build or system cannot mount.
 #[cfg(not(all(feature = "mount", any(target_os = "linux", target_os = "freebsd"))))]
-pub fn umount(_: &Context, _: &UmountArgs) -> Result<Exit, Failure> {
+pub(super) fn umount(_: &Context, _: &UmountArgs) -> Result<Exit, Failure> {
     Err(no_mount())
 }
 

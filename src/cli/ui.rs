@@ -32,6 +32,6 @@ pub(super) fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
 
 /// Fails, because this build has no page.
 #[cfg(not(feature = "ui"))]
-pub fn run(_: &Context, _: &UiArgs) -> Result<Exit, Failure> {
+pub(super) fn run(_: &Context, _: &UiArgs) -> Result<Exit, Failure> {
     Err(Failure::new("this vault was built without its page (feature ui)").hint("Everything can be done by commands."))
 }

@@ -73,7 +73,7 @@ pub fn open_wanted(
     open_locked(store, &locked, secret, options, wanted, progress)
 }
 
-/// As [`open_wanted`], if the public part of the store was read already.
+/// Unlocks a vault whose public part was read already, as [`open`] does; no other vault or slot than the wanted one.
 ///
 /// # Errors
 /// As [`open_wanted`].

@@ -149,8 +149,8 @@ fn check_top(text: &str) -> Vec<String> {
     for (place, feature) in BEHIND {
         let name = place["src/".len()..].trim_end_matches('/').trim_end_matches(".rs");
         let Some(at) = lines.iter().position(|line| line.ends_with(&format!("mod {name};"))) else { continue };
-        let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
-        if !attributes.into_iter().any(|line| *line == format!("#[cfg(feature = \"{feature}\")]")) {
+        let mut attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        if !attributes.any(|line| *line == format!("#[cfg(feature = \"{feature}\")]")) {
             wrong.push(format!("`{name}` is not behind the feature `{feature}`"));
         }
     }

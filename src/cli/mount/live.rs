@@ -23,6 +23,7 @@ use crate::mount::fuse::Mounted;
 use crate::mount::fuse::Owners;
 use crate::progress::Progress;
 use crate::progress::plain;
+use crate::service::machine::IN_BACKGROUND;
 use serde::Serialize;
 
 use crate::cli::args::MountArgs;
@@ -60,7 +61,7 @@ struct MountJson {
 pub(super) fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     let (snapshot, folder) = meant(args);
     let wanted = snapshot.map(|text| select::parse(context, text)).transpose()?;
-    let is_child = args.background && env::var_os(machine::IN_BACKGROUND).is_some();
+    let is_child = args.background && env::var_os(IN_BACKGROUND).is_some();
     let chosen = context.chosen()?;
     let name = chosen.config.as_ref().map(|vault| OsString::from(&vault.name));
     let name =
@@ -214,7 +215,7 @@ fn in_background(context: &Context, mut point: Point) -> Result<Exit, Failure> {
     let program = env::current_exe().map_err(failed)?;
     // This does not use `child`, because the same program is started, and it needs the password.
     let mut command = Command::new(program);
-    command.args(env::args_os().skip(1)).env(machine::IN_BACKGROUND, "1").stdout(Stdio::piped());
+    command.args(env::args_os().skip(1)).env(IN_BACKGROUND, "1").stdout(Stdio::piped());
     let mut started = command.spawn().map_err(failed)?;
     let mut line = String::new();
     if let Some(stdout) = started.stdout.take() {
