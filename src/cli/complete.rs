@@ -40,6 +40,9 @@ const VARIABLE: &str = "VAULT_COMPLETE";
 const FILE: &str = "names";
 /// The number of newest snapshots remembered.
 const REMEMBERED: usize = 500;
+/// The end of the script for zsh. If packages put the script into a folder of functions, zsh runs it for the first
+/// completion, and that completion would only define the function.
+const ZSH_FIRST: &[u8] = b"[[ ${funcstack[1]} != _vault ]] || ${_comps[vault]} \"$@\"\n";
 /// The options that choose the vault or its state.
 const CHOOSING: [&str; 4] = ["--repo", "--config", "--state", "--vault"];
 
@@ -121,6 +124,9 @@ pub fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
     let completer = shells.completer(&name).ok_or_else(unknown)?;
     let written = completer.write_registration(VARIABLE, "vault", "vault", "vault", &mut script);
     written.map_err(|error| Failure::output(&error))?;
+    if shell == Shell::Zsh {
+        script.extend_from_slice(ZSH_FIRST);
+    }
     script.flush().map_err(|error| Failure::output(&error))?;
     Ok(script)
 }
