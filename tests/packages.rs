@@ -180,7 +180,7 @@ fn every_manual_page_and_completion_is_packed() {
     assert!(sums.lines().count() == 1 && sums.ends_with(&format!("  {archive}\n")), "{sums}");
 }
 
-/// What is built from the source installs the same files of the project as the packages.
+/// Builds from the source elsewhere install the same files of the project as the packages.
 #[test]
 fn what_is_built_elsewhere_has_the_files_of_the_packages() {
     let [_, list] = lists();
@@ -202,7 +202,7 @@ fn what_is_built_elsewhere_has_the_files_of_the_packages() {
     assert!(read("packaging/Containerfile").contains("COPY target/stage/static/vault "));
 }
 
-/// Where a release lies, and its checksums, are not known before it is made. Until then no text names an address that
+/// A release has no place and no checksums before it is made. Until then no text names an address that
 /// could be taken for it.
 #[test]
 fn no_package_claims_an_address() {
