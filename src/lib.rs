@@ -96,6 +96,8 @@
 //!
 //! All but `testing` are on by default. Modules that are not listed here belong to the program: they change without notice.
 #![deny(clippy::print_stdout, clippy::print_stderr, missing_docs)]
+// Elsewhere some modules offer more than what the system has.
+#![cfg_attr(all(target_os = "linux", not(test)), deny(unreachable_pub))]
 
 #[doc(hidden)]
 pub mod id;
@@ -156,9 +158,12 @@ pub mod service;
 #[doc(hidden)]
 pub mod web;
 #[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
+mod cli;
 
+/// The program.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use crate::cli::main;
 #[doc(inline)]
 pub use crate::engine::browse::{BrowseError, find_entry};
 #[doc(inline)]

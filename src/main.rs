@@ -4,5 +4,5 @@
 static ALLOCATOR: vault::memory::Allocator = vault::memory::Allocator;
 
 fn main() -> std::process::ExitCode {
-    vault::cli::main()
+    vault::main()
 }

@@ -33,13 +33,13 @@ fn cost(finding: &KnownFinding) -> String {
 }
 
 /// One line about a finding.
-pub fn line(finding: &KnownFinding, zone: &TimeZone) -> String {
+pub(super) fn line(finding: &KnownFinding, zone: &TimeZone) -> String {
     let since = dates::shown(finding.since, zone);
     format!("[{}] {}{} (known since {since})", finding.id, finding.text(), cost(finding))
 }
 
 /// Lists findings, each with the command that ends it.
-pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Result<(), Failure> {
     for finding in findings {
         out.styled(Style::Warning, &line(finding, zone))?;
         out.say(format_args!("  ends with: {}", finding.ends()))?;
@@ -48,7 +48,7 @@ pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Res
 }
 
 /// Runs `vault accept`.
-pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let known = vault.known_findings(dates::now())?;
     offer::note_findings(&vault, &known);

@@ -117,7 +117,7 @@ fn tags(typed: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// Runs `vault tag`.
-pub fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
+pub(super) fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
     let (TagChangeArgs { tags: typed, snapshots, filter }, adds) = match command {
         TagCommand::Add(args) => (args, true),
         TagCommand::Remove(args) => (args, false),
@@ -136,7 +136,7 @@ pub fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
 }
 
 /// Runs `vault amend`.
-pub fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
+pub(super) fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
     if args.host.as_deref() == Some("") {
         return Err(Failure::usage("the name of the machine is empty"));
     }
@@ -261,7 +261,7 @@ fn line(path: &[u8], (is_folder, sum, snapshots): &(bool, Sum, u64)) -> String {
 }
 
 /// Runs `vault rewrite`.
-pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
+pub(super) fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
     let hint = "Give --yes to take it out, or --dry-run to see first what would go.";
     let consent = Consent::new(context, args.dry_run || args.yes, "files shall be taken out of snapshots", hint)?;
     let any_case = args.iexclude.iter().map(|pattern| format!("{ANY_CASE}{pattern}"));

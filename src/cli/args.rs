@@ -9,61 +9,61 @@ mod upkeep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use crate::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
+pub(super) use crate::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
 use crate::store::Delivery;
-pub use amend::AmendArgs;
-pub use amend::RewriteArgs;
-pub use amend::TagArgs;
-pub use amend::TagChangeArgs;
-pub use amend::TagCommand;
-pub use browse::CompletionsArgs;
-pub use browse::DiffArgs;
-pub use browse::DrillArgs;
-pub use browse::DuArgs;
-pub use browse::ExportArgs;
-pub use browse::FindArgs;
-pub use browse::HistoryArgs;
-pub use browse::ImportArgs;
-pub use browse::ManArgs;
-pub use browse::MountArgs;
-pub use browse::OwnerArg;
-pub use browse::UmountArgs;
-pub use browse::WhyArgs;
+pub(super) use amend::AmendArgs;
+pub(super) use amend::RewriteArgs;
+pub(super) use amend::TagArgs;
+pub(super) use amend::TagChangeArgs;
+pub(super) use amend::TagCommand;
+pub(super) use browse::CompletionsArgs;
+pub(super) use browse::DiffArgs;
+pub(super) use browse::DrillArgs;
+pub(super) use browse::DuArgs;
+pub(super) use browse::ExportArgs;
+pub(super) use browse::FindArgs;
+pub(super) use browse::HistoryArgs;
+pub(super) use browse::ImportArgs;
+pub(super) use browse::ManArgs;
+pub(super) use browse::MountArgs;
+pub(super) use browse::OwnerArg;
+pub(super) use browse::UmountArgs;
+pub(super) use browse::WhyArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
-pub use everyday::ConfigArgs;
-pub use everyday::ConfigCommand;
-pub use everyday::RunArgs;
-pub use everyday::ScheduleArgs;
-pub use everyday::ScheduleCommand;
-pub use everyday::SchedulerArg;
-pub use everyday::UiArgs;
-pub use snapshot::ExcludeArgs;
-pub use snapshot::SnapshotArgs;
-pub use upkeep::AcceptArgs;
-pub use upkeep::CheckArgs;
-pub use upkeep::ClientArgs;
-pub use upkeep::ClientCommand;
-pub use upkeep::CollectArgs;
-pub use upkeep::CopyArgs;
-pub use upkeep::DoctorArgs;
-pub use upkeep::ForgetArgs;
-pub use upkeep::MirrorArgs;
-pub use upkeep::PinArgs;
-pub use upkeep::PromoteArgs;
-pub use upkeep::PruneArgs;
-pub use upkeep::RepairArgs;
-pub use upkeep::StatsArgs;
+pub(super) use everyday::ConfigArgs;
+pub(super) use everyday::ConfigCommand;
+pub(super) use everyday::RunArgs;
+pub(super) use everyday::ScheduleArgs;
+pub(super) use everyday::ScheduleCommand;
+pub(super) use everyday::SchedulerArg;
+pub(super) use everyday::UiArgs;
+pub(super) use snapshot::ExcludeArgs;
+pub(super) use snapshot::SnapshotArgs;
+pub(super) use upkeep::AcceptArgs;
+pub(super) use upkeep::CheckArgs;
+pub(super) use upkeep::ClientArgs;
+pub(super) use upkeep::ClientCommand;
+pub(super) use upkeep::CollectArgs;
+pub(super) use upkeep::CopyArgs;
+pub(super) use upkeep::DoctorArgs;
+pub(super) use upkeep::ForgetArgs;
+pub(super) use upkeep::MirrorArgs;
+pub(super) use upkeep::PinArgs;
+pub(super) use upkeep::PromoteArgs;
+pub(super) use upkeep::PruneArgs;
+pub(super) use upkeep::RepairArgs;
+pub(super) use upkeep::StatsArgs;
 
 use crate::cli::offer;
 use crate::cli::units;
 
 /// What `vault` says when it is called without a command.
-pub const FIRST_HELP: &str = "\
+pub(super) const FIRST_HELP: &str = "\
 vault makes encrypted, deduplicated backups of your folders.
 
 Back up a folder (--init makes the vault, the first time):
@@ -112,7 +112,7 @@ Exit codes:
     max_term_width = 100,
     disable_help_flag = true
 )]
-pub struct Cli {
+pub(super) struct Cli {
     /// What every command understands.
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -124,7 +124,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
-pub struct GlobalArgs {
+pub(super) struct GlobalArgs {
     /// The vault: the folder that it lies in, or its name in the configuration
     #[arg(add = ArgValueCompleter::new(offer::repos), short, long, global = true, env = "VAULT_REPO", value_name = "PATH", hide_env_values = true)]
     pub repo: Option<PathBuf>,
@@ -202,7 +202,7 @@ pub struct GlobalArgs {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Make a new vault
     Init(InitArgs),
     /// Back up folders: take a snapshot of them as they are now
@@ -291,7 +291,7 @@ pub enum Command {
 
 /// How hard a password is to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kdf {
+pub(super) enum Kdf {
     /// 64 MiB of memory for each try
     Standard,
     /// 1 GiB of memory for each try, which opening the vault then needs too
@@ -319,7 +319,7 @@ impl From<DeliveryArg> for Delivery {
 /// How a new vault is made.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options for the new vault")]
-pub struct NewVaultArgs {
+pub(super) struct NewVaultArgs {
     /// Print a recovery key too, which opens the vault if the password is lost
     #[arg(long)]
     pub recovery_key: bool,
@@ -363,7 +363,7 @@ With --like REPO digests of both vaults can be compared, and copies between them
 need not be cut anew. Keys and passwords are separate, but who opens one of them
 can test whether the other holds a file that they have. The password of REPO is
 VAULT_LIKE_PASSWORD (or _FILE, _COMMAND), or else found as that of any vault.")]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// How it is made.
     #[command(flatten)]
     pub new: NewVaultArgs,
@@ -399,7 +399,7 @@ Examples:
 
 Stored is what a snapshot added to the vault. A snapshot is partial if something
 could not be read; vault ls --skipped SNAPSHOT says what.")]
-pub struct ListArgs {
+pub(super) struct ListArgs {
     /// Which ones.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -428,7 +428,7 @@ Examples:
   vault ls --skipped latest             what could not be saved
 
 Names are made safe for the terminal; --print0 and --json give the exact bytes.")]
-pub struct LsArgs {
+pub(super) struct LsArgs {
     /// The snapshot, and a path in it
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
     pub snapshot: OsString,
@@ -464,7 +464,7 @@ pub struct LsArgs {
 Examples:
   vault cat latest:Documents/letter.txt
   vault cat 2026-11-20:db.sql | psql")]
-pub struct CatArgs {
+pub(super) struct CatArgs {
     /// The snapshot, and the file in it
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT:PATH")]
     pub snapshot: OsString,
@@ -476,7 +476,7 @@ pub struct CatArgs {
 
 /// What happens to files that are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OverwriteArg {
+pub(super) enum OverwriteArg {
     /// They are written anew
     Always,
     /// They are compared, and only what differs is written
@@ -509,7 +509,7 @@ another file system than the folder above it, what the snapshot could not read,
 or what --exclude names. What the rules of the snapshot or of today leave out
 stays as well, unless --delete-excluded is given. What stays is listed."
 )]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// The snapshot, and a path in it
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
@@ -579,7 +579,7 @@ in any order. So space is given back only when all machines have seen that it
 is to be, and a removed key slot goes only then. A vault that was made on a disk
 and lies in such a folder now must be told. It can never be taken back: machines
 may have stored something that has not arrived yet.")]
-pub struct DeliveryArgs {
+pub(super) struct DeliveryArgs {
     /// How it is from now on
     #[arg(value_enum)]
     pub delivery: Option<DeliveryArg>,
@@ -587,7 +587,7 @@ pub struct DeliveryArgs {
 
 /// `vault key`.
 #[derive(Debug, Args)]
-pub struct KeyArgs {
+pub(super) struct KeyArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: KeyCommand,
@@ -595,7 +595,7 @@ pub struct KeyArgs {
 
 /// Where a new password comes from.
 #[derive(Debug, Clone, Args)]
-pub struct NewPasswordArgs {
+pub(super) struct NewPasswordArgs {
     /// Read the new password from the first line of a file
     #[arg(long, value_name = "FILE", conflicts_with = "new_password_command")]
     pub new_password_file: Option<PathBuf>,
@@ -611,7 +611,7 @@ pub struct NewPasswordArgs {
 
 /// The commands about keys.
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
+pub(super) enum KeyCommand {
     /// Add a password or a recovery key; those that are there stay valid
     #[command(after_help = "\
 Examples:

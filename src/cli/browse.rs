@@ -30,7 +30,7 @@ use crate::json::SkippedJson;
 use crate::json::hex;
 
 /// Runs `vault ls`.
-pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
+pub(super) fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     let wanted = select::parse(context, &args.snapshot)?;
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
@@ -154,7 +154,7 @@ fn skipped(
 }
 
 /// Runs `vault cat`.
-pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
+pub(super) fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     let wanted = select::parse(context, &args.snapshot)?;
     if wanted.path.is_none() {
         return Err(Failure::usage("which file?").hint("Give the path after a colon: vault cat latest:PATH"));

@@ -39,7 +39,7 @@ const PATHS_SHOWN: usize = 10;
 
 /// A problem with an object.
 #[derive(Serialize)]
-pub struct ProblemJson<'a> {
+pub(super) struct ProblemJson<'a> {
     object: String,
     what: &'a str,
     /// `damaged`, `missing`, `newer`, `not arrived`.
@@ -49,7 +49,7 @@ pub struct ProblemJson<'a> {
 
 impl<'a> ProblemJson<'a> {
     /// The JSON form of a problem.
-    pub fn new(problem: &'a Problem) -> Self {
+    pub(super) fn new(problem: &'a Problem) -> Self {
         let newer = problem.state == ObjectState::Newer;
         Self { object: problem.subject.to_string(), what: &problem.what, state: problem.state.word(), newer }
     }
@@ -57,7 +57,7 @@ impl<'a> ProblemJson<'a> {
 
 /// The files that a snapshot has lost.
 #[derive(Serialize)]
-pub struct HurtJson<'a> {
+pub(super) struct HurtJson<'a> {
     snapshot: String,
     count: u64,
     /// The first lost paths.
@@ -66,7 +66,7 @@ pub struct HurtJson<'a> {
 
 impl<'a> HurtJson<'a> {
     /// The JSON form of a hurt snapshot.
-    pub fn new(hurt: &'a HurtSnapshot) -> Self {
+    pub(super) fn new(hurt: &'a HurtSnapshot) -> Self {
         let paths = hurt.files.iter().take(PATHS_KEPT).map(|file| Name(shown_path(&file.path))).collect();
         Self { snapshot: hurt.id.to_string(), count: hurt.count, paths }
     }
@@ -100,7 +100,7 @@ struct CheckJson<'a> {
 }
 
 /// Runs `vault check`.
-pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
     let options = CheckOptions {
@@ -143,7 +143,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
 
 /// The `--json` output of a check that reads this part of the data, if any.
 #[cfg(feature = "ui")]
-pub fn told(
+pub(super) fn told(
     context: &Context,
     vault: &Vault,
     sample: Option<f64>,
@@ -270,7 +270,7 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
 }
 
 /// Lists the files that cannot be restored, by snapshot.
-pub fn tell_hurt(
+pub(super) fn tell_hurt(
     context: &Context,
     found: &[HurtSnapshot],
     snapshots: &[SnapshotInfo],

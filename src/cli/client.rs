@@ -50,7 +50,7 @@ struct RetiredJson {
 }
 
 /// Runs `vault client ...`.
-pub fn run(context: &Context, command: ClientCommand) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, command: ClientCommand) -> Result<Exit, Failure> {
     match command {
         ClientCommand::List => list(context),
         ClientCommand::Retire { clients } => retire(context, &clients),

@@ -28,7 +28,7 @@ const ZSH_FIRST: &[u8] = b"[[ ${funcstack[1]} != _vault ]] || ${_comps[vault]} \
 const CHOOSING: [&str; 4] = ["--repo", "--config", "--state", "--vault"];
 
 /// Answers a shell that completes a command line, if one asks. On any failure it gets no answer.
-pub fn answer(args: &[OsString]) -> bool {
+pub(super) fn answer(args: &[OsString]) -> bool {
     if env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty() || shell == "0") {
         return false;
     }
@@ -42,7 +42,7 @@ pub fn answer(args: &[OsString]) -> bool {
 }
 
 /// The script by which a shell asks this program for completions.
-pub fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
+pub(super) fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
     let (name, mut script) = (shell.to_string(), Vec::new());
     let unknown = || Failure::usage(format!("{name} cannot ask while a line is typed")).hint("Leave --dynamic out.");
     let shells = Shells::builtins();

@@ -10,7 +10,7 @@ use crate::path::Shown;
 use crate::store::place::Place;
 use serde::Serialize;
 
-pub use crate::service::config::*;
+pub(super) use crate::service::config::*;
 
 use crate::cli::args::ConfigCommand;
 use crate::cli::context::Context;
@@ -97,7 +97,7 @@ struct CheckJson<'a> {
 }
 
 /// Runs `vault config ...`.
-pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, Failure> {
     let path = context.config_place()?;
     match command {
         Some(ConfigCommand::Check) => check(context, &path),
@@ -111,7 +111,7 @@ pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, F
 ///
 /// # Errors
 /// If there is a configuration already, or it cannot be written.
-pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::caused(format!("cannot write the configuration {}", path.display()), &error);
     if let Some(folder) = path.parent() {
@@ -228,7 +228,7 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
 
 /// The settings in a text of the configuration, and its mistakes.
 #[cfg(feature = "ui")]
-pub fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
+pub(super) fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
     let (config, mistakes) = parse::parse(text, Here.home().as_deref());
     let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
     let list = mistakes.iter().map(|m| MistakeJson { line: m.line, column: m.column, what: &m.what }).collect();

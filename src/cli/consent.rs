@@ -13,12 +13,12 @@ use crate::cli::error::Failure;
 const UNCHANGED: &str = "Nothing was changed.";
 
 /// Whether a person can be asked.
-pub fn can_ask(context: &Context) -> bool {
+pub(super) fn can_ask(context: &Context) -> bool {
     !context.global.json && io::stdin().is_terminal()
 }
 
 /// Asks for confirmation. Any answer but yes ends the command.
-pub fn ask(context: &Context, question: &str) -> Result<(), Failure> {
+pub(super) fn ask(context: &Context, question: &str) -> Result<(), Failure> {
     let _hidden = context.screen.hide();
     if confirm(&format!("{question} [y/N] "), false) { Ok(()) } else { Err(Failure::interrupted().hint(UNCHANGED)) }
 }
@@ -26,14 +26,14 @@ pub fn ask(context: &Context, question: &str) -> Result<(), Failure> {
 /// A person's consent, which a command needs.
 #[derive(Debug)]
 #[must_use]
-pub struct Consent {
+pub(super) struct Consent {
     is_given: bool,
 }
 
 impl Consent {
     /// Consent that was given on the command line or is not needed; otherwise a person must be present to be asked.
     /// `whether` names the question, and `hint` is the advice if nobody is present.
-    pub fn new(context: &Context, is_given: bool, whether: &str, hint: &str) -> Result<Self, Failure> {
+    pub(super) fn new(context: &Context, is_given: bool, whether: &str, hint: &str) -> Result<Self, Failure> {
         if is_given || can_ask(context) {
             Ok(Self { is_given })
         } else {
@@ -42,12 +42,12 @@ impl Consent {
     }
 
     /// Whether consent is already given, so that nobody is asked.
-    pub const fn is_given(&self) -> bool {
+    pub(super) const fn is_given(&self) -> bool {
         self.is_given
     }
 
     /// Asks for consent, unless it was given.
-    pub fn ask(&self, context: &Context, question: &str) -> Result<(), Failure> {
+    pub(super) fn ask(&self, context: &Context, question: &str) -> Result<(), Failure> {
         if self.is_given { Ok(()) } else { ask(context, question) }
     }
 }

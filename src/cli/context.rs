@@ -72,7 +72,7 @@ const PASSWORD_TRIES: usize = 3;
 
 /// The vault that a command works on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chosen {
+pub(super) struct Chosen {
     /// The vault's folder, absolute, or its address.
     pub place: Place,
     /// The vault's configuration, if it has one.
@@ -81,13 +81,13 @@ pub struct Chosen {
 
 impl Chosen {
     /// The folder or address in the form that is shown.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         self.place.to_string()
     }
 }
 
 /// The context of a command.
-pub struct Context {
+pub(super) struct Context {
     /// The options of every command.
     pub global: GlobalArgs,
     /// The local time zone.
@@ -112,7 +112,7 @@ pub struct Context {
 
 impl Context {
     /// Makes a context from the options and the environment.
-    pub fn new(global: GlobalArgs) -> Self {
+    pub(super) fn new(global: GlobalArgs) -> Self {
         let manner = Manner {
             json: global.json,
             verbose: global.verbose > 0,
@@ -134,33 +134,33 @@ impl Context {
     }
 
     /// The same context, for a command that only reads or one that does not.
-    pub fn reading(self, reads_only: bool) -> Self {
+    pub(super) fn reading(self, reads_only: bool) -> Self {
         Self { reads_only, ..self }
     }
 
     /// Makes the command end with this exit code or a worse one.
-    pub fn end_with(&self, exit: Exit) {
+    pub(super) fn end_with(&self, exit: Exit) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         *end = end.worse(exit);
     }
 
     /// The exit code of a command that itself returns this one.
-    pub fn ended(&self, exit: Exit) -> Exit {
+    pub(super) fn ended(&self, exit: Exit) -> Exit {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).worse(exit)
     }
 
     /// Remembers the password of this vault, so that it is not asked for again.
-    pub fn remember(&self, place: &Place, password: Password) {
+    pub(super) fn remember(&self, place: &Place, password: Password) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), password);
     }
 
     /// The path of the configuration, whether or not the file exists.
-    pub fn config_place(&self) -> Result<PathBuf, Failure> {
+    pub(super) fn config_place(&self) -> Result<PathBuf, Failure> {
         folders::config(self.global.config.as_deref(), &current_folder()?, &Here)
     }
 
     /// The configuration; `None` if there is no file. A file that an option names must exist.
-    pub fn config(&self) -> Result<Option<&Config>, Failure> {
+    pub(super) fn config(&self) -> Result<Option<&Config>, Failure> {
         if let Some(config) = self.config.get() {
             return Ok(config.as_ref());
         }
@@ -180,12 +180,12 @@ impl Context {
     }
 
     /// The chosen vault: a folder, or a name in the configuration; without either, the configuration's default.
-    pub fn chosen(&self) -> Result<Chosen, Failure> {
+    pub(super) fn chosen(&self) -> Result<Chosen, Failure> {
         self.chosen_by(self.global.repo.as_deref())
     }
 
     /// The vault with this folder, address or name.
-    pub fn chosen_by(&self, repo: Option<&std::path::Path>) -> Result<Chosen, Failure> {
+    pub(super) fn chosen_by(&self, repo: Option<&std::path::Path>) -> Result<Chosen, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
         }
@@ -246,7 +246,7 @@ impl Context {
     }
 
     /// The store at this place, which must exist.
-    pub fn store(&self, place: &Place) -> Result<Arc<dyn Store>, Failure> {
+    pub(super) fn store(&self, place: &Place) -> Result<Arc<dyn Store>, Failure> {
         let folder = match place {
             Place::Folder(folder) => folder,
             Place::Far(address) => return self.far(address),
@@ -265,7 +265,7 @@ impl Context {
     }
 
     /// The store at an address. Only the first request shows whether it exists.
-    pub fn far(&self, address: &Address) -> Result<Arc<dyn Store>, Failure> {
+    pub(super) fn far(&self, address: &Address) -> Result<Arc<dyn Store>, Failure> {
         let mut far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = far.get(address) {
             return Ok(store.clone());
@@ -276,7 +276,7 @@ impl Context {
     }
 
     /// Creates the folder of a new vault at an address, if that kind of store has folders.
-    pub fn prepare(&self, address: &Address) -> Result<(), Failure> {
+    pub(super) fn prepare(&self, address: &Address) -> Result<(), Failure> {
         Ok(remote::prepare(address, &Self::far_settings(), self.screen.surroundings())?)
     }
 
@@ -294,28 +294,28 @@ impl Context {
     }
 
     /// The vault expected in this place. `name` is the place's name in the record of places.
-    pub fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
+    pub(super) fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
         let id = config.and_then(|config| config.id.clone());
         let known = self.state_folder().map(|state| place::known(&state, name)).unwrap_or_default();
         Wanted { vault: self.global.vault.clone().or(id), known, slot: self.global.slot.clone() }
     }
 
     /// The vault that this machine remembers in this place.
-    pub fn known_in(&self, place: &Place) -> Option<VaultId> {
+    pub(super) fn known_in(&self, place: &Place) -> Option<VaultId> {
         let state = self.state_folder().ok()?;
         place::known(&state, &place_name(place)).first().copied()
     }
 
     /// The id of the vault in a place, if it can be known without opening the vault. A store on another machine is not
     /// asked; this machine's record tells what was there.
-    pub fn id_in(&self, place: &Place) -> Option<VaultId> {
+    pub(super) fn id_in(&self, place: &Place) -> Option<VaultId> {
         let Place::Folder(folder) = place else { return self.known_in(place) };
         let store = DirStore::open(folder).ok()?;
         LockedVault::read(&store).ok()?.claimed_id(&self.wanted(&store.place(), None))
     }
 
     /// Records that this vault is in this place.
-    pub fn met(&self, name: &str, id: VaultId, is_said: bool, others: &BTreeSet<VaultId>) {
+    pub(super) fn met(&self, name: &str, id: VaultId, is_said: bool, others: &BTreeSet<VaultId>) {
         let met = self.state_folder().map(|state| place::met(&state, name, id, is_said, others));
         if let Ok(Err(error)) = met {
             self.screen.detail(&format!("it cannot be remembered which vault lies here: {error}"));
@@ -323,7 +323,7 @@ impl Context {
     }
 
     /// Whether there is a vault at this place, or the remains of one.
-    pub fn has_vault(&self, place: &Place) -> Result<bool, Failure> {
+    pub(super) fn has_vault(&self, place: &Place) -> Result<bool, Failure> {
         match place {
             Place::Folder(folder) => local::has_vault_in(folder),
             Place::Far(address) => match local::holds_vault(self.far(address)?.as_ref()) {
@@ -334,7 +334,7 @@ impl Context {
     }
 
     /// The sources of the vault's password: the options, the environment and the configuration.
-    pub fn password_sources<'a>(&'a self, chosen: &'a Chosen) -> Sources<'a> {
+    pub(super) fn password_sources<'a>(&'a self, chosen: &'a Chosen) -> Sources<'a> {
         Sources {
             file: self.global.password_file.as_deref(),
             command: self.global.password_command.as_deref(),
@@ -345,18 +345,18 @@ impl Context {
     }
 
     /// Opens the vault, and asks for the password if need be.
-    pub fn open(&self) -> Result<(Vault, Password), Failure> {
+    pub(super) fn open(&self) -> Result<(Vault, Password), Failure> {
         self.open_chosen(&self.chosen()?, None, &self.screen)
     }
 
     /// Opens the vault to look into snapshots. The positions of chunks in packs are looked up only when needed.
-    pub fn open_to_read(&self) -> Result<Vault, Failure> {
+    pub(super) fn open_to_read(&self) -> Result<Vault, Failure> {
         self.only_looks.store(true, Ordering::Relaxed);
         Ok(self.open()?.0)
     }
 
     /// Opens the vault with a password, never with this machine's device key.
-    pub fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
+    pub(super) fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
         let chosen = self.chosen()?;
         let (store, locked) = self.existing_store(&chosen)?;
         let password = password::existing(self.password_sources(&chosen), &chosen.shown())?;
@@ -366,7 +366,7 @@ impl Context {
     }
 
     /// The store, limited to the speeds of `--limit-upload` and `--limit-download`.
-    pub fn paced(&self, mut store: Arc<dyn Store>) -> Arc<dyn Store> {
+    pub(super) fn paced(&self, mut store: Arc<dyn Store>) -> Arc<dyn Store> {
         let begun = Instant::now();
         if let Some(rate) = self.global.limit_upload {
             store = Arc::new(paced(store, rate, move || begun.elapsed(), self.screen.waiter()));
@@ -396,7 +396,7 @@ impl Context {
     }
 
     /// Opens this vault as a machine of this name, and reports to `progress`.
-    pub fn open_chosen(
+    pub(super) fn open_chosen(
         &self,
         chosen: &Chosen,
         host: Option<&str>,
@@ -407,7 +407,7 @@ impl Context {
 
     /// Opens a vault that another one is compared with or copied to. Its password has sources of its own. If they have
     /// none and this machine has no device key, the other vault's password is tried.
-    pub fn open_other(
+    pub(super) fn open_other(
         &self,
         chosen: &Chosen,
         sources: Sources<'_>,
@@ -490,7 +490,12 @@ impl Context {
     }
 
     /// Opens the vault in this store with this password, as a machine of this name.
-    pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
+    pub(super) fn open_with(
+        &self,
+        store: Arc<dyn Store>,
+        password: &Password,
+        host: Option<&str>,
+    ) -> Result<Vault, Failure> {
         let wanted = self.wanted(&store.place(), None);
         let locked = LockedVault::read(store.as_ref())?;
         self.try_open(store, &locked, password, &wanted, host, &self.screen).map_err(Failure::from)
@@ -571,25 +576,25 @@ impl Context {
     }
 
     /// How packs of other machines are verified: as the command line says, or else the configuration.
-    pub fn verify_others(&self, given: Option<VerifyOthers>) -> VerifyOthers {
+    pub(super) fn verify_others(&self, given: Option<VerifyOthers>) -> VerifyOthers {
         let configured = || self.chosen().ok()?.config.map(|vault| vault.others);
         given.or_else(configured).unwrap_or_default()
     }
 
     /// The number of threads.
-    pub fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         self.global.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
     /// If the user is root, gives new files in another user's state folder to that user.
-    pub fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         if let Ok(state) = self.state_folder() {
             crate::fs::give_to_owner(&state);
         }
     }
 
     /// The folder for this user's state of all vaults.
-    pub fn state_folder(&self) -> Result<PathBuf, Failure> {
+    pub(super) fn state_folder(&self) -> Result<PathBuf, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
             return Ok(roots::absolute(&current_folder()?, state));
@@ -602,7 +607,7 @@ impl Context {
 
     /// Every folder that may hold state of this user's vaults: the one of this command, and the one that commands
     /// without its options use.
-    pub fn state_folders(&self) -> Result<Vec<PathBuf>, Failure> {
+    pub(super) fn state_folders(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut folders = vec![self.state_folder()?];
         let set = env::var_os("VAULT_STATE_DIR").filter(|folder| !folder.is_empty());
         let set =
@@ -615,7 +620,7 @@ impl Context {
 }
 
 /// The name of a place in the record of places.
-pub fn place_name(place: &Place) -> String {
+pub(super) fn place_name(place: &Place) -> String {
     match place {
         Place::Folder(folder) => place::name_of(folder),
         Place::Far(address) => address.to_string(),
@@ -659,12 +664,12 @@ fn tell_of_keys(vault: &Vault, progress: &dyn Progress) {
 }
 
 /// The folder to which relative paths refer.
-pub fn current_folder() -> Result<PathBuf, Failure> {
+pub(super) fn current_folder() -> Result<PathBuf, Failure> {
     env::current_dir().map_err(|error| Failure::caused("cannot find the current folder", &error))
 }
 
 /// `USER@HOST`, as a label for a key slot.
-pub fn user_at_host() -> String {
+pub(super) fn user_at_host() -> String {
     let Identity { user, host, .. } = identity(None);
     format!("{user}@{host}")
 }

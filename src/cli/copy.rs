@@ -86,7 +86,7 @@ impl From<&LeftSnapshot> for LeftJson {
 }
 
 /// Runs `vault copy`.
-pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     let chosen = context.chosen_by(Some(&args.to))?;
     if context.chosen()?.place == chosen.place {
         return Err(Failure::usage("a vault is not copied into itself: --to is where another one lies"));

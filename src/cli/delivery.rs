@@ -11,7 +11,7 @@ use crate::cli::error::Failure;
 use crate::cli::output::Output;
 
 /// Runs `vault delivery`.
-pub fn run(context: &Context, args: &DeliveryArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &DeliveryArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let done = delivery::set(&vault, args.delivery.map(Delivery::from), dates::now(), &context.screen)?;
     context.screen.clear();

@@ -49,7 +49,7 @@ use crate::json::SumsJson;
 const LIVE: &[u8] = b"live";
 
 /// Runs `vault diff`.
-pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let exclude = exclude_options(context, &args.exclude)?;
     let is_live = |text: &[u8]| text == LIVE || text.starts_with(b"live:");
     if is_live(&roots::bytes_of(&args.old)) {

@@ -20,7 +20,7 @@ use crate::cli::output::Style;
 use crate::cli::probe;
 
 /// Runs `vault doctor`.
-pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     if let Some(place) = &args.place {
         return probe::run(context, place);
     }
@@ -54,14 +54,14 @@ fn circumstances(context: &Context, overdue: Option<Duration>) -> Circumstances<
 
 /// The `--json` output.
 #[cfg(feature = "ui")]
-pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<Health, Failure> {
+pub(super) fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<Health, Failure> {
     let stats = stats::stats(vault, None, context.threads(), progress)?;
     health::examine(vault, &stats, &circumstances(context, None))
 }
 
 /// The part of the findings that needs no reading.
 #[cfg(feature = "ui")]
-pub fn first(context: &Context, vault: &Vault) -> Result<Health, Failure> {
+pub(super) fn first(context: &Context, vault: &Vault) -> Result<Health, Failure> {
     health::examine_first(vault, &circumstances(context, None))
 }
 

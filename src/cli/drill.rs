@@ -20,7 +20,7 @@ use crate::cli::units;
 const SHOWN: usize = 20;
 
 /// Runs `vault drill`.
-pub fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
     let wish = Wish { files: args.files, len_max: args.max_size, filter: &(&args.filter).into() };

@@ -55,7 +55,7 @@ struct DuJson<'a> {
 }
 
 /// Runs `vault du`.
-pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     let wanted = select::parse(context, &args.snapshot)?;
     let since = args.since.as_deref().map(|text| select::parse(context, text)).transpose()?;
     if let Some(Wanted { path: Some(_), .. }) = &since {

@@ -56,7 +56,7 @@ struct ExportJson<'a> {
 }
 
 /// Runs `vault export`.
-pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let wanted = select::parse(context, &args.snapshot)?;
     local::refuse_remote(&args.tar, "an archive")?;
     let compressed = is_compressed(&args.tar)?;

@@ -83,7 +83,7 @@ impl Several {
 }
 
 /// Runs `vault find`.
-pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
+pub(super) fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     let pattern = Pattern::new(&roots::bytes_of(&args.pattern), args.ignore_case);
     let vault = context.open_to_read()?;
     let all = vault.snapshots();
@@ -192,7 +192,7 @@ const HISTORY: &[Column] = &[
 ];
 
 /// Runs `vault history`.
-pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
+pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let all = vault.snapshots();
     let snapshots = newest_first(&all, &(&args.filter).into())?;

@@ -68,7 +68,7 @@ use crate::cli::units;
 const TRIES: usize = 5;
 
 /// Whether there is a person at a terminal, and nothing is configured.
-pub fn is_wanted(context: &Context) -> bool {
+pub(super) fn is_wanted(context: &Context) -> bool {
     let global = &context.global;
     let people = io::stdin().is_terminal() && io::stderr().is_terminal() && !global.json && !global.quiet;
     let place = context.config_place().ok();
@@ -118,7 +118,7 @@ impl Drop for Unfinished {
 }
 
 /// Guides the user to the first snapshot.
-pub fn run(context: &Context) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     note(
         "\
 Welcome to vault. It makes encrypted backups of your folders, in a place of

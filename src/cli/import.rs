@@ -93,7 +93,7 @@ struct ImportJson<'a> {
 }
 
 /// Runs `vault import`.
-pub fn run(context: &Context, args: &ImportArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &ImportArgs) -> Result<Exit, Failure> {
     let (mut items, passed) = match &args.dirs {
         Some(folder) => copies(context, args, folder)?,
         None => (archives(context, args)?, Vec::new()),

@@ -54,7 +54,7 @@ const RESTORE_FILE: &str = "RESTORE.txt";
 const RESTORE_TEXT: &str = include_str!("restore.txt");
 
 /// A newly made vault.
-pub struct Created {
+pub(super) struct Created {
     id: VaultId,
     /// Its key slots; the recovery key's is the last.
     slots: Vec<SlotId>,
@@ -71,7 +71,7 @@ pub struct Created {
 
 /// A newly made vault, for `--json`.
 #[derive(Serialize)]
-pub struct CreatedJson {
+pub(super) struct CreatedJson {
     vault: String,
     repo: String,
     delivery: &'static str,
@@ -90,7 +90,7 @@ impl From<&Created> for CreatedJson {
 }
 
 /// Runs `vault init`.
-pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let other = args.like.as_deref().map(|repo| open_other(context, repo)).transpose()?;
     let mut out = Output::new();
     let is_named = context.global.repo.as_deref().is_some_and(|repo| !repo.as_os_str().is_empty());
@@ -161,12 +161,12 @@ fn open_other(context: &Context, repo: &Path) -> Result<Vault, Failure> {
 }
 
 /// Makes a vault. A person at a terminal is asked for missing values.
-pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure> {
+pub(super) fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure> {
     create_at(context, &context.chosen()?, new)
 }
 
 /// Makes a vault in this place.
-pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Result<Created, Failure> {
+pub(super) fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Result<Created, Failure> {
     create_as(context, chosen, new, None)
 }
 
@@ -192,7 +192,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
 }
 
 /// Refuses to make a vault where this machine remembers one that is not there now: its disk may not be mounted.
-pub fn refuse_where_known(context: &Context, place: &Place) -> Result<(), Failure> {
+pub(super) fn refuse_where_known(context: &Context, place: &Place) -> Result<(), Failure> {
     let anyway =
         format!("To make a new vault there all the same: vault init --another --repo {}", quoted(&place.to_string()));
     refuse_where_one_is_known(context, place, &anyway)
@@ -200,7 +200,7 @@ pub fn refuse_where_known(context: &Context, place: &Place) -> Result<(), Failur
 
 /// Refuses a place where this machine remembers a vault, or a mirror of one, that is not there now. `anyway` is the
 /// hint at how to use it all the same.
-pub fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str) -> Result<(), Failure> {
+pub(super) fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str) -> Result<(), Failure> {
     let Some(id) = context.known_in(place) else { return Ok(()) };
     Err(Failure::new(format!("this machine knows the vault {id} in {place}, and it is not there now"))
         .exit(Exit::Unreachable)
@@ -208,7 +208,7 @@ pub fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str)
 }
 
 /// The options of a new vault.
-pub struct How<'a> {
+pub(super) struct How<'a> {
     /// The label of the password's slot.
     pub label: String,
     /// The parameters that make the password hard to guess.
@@ -222,7 +222,7 @@ pub struct How<'a> {
 }
 
 /// Makes a vault in a place, once all options are known.
-pub fn make(
+pub(super) fn make(
     context: &Context,
     place: &Place,
     password: &Password,
@@ -271,7 +271,7 @@ fn explain_restore(place: &Path) {
 
 /// Reports a new vault. The recovery key is printed even with `--quiet`, because it is shown only once. If it cannot be
 /// printed, its slot is removed, because nobody has the key.
-pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
     tell_all(context, created, out).map_err(|failure| created.take_back_recovery_key(failure))
 }
 
@@ -295,7 +295,7 @@ fn tell_all(context: &Context, created: &Created, out: &mut Output) -> Result<()
 
 impl Created {
     /// Removes the recovery key's slot, because the key could not be printed.
-    pub fn take_back_recovery_key(&self, failure: Failure) -> Failure {
+    pub(super) fn take_back_recovery_key(&self, failure: Failure) -> Failure {
         let (Some(_), Some(slot)) = (&self.recovery_key, self.slots.last()) else { return failure };
         let gone = keys::discard_unrecorded(self.store.as_ref(), *slot).map_err(Failure::from);
         not_printed(failure, gone)
@@ -304,12 +304,12 @@ impl Created {
 
 impl Created {
     /// Whether there is a recovery key to be printed.
-    pub const fn has_recovery_key(&self) -> bool {
+    pub(super) const fn has_recovery_key(&self) -> bool {
         self.recovery_key.is_some()
     }
 
     /// Removes the recovery key's slot when the vault's log already has records of it.
-    pub fn take_back_recorded(&self, vault: &Vault, context: &Context, failure: Failure) -> Failure {
+    pub(super) fn take_back_recorded(&self, vault: &Vault, context: &Context, failure: Failure) -> Failure {
         let (Some(_), Some(slot)) = (&self.recovery_key, self.slots.last()) else { return failure };
         let gone = keys::remove(vault, *slot, When::Now, dates::now(), &context.screen);
         not_printed(failure, gone.map(drop).map_err(Failure::from))
@@ -317,7 +317,7 @@ impl Created {
 }
 
 /// The failure for a recovery key that could not be printed. `gone` is the result of removing its slot.
-pub fn not_printed(failure: Failure, gone: Result<(), Failure>) -> Failure {
+pub(super) fn not_printed(failure: Failure, gone: Result<(), Failure>) -> Failure {
     let why = if failure.what.is_empty() { "nobody reads the output".to_owned() } else { failure.what };
     match gone {
         Ok(()) => Failure::new(format!("the recovery key could not be printed, and was taken back: {why}"))
@@ -330,7 +330,7 @@ pub fn not_printed(failure: Failure, gone: Result<(), Failure>) -> Failure {
 }
 
 /// Shows a recovery key, and waits until a person has written it down.
-pub fn tell_recovery_key(
+pub(super) fn tell_recovery_key(
     key: &RecoveryKey,
     slot: Option<SlotId>,
     person: bool,
@@ -351,7 +351,11 @@ pub fn tell_recovery_key(
 }
 
 /// Makes a recovery key and its slot.
-pub fn add_recovery_key(context: &Context, vault: &Vault, label: &str) -> Result<(RecoveryKey, SlotId), Failure> {
+pub(super) fn add_recovery_key(
+    context: &Context,
+    vault: &Vault,
+    label: &str,
+) -> Result<(RecoveryKey, SlotId), Failure> {
     let key = generate()?;
     let (secret, now, screen) = (key.secret(), dates::now(), &context.screen);
     let slot = keys::add(vault, &secret, Purpose::Recovery, label, KdfParams::Standard, now, screen)?;
@@ -364,7 +368,7 @@ fn generate() -> Result<RecoveryKey, Failure> {
 }
 
 /// The parameters with this name.
-pub fn kdf_params(kdf: Kdf) -> KdfParams {
+pub(super) fn kdf_params(kdf: Kdf) -> KdfParams {
     match kdf {
         Kdf::Standard => KdfParams::Standard,
         Kdf::Strong => KdfParams::Strong,

@@ -34,7 +34,7 @@ fn state() -> MutexGuard<'static, State> {
 
 /// Installs the handlers of the signals. A script starts background programs with Ctrl-C ignored, but anyone who still
 /// sends that signal wants the program to end. Only the loss of the terminal stays ignored if it was (`nohup`).
-pub fn install() {
+pub(super) fn install() {
     crate::fs::leaving_hangups(take_over);
 }
 
@@ -54,17 +54,17 @@ fn take_over() {
 }
 
 /// From now on, the first signal calls this function instead of ending the program.
-pub fn end_gently(stop: impl Fn() -> bool + Send + 'static) {
+pub(super) fn end_gently(stop: impl Fn() -> bool + Send + 'static) {
     state().stop = Some(Box::new(stop));
 }
 
 /// From now on, the first signal ends the program again.
-pub fn end_at_once() {
+pub(super) fn end_at_once() {
     state().stop = None;
 }
 
 /// Runs a function that asks a question. If the program ends meanwhile, its message begins on a new line.
-pub fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
+pub(super) fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
     state().asks = true;
     let result = ask();
     state().asks = false;
@@ -73,7 +73,7 @@ pub fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
 
 /// Runs a function that asks for passwords. The terminal does not echo from before the first question until after the
 /// last answer. So it shows neither text typed early nor the second line of a pasted text.
-pub fn while_hidden<T>(ask: impl FnOnce() -> T) -> T {
+pub(super) fn while_hidden<T>(ask: impl FnOnce() -> T) -> T {
     state().terminal = Terminal::hide();
     let result = ask();
     if let Some(terminal) = state().terminal.take() {

@@ -53,21 +53,21 @@ const COLUMNS: &[Column] = &[
 
 /// A slot that was added or changed, as JSON.
 #[derive(Serialize)]
-pub struct AddedJson {
+pub(super) struct AddedJson {
     slot: String,
     recovery_key: Option<String>,
 }
 
 impl AddedJson {
     /// The JSON form of a password's slot.
-    pub fn password(slot: SlotId) -> Self {
+    pub(super) fn password(slot: SlotId) -> Self {
         Self { slot: slot.to_string(), recovery_key: None }
     }
 }
 
 /// A slot that was removed, as JSON.
 #[derive(Serialize)]
-pub struct RemovedJson {
+pub(super) struct RemovedJson {
     removed: String,
     /// The machines that do not know of the removal yet. Until they do, the slot stays.
     waiting: Vec<String>,
@@ -75,7 +75,7 @@ pub struct RemovedJson {
 
 impl RemovedJson {
     /// The JSON form of a removal.
-    pub fn new(id: SlotId, removal: &Removal) -> Self {
+    pub(super) fn new(id: SlotId, removal: &Removal) -> Self {
         let waiting = match removal {
             Removal::Gone => Vec::new(),
             Removal::Waiting(clients) => clients.iter().map(ToString::to_string).collect(),
@@ -85,7 +85,7 @@ impl RemovedJson {
 }
 
 /// Runs `vault key ...`.
-pub fn run(context: &Context, command: KeyCommand) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, command: KeyCommand) -> Result<Exit, Failure> {
     match command {
         KeyCommand::List => list(context),
         KeyCommand::Add { recovery_key: true, label, .. } => add_recovery_key(context, label.as_deref()),
@@ -101,7 +101,7 @@ const fn when(now: bool) -> When {
 }
 
 /// Publishes this machine's findings, and deletes key slots whose removal all machines know of.
-pub fn settle(context: &Context, vault: &Vault) {
+pub(super) fn settle(context: &Context, vault: &Vault) {
     crate::service::settle::settle(vault, dates::now(), &context.screen);
     context.screen.clear();
 }
@@ -185,7 +185,7 @@ fn add(context: &Context, new: &NewPasswordArgs, label: Option<String>) -> Resul
 }
 
 /// Adds a password to an opened vault.
-pub fn add_password(
+pub(super) fn add_password(
     context: &Context,
     vault: &Vault,
     password: &Password,
@@ -200,7 +200,7 @@ pub fn add_password(
 }
 
 /// Changes a password of an opened vault.
-pub fn change_password(
+pub(super) fn change_password(
     context: &Context,
     vault: &Vault,
     (old, new): (&Password, &Password),
@@ -310,7 +310,7 @@ fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Fa
 
 /// Removes a slot of an opened vault, found by the start of its id, if `agree` agrees. Returns its id, its label and
 /// the result.
-pub fn remove_slot(
+pub(super) fn remove_slot(
     context: &Context,
     vault: &Vault,
     id: &str,

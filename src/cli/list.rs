@@ -40,7 +40,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// Runs `vault list`.
-pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let known = vault.known_findings(dates::now())?;
     let mut snapshots = vault.snapshots();

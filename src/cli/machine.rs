@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use std::time::Instant;
 
-pub use crate::service::machine::IN_BACKGROUND;
-pub use crate::service::machine::Machine;
+pub(super) use crate::service::machine::IN_BACKGROUND;
+pub(super) use crate::service::machine::Machine;
 use crate::tree::Time;
 
 use crate::cli::dates;
@@ -21,7 +21,7 @@ static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// This machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Here;
+pub(super) struct Here;
 
 impl Machine for Here {
     fn variable(&self, name: &str) -> Option<OsString> {
@@ -50,11 +50,11 @@ impl Machine for Here {
 }
 
 /// A command for a program that is found as the shell finds it.
-pub fn program(name: &str) -> Command {
+pub(super) fn program(name: &str) -> Command {
     Here.program(name)
 }
 
 /// A command that the shell runs.
-pub fn shell(command: &OsStr) -> Command {
+pub(super) fn shell(command: &OsStr) -> Command {
     Here.shell(command)
 }

@@ -62,7 +62,7 @@ struct PromoteJson {
 }
 
 /// Brings a mirror up to date.
-pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
     let from = context.chosen()?;
     let to = context.chosen_by(Some(&args.to))?.place;
     if from.place == to {
@@ -194,7 +194,7 @@ fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit
 }
 
 /// Turns a mirror into a vault.
-pub fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Failure> {
+pub(super) fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Failure> {
     let hint = "Give --yes to do it.";
     let consent = Consent::new(context, args.yes, "the mirror shall become a vault", hint)?;
     let (vault, _) = context.open()?;

@@ -16,7 +16,7 @@ mod point;
 mod share;
 
 /// Runs `vault mount`.
-pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
+pub(super) fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     match args.webdav {
         Some(port) => as_share(context, args, port),
         None => as_folder(context, args),
@@ -41,7 +41,7 @@ fn as_folder(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
 
 /// Runs `vault umount`.
 #[cfg(all(feature = "mount", any(target_os = "linux", target_os = "freebsd")))]
-pub fn umount(context: &Context, args: &UmountArgs) -> Result<Exit, Failure> {
+pub(super) fn umount(context: &Context, args: &UmountArgs) -> Result<Exit, Failure> {
     point::umount(context, args)
 }
 

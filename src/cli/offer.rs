@@ -28,7 +28,7 @@ const FILE: &str = "names";
 const REMEMBERED: usize = 500;
 
 /// Questions about the line that is being typed.
-pub struct Line {
+pub(super) struct Line {
     /// The state folder of the vault that it chooses.
     pub state: fn() -> Option<PathBuf>,
     /// Names of the sources in the configuration.
@@ -41,7 +41,7 @@ pub struct Line {
 static LINE: OnceLock<Line> = OnceLock::new();
 
 /// Answers by this line from now on. Before, nothing is offered.
-pub fn answer_by(line: Line) {
+pub(super) fn answer_by(line: Line) {
     let _ = LINE.set(line);
 }
 
@@ -89,7 +89,7 @@ impl Names {
 }
 
 /// Remembers the snapshots of a vault.
-pub fn note_snapshots(vault: &Vault, snapshots: &[SnapshotInfo], zone: &TimeZone) {
+pub(super) fn note_snapshots(vault: &Vault, snapshots: &[SnapshotInfo], zone: &TimeZone) {
     let newest = &snapshots[snapshots.len().saturating_sub(REMEMBERED)..];
     let known = |info: &SnapshotInfo| KnownSnapshot {
         id: info.id.short(),
@@ -102,7 +102,7 @@ pub fn note_snapshots(vault: &Vault, snapshots: &[SnapshotInfo], zone: &TimeZone
 }
 
 /// Remembers the known findings of a vault.
-pub fn note_findings(vault: &Vault, findings: &[KnownFinding]) {
+pub(super) fn note_findings(vault: &Vault, findings: &[KnownFinding]) {
     let known = findings.iter().map(|finding| (finding.id.to_string(), finding.text()));
     Names::change(vault.state(), |names| names.findings = known.collect());
 }
@@ -126,7 +126,7 @@ fn beginning(current: &OsStr, words: impl IntoIterator<Item = (String, Option<St
 }
 
 /// Snapshots, the newest first.
-pub fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
     let known = names().snapshots;
     let latest = known.last().map(|last| ("latest".to_owned(), Some(format!("{} {}", last.date, last.source))));
     let all = known.iter().rev().map(|info| (info.id.clone(), Some(format!("{} {}", info.date, info.source))));
@@ -134,33 +134,33 @@ pub fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 /// Ids of known findings.
-pub fn findings(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn findings(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names().findings.into_iter().map(|(id, text)| (id, Some(text))))
 }
 
 /// Tags of snapshots.
-pub fn tags(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn tags(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names().snapshots.into_iter().flat_map(|info| info.tags).map(|tag| (tag, None)))
 }
 
 /// Machines of snapshots.
-pub fn hosts(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn hosts(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names().snapshots.into_iter().rev().map(|info| (info.host, None)))
 }
 
 /// Sources of the configuration, by name.
-pub fn configured_sources(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn configured_sources(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, on_the_line(|line| line.sources).into_iter().map(|name| (name, None)))
 }
 
 /// Sources of the configuration and of snapshots.
-pub fn sources(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn sources(current: &OsStr) -> Vec<CompletionCandidate> {
     let of_snapshots = names().snapshots.into_iter().rev().map(|info| info.source);
     beginning(current, on_the_line(|line| line.sources).into_iter().chain(of_snapshots).map(|name| (name, None)))
 }
 
 /// Vaults of the configuration, and folders.
-pub fn repos(current: &OsStr) -> Vec<CompletionCandidate> {
+pub(super) fn repos(current: &OsStr) -> Vec<CompletionCandidate> {
     let vaults = on_the_line(|line| line.vaults).into_iter().map(|(name, place)| (name, Some(place)));
     let mut found = beginning(current, vaults);
     found.extend(PathCompleter::dir().complete(current));

@@ -17,7 +17,7 @@ use crate::cli::table;
 const WIDTH_DEFAULT: usize = 80;
 
 /// Standard output.
-pub struct Output {
+pub(super) struct Output {
     out: BufWriter<Stdout>,
     /// Whether the reader has gone, as in `vault list | head`. This is legitimate, and changes no exit code.
     closed: bool,
@@ -28,7 +28,7 @@ pub struct Output {
 
 /// The style of a piece of text.
 #[derive(Debug, Clone, Copy)]
-pub enum Style {
+pub(super) enum Style {
     /// Titles.
     Bold,
     /// Text that asks for attention.
@@ -37,7 +37,7 @@ pub enum Style {
 
 impl Output {
     /// Standard output with the settings of its terminal.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         Self {
@@ -49,7 +49,7 @@ impl Output {
     }
 
     /// Whether the reader has gone, so that it is useless to go on for it alone.
-    pub const fn is_closed(&self) -> bool {
+    pub(super) const fn is_closed(&self) -> bool {
         self.closed
     }
 
@@ -68,62 +68,62 @@ impl Output {
     }
 
     /// Prints one line.
-    pub fn line(&mut self, line: impl Display) -> Result<(), Failure> {
+    pub(super) fn line(&mut self, line: impl Display) -> Result<(), Failure> {
         self.attempt(|out| writeln!(out, "{line}"))
     }
 
     /// Prints a sentence, wrapped to the width of the terminal.
-    pub fn say(&mut self, text: impl Display) -> Result<(), Failure> {
+    pub(super) fn say(&mut self, text: impl Display) -> Result<(), Failure> {
         let text = wrapped(&text.to_string(), self.width);
         self.line(text)
     }
 
     /// Prints a sentence in a style, wrapped to the width of the terminal.
-    pub fn styled(&mut self, style: Style, text: &str) -> Result<(), Failure> {
+    pub(super) fn styled(&mut self, style: Style, text: &str) -> Result<(), Failure> {
         let text = wrapped(text, self.width);
         let text = self.paint(style, &text);
         self.line(text)
     }
 
     /// Prints a heading without wrapping it: the titles of columns, or a path, which stays whole.
-    pub fn head(&mut self, line: &str) -> Result<(), Failure> {
+    pub(super) fn head(&mut self, line: &str) -> Result<(), Failure> {
         let line = self.paint(Style::Bold, line);
         self.line(line)
     }
 
     /// The text in a style, if colours are wanted.
-    pub fn paint(&self, style: Style, text: &str) -> String {
+    pub(super) fn paint(&self, style: Style, text: &str) -> String {
         paint(self.color, style, text)
     }
 
     /// Prints these bytes and nothing else.
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.attempt(|out| out.write_all(bytes))
     }
 
     /// Prints a value as JSON in one line.
-    pub fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         self.attempt(|out| serde_json::to_writer(&mut *out, value).map_err(io::Error::from))?;
         self.bytes(b"\n")
     }
 
     /// Prints a value as JSON without a newline.
-    pub fn json_inline(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json_inline(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         self.attempt(|out| serde_json::to_writer(out, value).map_err(io::Error::from))
     }
 
     /// Writes out buffered output before a question.
-    pub fn flush(&mut self) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.attempt(BufWriter::flush)
     }
 
     /// Writes out everything that is still buffered.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
         self.flush()
     }
 
     /// The writer behind standard output.
-    pub fn writer(&mut self) -> &mut dyn Write {
+    pub(super) fn writer(&mut self) -> &mut dyn Write {
         &mut self.out
     }
 }
@@ -133,7 +133,7 @@ const COMMANDS: [&str; 4] = [": vault ", ": sudo ", ": loginctl ", ": ssh "];
 
 /// Wraps a sentence to at most this many columns; longer words stay whole. Lines after the first are indented by two
 /// more columns. A command at the end is never broken, so that it can be copied.
-pub fn wrapped(text: &str, max: Option<usize>) -> String {
+pub(super) fn wrapped(text: &str, max: Option<usize>) -> String {
     let Some(max) = max.filter(|max| table::width(text) > *max) else { return text.to_owned() };
     let lines: Vec<String> = text.split('\n').map(|line| wrapped_line(line, max, 2)).collect();
     lines.join("\n")
@@ -141,7 +141,7 @@ pub fn wrapped(text: &str, max: Option<usize>) -> String {
 
 /// Wraps a text that was laid out for 80 columns to this many. If a line is too long, the lines of each paragraph are
 /// joined and wrapped. Indented lines stay as they are: lists, keys, commands.
-pub fn filled(text: &str, max: Option<usize>) -> String {
+pub(super) fn filled(text: &str, max: Option<usize>) -> String {
     let Some(max) = max.filter(|max| text.lines().any(|line| table::width(line) > *max)) else {
         return text.to_owned();
     };
@@ -202,13 +202,13 @@ fn wrapped_line(line: &str, max: usize, hanging: usize) -> String {
 }
 
 /// The number of columns of the terminal on standard error; `None` if that is not a terminal.
-pub fn error_width() -> Option<usize> {
+pub(super) fn error_width() -> Option<usize> {
     let stderr = io::stderr();
     stderr.is_terminal().then(|| terminal_width(&stderr))
 }
 
 /// The text in a style, if `color`.
-pub fn paint(color: bool, style: Style, text: &str) -> String {
+pub(super) fn paint(color: bool, style: Style, text: &str) -> String {
     let code = match style {
         Style::Bold => "1",
         Style::Warning => "33",
@@ -217,14 +217,14 @@ pub fn paint(color: bool, style: Style, text: &str) -> String {
 }
 
 /// Whether colours are wanted: <https://no-color.org>.
-pub fn colors() -> bool {
+pub(super) fn colors() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// The number of columns of a terminal.
 #[cfg(unix)]
-pub fn terminal_width(terminal: impl std::os::fd::AsFd) -> usize {
+pub(super) fn terminal_width(terminal: impl std::os::fd::AsFd) -> usize {
     rustix::termios::tcgetwinsize(terminal)
         .ok()
         .map(|size| usize::from(size.ws_col))

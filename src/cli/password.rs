@@ -3,8 +3,8 @@
 use std::io;
 use std::io::IsTerminal;
 
-pub use crate::service::password::Password;
-pub use crate::service::password::Sources;
+pub(super) use crate::service::password::Password;
+pub(super) use crate::service::password::Sources;
 use zeroize::Zeroizing;
 
 use crate::cli::error::Failure;
@@ -17,17 +17,17 @@ use crate::cli::note;
 const SHORT: usize = 12;
 
 /// The password from the options or the environment; `None` if they have none.
-pub fn given(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
+pub(super) fn given(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
     crate::service::password::given(sources, &Here)
 }
 
 /// The password from any source that needs no prompt.
-pub fn unasked(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
+pub(super) fn unasked(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
     crate::service::password::unasked(sources, &Here)
 }
 
 /// The password of an existing vault.
-pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
+pub(super) fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(known) = unasked(sources)? {
         return Ok(known);
     }
@@ -36,7 +36,7 @@ pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> 
 }
 
 /// A new password. On a terminal it is asked for twice.
-pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
+pub(super) fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(known) = unasked(sources)? {
         return Ok(known);
     }

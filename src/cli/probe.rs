@@ -62,14 +62,14 @@ fn store_beside(context: &Context, address: &Address) -> Result<Arc<dyn Store>, 
 }
 
 /// Whether a place lists at once what is put and deleted there. For a new vault, the vault's folder must exist.
-pub fn listings(context: &Context, address: &Address) -> Result<Listings, Failure> {
+pub(super) fn listings(context: &Context, address: &Address) -> Result<Listings, Failure> {
     let mut names = names()?.into_iter();
     let store = store_beside(context, address)?;
     Ok(look_at_listings(store.as_ref(), ROUNDS, &mut || names.next().unwrap_or(ObjectName::new([0; 16])))?)
 }
 
 /// Tests a place.
-pub fn run(context: &Context, text: &str) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, text: &str) -> Result<Exit, Failure> {
     let address = match Address::parse(text) {
         Some(Ok(address)) => address,
         Some(Err(error)) => return Err(Failure::usage(format!("{}: {error}", quoted(text))).hint(error.hint())),

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::service::run::AtWork;
 use crate::service::run::Hear;
 use crate::service::run::Numbers;
-pub use crate::service::run::Of;
+pub(super) use crate::service::run::Of;
 use crate::service::run::Watch;
 use crate::store::remote::Surroundings;
 use crate::sync::lock;
@@ -54,7 +54,7 @@ const BAR_WIDTH: u64 = 10;
 
 /// The options for the library's messages.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner {
+pub(super) struct Manner {
     /// Messages are printed as JSON.
     pub json: bool,
     /// Details are printed.
@@ -66,7 +66,7 @@ pub struct Manner {
 }
 
 /// Standard error during work: a bar for each piece of work, and messages above the bars.
-pub struct Screen {
+pub(super) struct Screen {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     ticker: Option<thread::JoinHandle<()>>,
@@ -196,7 +196,7 @@ impl Work {
 }
 
 /// One of several concurrent pieces of work, with its own bar, and its name before every message.
-pub struct Lane {
+pub(super) struct Lane {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     of: Of,
@@ -256,7 +256,7 @@ impl Progress for Lane {
 }
 
 /// A guard that hides the bars until it is dropped.
-pub struct Hidden<'s>(&'s Shared);
+pub(super) struct Hidden<'s>(&'s Shared);
 
 impl Drop for Hidden<'_> {
     fn drop(&mut self) {
@@ -359,7 +359,7 @@ impl Surroundings for Around {
 
 impl Screen {
     /// A screen that shows nothing until there is something to say.
-    pub fn new(manner: Manner) -> Self {
+    pub(super) fn new(manner: Manner) -> Self {
         let terminal = io::stderr().is_terminal();
         let shared = Arc::new(Shared {
             manner: Manner { bar: manner.bar && terminal && !manner.json, ..manner },
@@ -385,30 +385,30 @@ impl Screen {
     }
 
     /// From now on, Ctrl-C asks the work to end in good order.
-    pub fn watch_interrupts(&self) {
+    pub(super) fn watch_interrupts(&self) {
         let shared = Arc::clone(&self.shared);
         interrupt::end_gently(move || shared.stop());
     }
 
     /// A handle by which another thread follows the work and can stop it.
-    pub fn watch(&self) -> Arc<dyn Watch> {
+    pub(super) fn watch(&self) -> Arc<dyn Watch> {
         Arc::new(Onlooker(Arc::clone(&self.shared)))
     }
 
     /// A function that waits for a time, or until the work should stop.
-    pub fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
+    pub(super) fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move |time| shared.wait(time)
     }
 
     /// The surroundings that a store on another machine needs: a clock, random numbers, Ctrl-C and a place for
     /// messages.
-    pub fn surroundings(&self) -> Arc<dyn Surroundings> {
+    pub(super) fn surroundings(&self) -> Arc<dyn Surroundings> {
         Arc::new(Around { shared: Arc::clone(&self.shared), begun: Instant::now() })
     }
 
     /// From now on, Ctrl-C asks the work to end in good order, however often it is pressed: the work is undone.
-    pub fn watch_interrupts_patiently(&self) {
+    pub(super) fn watch_interrupts_patiently(&self) {
         let shared = Arc::clone(&self.shared);
         interrupt::end_gently(move || {
             if !shared.stop.swap(true, Relaxed) {
@@ -420,18 +420,18 @@ impl Screen {
 
     /// From now on, Ctrl-C ends the work in good order without a message, because that is the normal way to end it.
     #[cfg(all(feature = "mount", any(target_os = "linux", target_os = "freebsd")))]
-    pub fn watch_interrupts_quietly(&self) {
+    pub(super) fn watch_interrupts_quietly(&self) {
         let shared = Arc::clone(&self.shared);
         interrupt::end_gently(move || !shared.stop.swap(true, Relaxed));
     }
 
     /// Whether bars are drawn.
-    pub fn draws(&self) -> bool {
+    pub(super) fn draws(&self) -> bool {
         self.shared.manner.bar
     }
 
     /// Removes the bar of the command, because the work is over or a question follows. The bars of lanes stay.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(work) = self.shared.state().works.first_mut() {
             work.phase = None;
             work.hide(&self.shared.bars);
@@ -439,7 +439,7 @@ impl Screen {
     }
 
     /// Begins a piece of work that may run beside others. It ends when the lane is dropped.
-    pub fn lane(&self, of: Of) -> Lane {
+    pub(super) fn lane(&self, of: Of) -> Lane {
         let counters: Arc<Counters> = Arc::default();
         let name = of.name();
         self.shared.state().works.push(Work::new(of.clone(), Arc::clone(&counters)));
@@ -447,12 +447,12 @@ impl Screen {
     }
 
     /// Lets `print` write to the terminal above the bars.
-    pub fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+    pub(super) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
         self.shared.bars.suspend(print)
     }
 
     /// Hides the bars until the guard is dropped, for a question at the terminal.
-    pub fn hide(&self) -> Hidden<'_> {
+    pub(super) fn hide(&self) -> Hidden<'_> {
         let mut state = self.shared.state();
         state.hidden += 1;
         state.works.iter_mut().for_each(|work| work.hide(&self.shared.bars));

@@ -91,7 +91,7 @@ struct NamedJson<'a> {
 }
 
 /// The library's options from those of the command line.
-pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
+pub(super) fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
     CollectOptions {
         max_unused: args.max_unused,
         max_moved: args.max_repack_size,
@@ -103,7 +103,7 @@ pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<
 }
 
 /// Runs `vault prune`.
-pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     let rules = Keep::from(&args.keep).rules(dates::now());
     let configured = if rules.is_empty() { configured_rules(context)? } else { Vec::new() };
     if rules.is_empty() && configured.is_empty() {
@@ -164,7 +164,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
 
 /// The output of `--dry-run --json` for these rules.
 #[cfg(feature = "ui")]
-pub fn told(
+pub(super) fn told(
     context: &Context,
     vault: &Vault,
     rules: &Rules,
@@ -393,7 +393,7 @@ fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Re
 }
 
 /// Runs `vault forget`.
-pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
+pub(super) fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
     let found = select::find_all(context, &vault, &snapshots, &args.filter, &args.snapshots, Aim::Write)?;
@@ -415,7 +415,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
 }
 
 /// Runs `vault pin` and `vault unpin`.
-pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
+pub(super) fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let found = select::find_all(context, &vault, &vault.snapshots(), &args.filter, &args.snapshots, Aim::Write)?;
     let snapshots: Vec<ObjectName> = found.iter().map(|info| info.id).collect();

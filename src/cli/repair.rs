@@ -86,7 +86,7 @@ struct RepairJson<'a> {
 }
 
 /// Runs `vault repair`.
-pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     let hint = "Give --yes to do it, or --dry-run to see first what would be done.";
     let consent = Consent::new(context, args.dry_run || args.yes, "the repair shall be done", hint)?;
     let (vault, password) = context.open()?;

@@ -62,7 +62,7 @@ fn shown_folder(folder: &Path) -> String {
 }
 
 /// Runs `vault restore`.
-pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let wanted = select::parse(context, &args.snapshot)?;
     let is_free = !args.delete || args.dry_run || args.yes;
     let hint = "Give --yes to delete, or --dry-run to see first what would be deleted.";
@@ -133,7 +133,7 @@ fn tell_of_room(context: &Context, options: &RestoreOptions, report: &RestoreRep
 
 /// The exclusions that a snapshot of this source would have today: the configured ones, if the configuration has the
 /// source.
-pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<ExcludeOptions, Failure> {
+pub(super) fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<ExcludeOptions, Failure> {
     let found = || -> Result<Option<ExcludeOptions>, Failure> {
         let Some(config) = context.config()? else { return Ok(None) };
         let Some(source) = config.sources.iter().find(|other| other.name == source) else { return Ok(None) };
@@ -150,7 +150,7 @@ pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<E
 
 /// The paths that this command depends on: the configuration file, and its folder if it holds nothing else; the files
 /// with passwords that the configuration or an option names; and the path of the vault, which may contain links.
-pub fn configuration(context: &Context) -> Vec<PathBuf> {
+pub(super) fn configuration(context: &Context) -> Vec<PathBuf> {
     let file = context.config_place().ok();
     let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
     let vault = context.chosen().ok().and_then(|chosen| chosen.place.folder().map(Path::to_owned));

@@ -2,7 +2,7 @@
 //! another process · [`overview`] shows all sources and vaults.
 
 mod follow;
-pub mod overview;
+pub(super) mod overview;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::service::run::Setting;
 use crate::service::run::Watch;
 use crate::service::run::Way;
 use crate::service::run::Wish;
-pub use crate::service::run::history;
-pub use crate::service::run::now;
+pub(super) use crate::service::run::history;
+pub(super) use crate::service::run::now;
 use crate::store::place::Place;
 use crate::sync::lock;
 use crate::vault::Vault;
@@ -49,12 +49,12 @@ use crate::cli::output::Style;
 use crate::cli::units;
 
 /// The folder that holds the records of runs.
-pub fn folder(context: &Context) -> Result<PathBuf, Failure> {
+pub(super) fn folder(context: &Context) -> Result<PathBuf, Failure> {
     Ok(context.state_folder()?.join("run"))
 }
 
 /// Runs `vault run`.
-pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     if args.follow || args.stop {
         return follow::run(context, args.stop, args.follow);
     }

@@ -43,7 +43,7 @@ impl From<SchedulerArg> for Kind {
 }
 
 /// Runs `vault schedule ...`.
-pub fn run(context: &Context, command: &ScheduleCommand) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, command: &ScheduleCommand) -> Result<Exit, Failure> {
     match command {
         ScheduleCommand::Install { every, print, scheduler, system } => {
             let job = job(context, *every, *system)?;
@@ -68,13 +68,13 @@ fn job(context: &Context, every: Duration, system: bool) -> Result<Job, Failure>
 }
 
 /// The path of this program.
-pub fn program() -> Result<PathBuf, Failure> {
+pub(super) fn program() -> Result<PathBuf, Failure> {
     let failed = |error: io::Error| Failure::caused("cannot find where this program lies", &error);
     env::current_exe().and_then(fs::canonicalize).map_err(failed)
 }
 
 /// The options that lead a job of the system to the same configuration and state, each with its path.
-pub fn places(context: &Context, system: bool) -> Result<Vec<(&'static str, String)>, Failure> {
+pub(super) fn places(context: &Context, system: bool) -> Result<Vec<(&'static str, String)>, Failure> {
     let current = current_folder()?;
     let mut args = Vec::new();
     // A scheduled job does not have the variables of this shell.
@@ -114,7 +114,7 @@ fn show(job: &Job, scheduler: &dyn Scheduler) -> Result<Exit, Failure> {
 }
 
 /// Installs a schedule that starts `vault run` at this interval.
-pub fn install_every(context: &Context, every: Duration) -> Result<Exit, Failure> {
+pub(super) fn install_every(context: &Context, every: Duration) -> Result<Exit, Failure> {
     install(context, &job(context, every, false)?, false)
 }
 

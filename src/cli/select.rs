@@ -4,8 +4,8 @@
 use std::ffi::OsStr;
 use std::ffi::OsString;
 
-pub use crate::service::select::*;
-pub use crate::service::spot::Spot;
+pub(super) use crate::service::select::*;
+pub(super) use crate::service::spot::Spot;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
 
@@ -22,12 +22,12 @@ impl From<&FilterArgs> for Filter {
 }
 
 /// Reads `SNAPSHOT[:PATH]`.
-pub fn parse(context: &Context, text: &OsStr) -> Result<Wanted, Failure> {
+pub(super) fn parse(context: &Context, text: &OsStr) -> Result<Wanted, Failure> {
     Wanted::parse(text, &context.zone, dates::now())
 }
 
 /// The snapshots in which a name is looked up.
-pub fn among<'a>(
+pub(super) fn among<'a>(
     context: &'a Context,
     vault: &'a Vault,
     snapshots: &'a [SnapshotInfo],
@@ -38,13 +38,13 @@ pub fn among<'a>(
 }
 
 /// The snapshot found, after its least exit code is passed to the context.
-pub fn ending<T>(context: &Context, found: Found<T>) -> T {
+pub(super) fn ending<T>(context: &Context, found: Found<T>) -> T {
     context.end_with(found.exit);
     found.info
 }
 
 /// Finds the selected snapshot among those of a vault, which are sorted oldest first.
-pub fn find<'a>(
+pub(super) fn find<'a>(
     context: &'a Context,
     vault: &'a Vault,
     snapshots: &'a [SnapshotInfo],
@@ -56,7 +56,7 @@ pub fn find<'a>(
 }
 
 /// Finds all the snapshots that were named.
-pub fn find_all(
+pub(super) fn find_all(
     context: &Context,
     vault: &Vault,
     snapshots: &[SnapshotInfo],
@@ -70,7 +70,7 @@ pub fn find_all(
 }
 
 /// Finds the selected snapshot, and the path inside it.
-pub fn spot<'a>(
+pub(super) fn spot<'a>(
     context: &'a Context,
     vault: &'a Vault,
     snapshots: &'a [SnapshotInfo],

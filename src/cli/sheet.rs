@@ -39,7 +39,7 @@ const FILE: &str = "vault-recovery-key.txt";
 const TRIES: usize = 5;
 
 /// Offers the page. A failure does not end the command, because the key was shown before.
-pub fn offer(context: &Context, place: &Place, key: &RecoveryKey, slot: Option<SlotId>) {
+pub(super) fn offer(context: &Context, place: &Place, key: &RecoveryKey, slot: Option<SlotId>) {
     if context.global.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return;
     }

@@ -22,7 +22,7 @@ use crate::cli::units;
 use crate::json::Name;
 
 /// Runs `vault completions`.
-pub fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
+pub(super) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let script = if args.dynamic {
         complete::script(args.shell)?
     } else {
@@ -42,7 +42,7 @@ struct ManJson<'a> {
 }
 
 /// Runs `vault man`.
-pub fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
+pub(super) fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
     let mut out = Output::new();
     let Some(folder) = &args.folder else {
         let page = page(&whole(Cli::command())).map_err(|error| Failure::caused("cannot make the page", &error))?;

@@ -61,7 +61,7 @@ const ELSEWHERE: &str = "another file system";
 const SKIPPED_SHOWN: usize = 20;
 
 /// Runs `vault snapshot`.
-pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     // All mistakes in the command line are found before a password is asked for.
     let exclude = exclude_options(context, &args.exclude)?;
     let sources = Sources::from_args(args)?;
@@ -289,7 +289,7 @@ fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Reads the exclusions, with the files of patterns.
-pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeOptions, Failure> {
+pub(super) fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeOptions, Failure> {
     let mut patterns = args.exclude.clone();
     for file in &args.exclude_from {
         patterns.extend(sources::patterns(file, &read_list(file)?)?);

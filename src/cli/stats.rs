@@ -113,7 +113,7 @@ fn growth(context: &Context, stats: &Stats) -> Vec<GrowthJson> {
 }
 
 /// Runs `vault stats`.
-pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
     let sample = Sample { bytes: WEIGHED, level: LEVEL };
@@ -137,7 +137,7 @@ pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
 
 /// The `--json` output.
 #[cfg(feature = "ui")]
-pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
+pub(super) fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
     let sample = Sample { bytes: WEIGHED, level: LEVEL };
     let stats = stats::stats(vault, Some(sample), context.threads(), progress)?;
     Ok(serde_json::json!(json(context, &stats)))

@@ -2,7 +2,7 @@
 
 /// The number of terminal columns that a text takes. Wide characters of East Asian scripts and emoji take two,
 /// combining marks none; this is close enough to align columns.
-pub fn width(text: &str) -> usize {
+pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
@@ -24,7 +24,7 @@ fn char_width(c: char) -> usize {
 
 /// Cuts a text to at most `max` columns. `…` replaces the part that was cut off, at the end or (for paths) at the
 /// start.
-pub fn cut(text: &str, max: usize, keep_end: bool) -> String {
+pub(super) fn cut(text: &str, max: usize, keep_end: bool) -> String {
     if width(text) <= max {
         return text.to_owned();
     }
@@ -44,7 +44,7 @@ pub fn cut(text: &str, max: usize, keep_end: bool) -> String {
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
+pub(super) struct Column {
     /// The column's title.
     pub title: &'static str,
     /// Whether it is aligned to the right, as numbers are.
@@ -59,27 +59,27 @@ pub struct Column {
 
 impl Column {
     /// A column of words.
-    pub const fn left(title: &'static str) -> Self {
+    pub(super) const fn left(title: &'static str) -> Self {
         Self { title, right: false, min: None, keep_end: false, drop: 0 }
     }
 
     /// A column of numbers.
-    pub const fn right(title: &'static str) -> Self {
+    pub(super) const fn right(title: &'static str) -> Self {
         Self { right: true, ..Self::left(title) }
     }
 
     /// Allows cutting the column to this many terminal columns.
-    pub const fn min(self, min: usize) -> Self {
+    pub(super) const fn min(self, min: usize) -> Self {
         Self { min: Some(min), ..self }
     }
 
     /// Cuts the column at the start.
-    pub const fn keep_end(self) -> Self {
+    pub(super) const fn keep_end(self) -> Self {
         Self { keep_end: true, ..self }
     }
 
     /// Allows leaving the column out.
-    pub const fn drop(self, order: u8) -> Self {
+    pub(super) const fn drop(self, order: u8) -> Self {
         Self { drop: order, ..self }
     }
 }
@@ -88,7 +88,7 @@ const GAP: usize = 2;
 
 /// The lines of a table, the titles first. With a maximum width, empty columns are left out first; then texts are cut,
 /// and then columns are left out, until the table fits. Without one (a pipe, a file), everything is shown in full.
-pub fn render(columns: &[Column], rows: &[Vec<String>], max: Option<usize>) -> Vec<String> {
+pub(super) fn render(columns: &[Column], rows: &[Vec<String>], max: Option<usize>) -> Vec<String> {
     let natural = |index: usize| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| width(cell));
         cells.max().unwrap_or(0).max(width(columns[index].title))

@@ -20,7 +20,7 @@ mod serve;
 
 /// Runs `vault ui`.
 #[cfg(feature = "ui")]
-pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     if args.install {
         return install::install(context, args);
     }

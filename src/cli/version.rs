@@ -19,7 +19,7 @@ struct VersionJson {
 }
 
 /// Runs `vault version`.
-pub fn run(context: &Context) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     let version = VersionJson {
         version: env!("CARGO_PKG_VERSION"),
         format: FORMAT,

@@ -63,7 +63,7 @@ struct Source {
 }
 
 /// Runs `vault why`.
-pub fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
     let path = roots::absolute(&current_folder()?, &args.path);
     let typed = roots::bytes_of(path.as_os_str());
     let vault = context.open_to_read()?;

@@ -79,7 +79,7 @@ const OPTIONS: &[(&str, &str)] = &[
 ];
 
 /// The failure for a command line that cannot be parsed.
-pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
+pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
     let top = Cli::command();
     let (name, command) = called(&top, args);
     let help = if name.is_empty() { "All commands: vault --help".to_owned() } else { format!("See: vault help{name}") };

@@ -10,24 +10,24 @@ use std::process::{Child, Command};
 use super::Identity;
 
 /// The path as it is.
-pub fn exact(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn exact(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
 /// Opens a file or a folder to read or change its metadata.
-pub fn open_attributes(path: &Path, _write: bool) -> io::Result<File> {
+pub(crate) fn open_attributes(path: &Path, _write: bool) -> io::Result<File> {
     File::open(path)
 }
 
 /// Metadata and identity of a file, without following a link.
-pub fn inspect(path: &Path) -> io::Result<(Metadata, Identity)> {
+pub(crate) fn inspect(path: &Path) -> io::Result<(Metadata, Identity)> {
     let metadata = fs::symlink_metadata(path)?;
     let identity = of_metadata(&metadata);
     Ok((metadata, identity))
 }
 
 /// The identity of an open file.
-pub fn identity(file: &File) -> io::Result<Identity> {
+pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     Ok(of_metadata(&file.metadata()?))
 }
 
@@ -36,12 +36,12 @@ fn of_metadata(metadata: &Metadata) -> Identity {
 }
 
 /// Always false: Unix does not record it.
-pub fn links_folder(_: &Metadata) -> bool {
+pub(crate) fn links_folder(_: &Metadata) -> bool {
     false
 }
 
 /// Makes a symbolic link.
-pub fn symlink(path: &Path, target: &OsStr, _folder: bool) -> io::Result<()> {
+pub(crate) fn symlink(path: &Path, target: &OsStr, _folder: bool) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
@@ -59,6 +59,6 @@ pub fn shell(command: &OsStr) -> Command {
 pub fn own_group(_: &mut Command) {}
 
 /// Ends a command.
-pub fn end_group(child: &mut Child) {
+pub(crate) fn end_group(child: &mut Child) {
     let _ = child.kill(); // what has ended already need not be ended
 }

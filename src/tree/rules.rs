@@ -58,12 +58,12 @@ pub struct RuleSet {
 
 /// Kinds of items.
 mod kind {
-    pub const OPTIONS: u64 = 1;
-    pub const IGNORE_FILE: u64 = 2;
-    pub const LEFT_OUT: u64 = 3;
-    pub const EMPTIED: u64 = 4;
-    pub const OWN: u64 = 5;
-    pub const LISTED: u64 = 6;
+    pub(super) const OPTIONS: u64 = 1;
+    pub(super) const IGNORE_FILE: u64 = 2;
+    pub(super) const LEFT_OUT: u64 = 3;
+    pub(super) const EMPTIED: u64 = 4;
+    pub(super) const OWN: u64 = 5;
+    pub(super) const LISTED: u64 = 6;
 }
 
 /// One item as stored.

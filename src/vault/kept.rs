@@ -262,12 +262,12 @@ pub(super) struct KeptSlots<'f>(pub &'f Path);
 
 impl KeptSlots<'_> {
     /// The slot of this name, if it is kept and whole. Whether it opens is checked as with any other.
-    pub fn find(&self, name: &ObjectName) -> Option<SlotFile> {
+    pub(super) fn find(&self, name: &ObjectName) -> Option<SlotFile> {
         SlotFile::parse(&ownfile::read(&self.0.join(name.to_string())).ok()?).ok()
     }
 
     /// Keeps a slot that is whole.
-    pub fn keep(&self, name: &ObjectName, slot: &SlotFile) {
+    pub(super) fn keep(&self, name: &ObjectName, slot: &SlotFile) {
         if make_private_folder(self.0).is_ok() {
             // A slot that cannot be kept is fetched again.
             let _ = replace_file(&self.0.join(name.to_string()), slot.as_bytes(), false);
@@ -275,7 +275,7 @@ impl KeptSlots<'_> {
     }
 
     /// Removes the slots that are no longer listed.
-    pub fn keep_only(&self, listed: &[ObjectName]) {
+    pub(super) fn keep_only(&self, listed: &[ObjectName]) {
         let listed: HashSet<&ObjectName> = listed.iter().collect();
         for file in crate::folder::entries(self.0).into_iter().flatten().flatten() {
             let name = file.file_name().to_str().and_then(|name| name.parse::<ObjectName>().ok());

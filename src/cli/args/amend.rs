@@ -13,7 +13,7 @@ use crate::cli::offer;
 
 /// `vault tag`.
 #[derive(Debug, Args)]
-pub struct TagArgs {
+pub(crate) struct TagArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: TagCommand,
@@ -21,7 +21,7 @@ pub struct TagArgs {
 
 /// The commands about tags.
 #[derive(Debug, Subcommand)]
-pub enum TagCommand {
+pub(crate) enum TagCommand {
     /// Add tags to snapshots
     #[command(after_help = "\
 Examples:
@@ -39,7 +39,7 @@ Example:
 
 /// Which tags, of which snapshots.
 #[derive(Debug, Args)]
-pub struct TagChangeArgs {
+pub(crate) struct TagChangeArgs {
     /// The tags, with commas between them
     #[arg(add = ArgValueCompleter::new(offer::tags), value_name = "TAG[,TAG]")]
     pub tags: String,
@@ -68,7 +68,7 @@ its pin. It gets a new id; the old one still leads to it. What was said before
 stays in the records of the vault. Rules of prune count for each machine apart,
 and there for given dates apart: so --host and --time may change what they keep."
 )]
-pub struct AmendArgs {
+pub(crate) struct AmendArgs {
     /// The snapshots
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
@@ -111,7 +111,7 @@ excludes it, too.
 
 A snapshot of which all would go stays as it is: vault forget is for these."
 )]
-pub struct RewriteArgs {
+pub(crate) struct RewriteArgs {
     /// The snapshots [default: all]
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT")]
     pub snapshots: Vec<OsString>,

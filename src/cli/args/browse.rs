@@ -28,7 +28,7 @@ Examples:
 * stands for any text, ? for one character, [a-z] for one of several, ** for any
 folders. Versions that differ only in owner or permissions count as one. Bring
 one back with: vault restore SNAPSHOT:PATH --to .")]
-pub struct FindArgs {
+pub(crate) struct FindArgs {
     /// Part of a name, or a pattern with * ? [ ] and /
     pub pattern: OsString,
 
@@ -47,7 +47,7 @@ pub struct FindArgs {
 
 /// To whom files in a mount seem to belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OwnerArg {
+pub(crate) enum OwnerArg {
     /// The users of this machine with the stored names, else the stored numbers
     Names,
     /// The stored numbers
@@ -81,7 +81,7 @@ leave it out: put fuse.vault into PRUNEFS in /etc/updatedb.conf.")]
     not(all(feature = "mount", any(target_os = "linux", target_os = "freebsd"))),
     allow(dead_code, reason = "it is understood everywhere, and done where the system can")
 )]
-pub struct MountArgs {
+pub(crate) struct MountArgs {
     /// The snapshot, and a folder in it [default: all snapshots]
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: Option<OsString>,
@@ -146,7 +146,7 @@ If a program still uses it, it goes as soon as that program lets go of it.")]
     not(all(feature = "mount", any(target_os = "linux", target_os = "freebsd"))),
     allow(dead_code, reason = "it is understood everywhere, and done where the system can")
 )]
-pub struct UmountArgs {
+pub(crate) struct UmountArgs {
     /// The folder in which it was mounted [default: the only one]
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
@@ -162,7 +162,7 @@ Examples:
 Files are chosen at random, large ones more often, restored to a scratch folder,
 read back, and compared with the disk where it still has them unchanged. What
 came of it is remembered on this machine, and told by vault doctor.")]
-pub struct DrillArgs {
+pub(crate) struct DrillArgs {
     /// How many files of each source
     #[arg(long, value_name = "N", default_value = "50")]
     pub files: u16,
@@ -186,7 +186,7 @@ Examples:
 
 Each line is a version, the newest first, with the first snapshot that has it.
 Bring one back with: vault restore SNAPSHOT:PATH --to .")]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// The file or folder: its path in the snapshots, or on the disk
     pub path: OsString,
 
@@ -204,7 +204,7 @@ Examples:
 
 The rules are those of the configuration; where no source of it has the path,
 those of the last snapshot of this machine that has it.")]
-pub struct WhyArgs {
+pub(crate) struct WhyArgs {
     /// The file or folder on the disk
     pub path: PathBuf,
 }
@@ -225,7 +225,7 @@ Examples:
 The disk is compared without reading files that look as they did when they were
 last kept. What was left out of the snapshot is to be left out here too. The
 time of a folder does not count: it changes with whatever is in it.")]
-pub struct DiffArgs {
+pub(crate) struct DiffArgs {
     /// The older one: a snapshot, and a path in it
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub old: OsString,
@@ -257,7 +257,7 @@ Examples:
   vault du -n 10 --depth 5
 
 Sizes are those of the files, not what they take up in the vault.")]
-pub struct DuArgs {
+pub(crate) struct DuArgs {
     /// The snapshot, and a folder in it
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
     pub snapshot: OsString,
@@ -291,7 +291,7 @@ Examples:
 Owners, permissions, times, links, devices, holes and extended attributes are in
 the archive; sockets, file flags and times of birth are not. What is damaged in
 the vault is left out or filled with zeros, and listed.")]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// The snapshot, and a path in it
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
@@ -327,7 +327,7 @@ compressed with zstd, or with gzip, bzip2 or xz if those programs are there.
 What is imported takes its place among the snapshots by its date: latest stays
 the newest one. vault prune counts imports and snapshots of this machine apart."
 )]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// Tar archives, or folders of them: each becomes a snapshot
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub tar: Vec<PathBuf>,
@@ -374,7 +374,7 @@ With --dynamic the shell asks vault itself while a line is typed: it offers
 vaults and sources of the configuration, and snapshots, tags, machines and
 findings that this machine saw when it opened the vault last. It asks for no
 password, and looks at no vault.")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// Which shell
     pub shell: clap_complete::Shell,
 
@@ -389,7 +389,7 @@ pub struct CompletionsArgs {
 Examples:
   vault man ~/.local/share/man/man1       then: man vault-snapshot
   vault man | man -l -                    the first page at once")]
-pub struct ManArgs {
+pub(crate) struct ManArgs {
     /// Write a page for each command to this folder, instead of printing the first
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,

@@ -26,7 +26,7 @@ Examples:
 The file is ~/.config/vault/vault.toml, unless --config or VAULT_CONFIG says
 otherwise. A vault that has a name in it can be called by it: --repo NAME."
 )]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<ConfigCommand>,
@@ -34,7 +34,7 @@ pub struct ConfigArgs {
 
 /// The commands about the configuration.
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Write a configuration to begin with, in which every setting is explained
     Init,
     /// Explain every mistake in the configuration
@@ -67,7 +67,7 @@ taken, unless if-before-fails = \"go-on\"), after (always), on-failure. They fin
 what happened in VAULT_RESULT (complete, unchanged, partial, away, failed,
 interrupted), VAULT_SOURCE, VAULT_HOOK, VAULT_ERROR, VAULT_SNAPSHOTS,
 VAULT_FILES, VAULT_BYTES, VAULT_BYTES_STORED, VAULT_DURATION_MS.")]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Only these sources
     #[arg(add = ArgValueCompleter::new(offer::configured_sources), value_name = "NAME", conflicts_with = "list")]
     pub names: Vec<String>,
@@ -135,7 +135,7 @@ saving.
 From another computer, through ssh: vault ui --socket ~/.vault/ui.sock there,
 then ssh -L 8484:.vault/ui.sock THERE here, and the printed address.")]
 #[cfg_attr(not(feature = "ui"), allow(dead_code, reason = "it is understood everywhere, and done where it was built"))]
-pub struct UiArgs {
+pub(crate) struct UiArgs {
     /// The port [default: any that is free]
     #[arg(long, value_name = "N", conflicts_with = "socket")]
     pub port: Option<u16>,
@@ -167,7 +167,7 @@ pub struct UiArgs {
 
 /// `vault schedule`.
 #[derive(Debug, Args)]
-pub struct ScheduleArgs {
+pub(crate) struct ScheduleArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: ScheduleCommand,
@@ -188,7 +188,7 @@ pub enum SchedulerArg {
 
 /// The commands about schedules.
 #[derive(Debug, Subcommand)]
-pub enum ScheduleCommand {
+pub(crate) enum ScheduleCommand {
     /// Let vault run be started by itself: by the clock, at log-in, and after sleep
     #[command(after_help = "\
 Examples:

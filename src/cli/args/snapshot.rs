@@ -18,7 +18,7 @@ const HOW: &str = "How";
 
 /// What is left out when a source is read.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ExcludeArgs {
+pub(crate) struct ExcludeArgs {
     /// Leave out what matches a gitignore pattern (can be given again)
     #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
     pub exclude: Vec<String>,
@@ -76,7 +76,7 @@ Only what changed is read and stored. Files that cannot be read are listed, and
 the exit code is 3; a path that is missing is an error. It can be interrupted at
 any time, and the next one goes on from there. Patterns are those of gitignore;
 a .vaultignore file in a folder holds patterns for it.")]
-pub struct SnapshotArgs {
+pub(crate) struct SnapshotArgs {
     /// Files and folders to keep
     #[arg(value_name = "PATH", required_unless_present_any = ["stdin", "files_from"])]
     pub paths: Vec<PathBuf>,
@@ -168,6 +168,6 @@ pub struct SnapshotArgs {
 }
 
 /// Reads a date and time.
-pub fn time(text: &str) -> Result<Time, String> {
+pub(super) fn time(text: &str) -> Result<Time, String> {
     dates::parse(text, &jiff::tz::TimeZone::system()).map(|span| span.from)
 }

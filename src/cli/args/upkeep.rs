@@ -29,7 +29,7 @@ Examples:
 
 What was read when is remembered on this machine. Nothing is changed in the
 vault, and its disk may be read-only. The exit code is 4 if there is damage.")]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]
     pub read_data: bool,
@@ -57,7 +57,7 @@ Examples:
 What is known to be wrong stays known until it is seen to be right again, is
 repaired, or is accepted here. Accepting changes nothing in what is stored: it
 says that you know of the loss. New damage is a new finding.")]
-pub struct AcceptArgs {
+pub(crate) struct AcceptArgs {
     /// Findings, as vault accept, list, check and doctor name them
     #[arg(add = ArgValueCompleter::new(offer::findings), value_name = "FINDING")]
     pub findings: Vec<String>,
@@ -90,7 +90,7 @@ of its snapshots (vault copy), as far as it is whole there. A mirror has the
 password of the vault. That of another vault comes from the first of:
 --from-password-file, --from-password-command, VAULT_FROM_PASSWORD (or _FILE,
 _COMMAND), the configuration, the key of this machine, the terminal.")]
-pub struct RepairArgs {
+pub(crate) struct RepairArgs {
     /// Say what would be done, and change nothing in the vault
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -133,7 +133,7 @@ some 100 KB of random padding. To know it, part of the data is compressed as the
 prune would do it. (With the usual 5 %, prune leaves some of it for later.)
 What several snapshots share is in no figure of a single one. Growth counts the
 snapshots that are still there.")]
-pub struct StatsArgs {
+pub(crate) struct StatsArgs {
     /// Show all snapshots, not only the last twenty
     #[arg(short, long)]
     pub all: bool,
@@ -155,7 +155,7 @@ should be done, 4 if there is damage.
 With an address it tries out the place itself, and needs no vault there: it puts
 objects of its own, reads, lists and deletes them, and says what that showed.
 The code is 3 if the place should not be used as it is.")]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// The address of a place on another machine that is tried out
     #[arg(value_name = "ADDRESS")]
     pub place: Option<String>,
@@ -180,7 +180,7 @@ the same passwords, and nobody writes to it; when the vault is lost, vault
 promote makes it one. Without --delete nothing ever goes from a mirror. Where
 this machine knows a mirror that is not there, its disk may not be mounted:
 nothing is copied then.")]
-pub struct MirrorArgs {
+pub(crate) struct MirrorArgs {
     /// The folder or address of the mirror; it is empty the first time
     #[arg(long, value_name = "PLACE")]
     pub to: PathBuf,
@@ -223,7 +223,7 @@ The password of the other vault comes from the first of: --to-password-file,
 --to-password-command, VAULT_TO_PASSWORD (or _FILE, _COMMAND), what the
 configuration says, the key of this machine, the password of this vault, the
 terminal.")]
-pub struct CopyArgs {
+pub(crate) struct CopyArgs {
     /// Snapshots, by id, date or latest; all if none is named
     #[arg(value_name = "SNAPSHOT")]
     pub snapshots: Vec<OsString>,
@@ -257,7 +257,7 @@ Example:
 
 What was stored in the vault since it was mirrored last is not here. Where the
 old vault may come back, do not use both: they have gone different ways.")]
-pub struct PromoteArgs {
+pub(crate) struct PromoteArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
@@ -311,7 +311,7 @@ impl From<&KeepArgs> for Keep {
 /// How space is given back.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "How space is given back")]
-pub struct CollectArgs {
+pub(crate) struct CollectArgs {
     /// How much of the vault may stay occupied by what nobody needs
     #[arg(long, value_name = "PERCENT", value_parser = parse_part, default_value = "5%")]
     pub max_unused: f64,
@@ -351,7 +351,7 @@ On a full disk it deletes first what needs no copying, then copies pack by pack,
 so that each makes room for the next. It writes a record of some 100 KB before;
 if not even that fits, it says so and changes nothing: free so much elsewhere on
 the disk, but never by deleting files of the vault.")]
-pub struct PruneArgs {
+pub(crate) struct PruneArgs {
     /// What to keep.
     #[command(flatten)]
     pub keep: KeepArgs,
@@ -384,7 +384,7 @@ The space is given back by the next vault prune. Pinned snapshots are not
 forgotten. latest and dates mean snapshots of this machine; of several sources
 one is to be named with --source. On a terminal it asks before it forgets the
 last complete snapshot of a source.")]
-pub struct ForgetArgs {
+pub(crate) struct ForgetArgs {
     /// The snapshots
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
@@ -404,7 +404,7 @@ pub struct ForgetArgs {
 Examples:
   vault pin latest
   vault unpin 1f2e3d4c")]
-pub struct PinArgs {
+pub(crate) struct PinArgs {
     /// The snapshots
     #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
@@ -416,7 +416,7 @@ pub struct PinArgs {
 
 /// `vault client`.
 #[derive(Debug, Args)]
-pub struct ClientArgs {
+pub(crate) struct ClientArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: ClientCommand,
@@ -424,7 +424,7 @@ pub struct ClientArgs {
 
 /// The commands about clients.
 #[derive(Debug, Subcommand)]
-pub enum ClientCommand {
+pub(crate) enum ClientCommand {
     /// Show the machines that write to the vault, and which of them holds up freeing space
     List,
     /// Wait no longer for a machine that is gone for good

@@ -50,7 +50,7 @@ fn time(bytes: u64, is_all: bool) -> String {
 
 /// Shows the size of the chosen folders and the estimated time, and asks whether to exclude the files that are usually
 /// excluded.
-pub fn ask(sources: &[PathBuf], home: Option<&Path>) -> Result<Turn<bool>, Failure> {
+pub(super) fn ask(sources: &[PathBuf], home: Option<&Path>) -> Result<Turn<bool>, Failure> {
     let mut found = unwanted::look(sources, &Here);
     let all = size(found.bytes, found.is_all);
     let unwanted = found.unwanted_bytes();

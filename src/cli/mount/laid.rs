@@ -34,7 +34,7 @@ use crate::cli::select::Wanted;
 const LISTINGS: usize = 12 << 20;
 
 /// A tree that is ready to be mounted.
-pub struct Laid {
+pub(super) struct Laid {
     /// The tree, ready to answer requests.
     pub serving: Arc<Serving>,
     /// The number of its snapshots.
@@ -46,14 +46,14 @@ pub struct Laid {
 
 impl Laid {
     /// Reports what could not be read since the last call.
-    pub fn tell(&self, context: &Context) {
+    pub(super) fn tell(&self, context: &Context) {
         for message in std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner)) {
             context.screen.warn(&message);
         }
     }
 
     /// The program's exit code after the mount.
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         match (self.serving.has_panicked(), self.serving.damaged()) {
             (true, _) => Exit::Panic,
             (_, 0) => Exit::Done,
@@ -64,7 +64,7 @@ impl Laid {
 
 /// Opens the vault, and prepares the tree of all snapshots that pass the filter, or of a folder in one of them. `leave`
 /// ends the sentence of `README.txt` that begins with "To leave,".
-pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: &str) -> Result<Laid, Failure> {
+pub(super) fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: &str) -> Result<Laid, Failure> {
     let (vault, _) = context.open()?;
     let log = vault.state().join("mount.log");
     let snapshots = vault.snapshots();

@@ -57,7 +57,7 @@ struct MountJson {
 }
 
 /// Runs `vault mount`.
-pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
+pub(super) fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     let (snapshot, folder) = meant(args);
     let wanted = snapshot.map(|text| select::parse(context, text)).transpose()?;
     let is_child = args.background && env::var_os(machine::IN_BACKGROUND).is_some();

@@ -33,7 +33,7 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 const USERS_SHOWN: usize = 3;
 
 /// The folder of a mount, which is removed with this value if it was made for the mount.
-pub struct Point {
+pub(super) struct Point {
     /// The folder, absolute.
     pub folder: PathBuf,
     is_made: bool,
@@ -41,7 +41,7 @@ pub struct Point {
 
 impl Point {
     /// Keeps the folder when the mount ends.
-    pub const fn keep(&mut self) {
+    pub(super) const fn keep(&mut self) {
         self.is_made = false;
     }
 }
@@ -57,7 +57,7 @@ impl Drop for Point {
 
 /// The folders in which vaults are mounted, including those whose program is gone.
 #[cfg(target_os = "linux")]
-pub fn all() -> Vec<PathBuf> {
+pub(super) fn all() -> Vec<PathBuf> {
     let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
     text.split(|byte| *byte == b'\n').filter_map(vault_mount).collect()
 }
@@ -101,7 +101,7 @@ pub fn all() -> Vec<PathBuf> {
 }
 
 /// Whether a folder is a mount whose program is gone.
-pub fn is_dead(folder: &Path) -> bool {
+pub(super) fn is_dead(folder: &Path) -> bool {
     let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENXIO];
     fs::metadata(folder).is_err_and(|error| error.raw_os_error().is_some_and(|code| gone.contains(&code)))
 }
@@ -124,7 +124,7 @@ fn real(folder: &Path) -> PathBuf {
 }
 
 /// Prepares a folder for a mount: the given one, or a new one for a vault of this name.
-pub fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result<Point, Failure> {
+pub(super) fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result<Point, Failure> {
     let folder = real(&match given {
         Some(folder) => folder.to_owned(),
         None => own(name)?,
@@ -177,7 +177,7 @@ fn own(name: &str) -> Result<PathBuf, Failure> {
 
 /// Ends a mount. With `even_if_used`, also one that programs use; it stays for these programs until they let go.
 /// Otherwise programs that are just ending, or starting another one, get a moment to let go.
-pub fn end(folder: &Path, even_if_used: bool) -> io::Result<()> {
+pub(super) fn end(folder: &Path, even_if_used: bool) -> io::Result<()> {
     let begun = Instant::now();
     loop {
         match end_at_once(folder, even_if_used) {
@@ -229,7 +229,7 @@ fn end_at_once(folder: &Path, even_if_used: bool) -> io::Result<()> {
 }
 
 /// The programs that use something below a folder, as far as the system shows them.
-pub fn users(folder: &Path) -> Vec<String> {
+pub(super) fn users(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for process in crate::folder::entries("/proc").into_iter().flatten().flatten() {
         let path = process.path();
@@ -249,7 +249,7 @@ pub fn users(folder: &Path) -> Vec<String> {
 }
 
 /// The programs that use a folder, in words.
-pub fn told(users: &[String]) -> String {
+pub(super) fn told(users: &[String]) -> String {
     match users {
         [] => "a program still uses it".to_owned(),
         users => {
@@ -267,7 +267,7 @@ struct UmountJson {
 }
 
 /// Runs `vault umount`.
-pub fn umount(context: &Context, args: &UmountArgs) -> Result<Exit, Failure> {
+pub(super) fn umount(context: &Context, args: &UmountArgs) -> Result<Exit, Failure> {
     let mounted = all();
     let folder = match &args.folder {
         Some(folder) => {

@@ -21,7 +21,7 @@ struct ShareJson<'a> {
 }
 
 /// Runs `vault mount --webdav`.
-pub fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Failure> {
+pub(super) fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Failure> {
     // If the port is taken, this fails before a password is asked for.
     let bound = Bound::new(&Place::Port(port)).map_err(|error| {
         Failure::caused(format!("cannot listen on 127.0.0.1, port {port}"), &error)

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const PATIENCE: u32 = 50;
 
 /// Runs `vault run --follow` and `--stop`.
-pub fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure> {
     let folder = folder(context)?;
     let Some(run) = begun(&folder)? else { return none(context) };
     if stop {

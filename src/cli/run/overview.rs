@@ -34,13 +34,13 @@ const NEXT: &str = "  vault run                        do what is due
   vault doctor                     is all well, and what should be done?";
 
 /// The overview; `None` if nothing is configured.
-pub fn told(context: &Context) -> Result<Option<OverviewJson>, Failure> {
+pub(crate) fn told(context: &Context) -> Result<Option<OverviewJson>, Failure> {
     let Some(config) = context.config()?.filter(|config| !config.sources.is_empty()) else { return Ok(None) };
     overview::overview(config, &Status::load(&folder(context)?), dates::now(), context).map(Some)
 }
 
 /// Shows the overview.
-pub fn show(context: &Context) -> Result<Exit, Failure> {
+pub(crate) fn show(context: &Context) -> Result<Exit, Failure> {
     let Some(told) = told(context)? else { return Ok(Exit::Done) };
     let mut rows = Vec::new();
     for row in &told.sources {

@@ -46,7 +46,7 @@ use crate::cli::run;
 use crate::cli::stats;
 
 /// The page's access to the program.
-pub struct Around {
+pub(super) struct Around {
     global: GlobalArgs,
     place: String,
     password: Mutex<Password>,
@@ -58,7 +58,7 @@ pub struct Around {
 
 impl Around {
     /// The program as the command was called.
-    pub fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {
+    pub(super) fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {
         Self {
             global: context.global.clone(),
             place: chosen.shown(),

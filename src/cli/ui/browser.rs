@@ -13,7 +13,7 @@ use crate::ownfile::replace_private_file;
 use crate::cli::machine;
 
 /// The file that leads the browser to the page. It is removed when this value is dropped.
-pub struct Signpost(PathBuf);
+pub(super) struct Signpost(PathBuf);
 
 impl Drop for Signpost {
     fn drop(&mut self) {
@@ -22,7 +22,7 @@ impl Drop for Signpost {
 }
 
 /// Opens an address in the browser, if there seems to be one.
-pub fn open(address: &str, state: &Path) -> Option<Signpost> {
+pub(super) fn open(address: &str, state: &Path) -> Option<Signpost> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let (program, first): (_, &[&str]) = if cfg!(windows) {
         ("rundll32", &["url.dll,FileProtocolHandler"])

@@ -37,7 +37,7 @@ struct InstallJson {
 }
 
 /// Puts the page into the menu.
-pub fn install(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
+pub(super) fn install(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     let folders = Folders::of_this_user()?;
     let command = command(context, args)?;
     let (menu, login) = pieces(&folders, &command).map_err(Failure::new)?;
@@ -57,7 +57,7 @@ pub fn install(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
 }
 
 /// Removes the page from the menu.
-pub fn uninstall(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
+pub(super) fn uninstall(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     let folders = Folders::of_this_user()?;
     let (menu, login) = pieces(&folders, &command(context, args)?).map_err(Failure::new)?;
     let mut removed = Vec::new();

@@ -50,7 +50,7 @@ fn may(vault: &Vault, wish: &Value) -> Result<(), Failure> {
 }
 
 /// Adds a password.
-pub fn add(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Failure> {
+pub(super) fn add(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Failure> {
     let _one = lock(&TRYING);
     let new = password_of(wish, "new")?;
     may(vault, wish)?;
@@ -60,7 +60,7 @@ pub fn add(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Fail
 }
 
 /// Changes a password. If the page was opened with it, the page uses the new one from now on.
-pub fn change(context: &Context, vault: &Vault, wish: &Value, own: &Mutex<Password>) -> Result<Value, Failure> {
+pub(super) fn change(context: &Context, vault: &Vault, wish: &Value, own: &Mutex<Password>) -> Result<Value, Failure> {
     let _one = lock(&TRYING);
     let (old, new) = (password_of(wish, "password")?, password_of(wish, "new")?);
     may(vault, wish)?;
@@ -73,7 +73,7 @@ pub fn change(context: &Context, vault: &Vault, wish: &Value, own: &Mutex<Passwo
 }
 
 /// Removes a slot.
-pub fn remove(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Failure> {
+pub(super) fn remove(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Failure> {
     let _one = lock(&TRYING);
     may(vault, wish)?;
     let id = wish.get("id").and_then(Value::as_str).unwrap_or_default();

@@ -37,7 +37,7 @@ const LOOK: u32 = 8;
 const THEN: [&str; 3] = ["eject", "suspend", "shutdown"];
 
 /// Runs the command for a request, and returns its output.
-pub fn run(
+pub(super) fn run(
     global: &GlobalArgs,
     context: &Context,
     vault: &Vault,

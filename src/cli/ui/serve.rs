@@ -36,7 +36,7 @@ struct UiJson {
 }
 
 /// Runs `vault ui`.
-pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     let place = match &args.socket {
         Some(path) => Place::Socket(path.clone()),
         None => Place::Port(args.port.unwrap_or(0)),

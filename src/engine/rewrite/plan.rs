@@ -153,7 +153,7 @@ pub struct TreePlan {
 
 /// The effect on the tree of one snapshot.
 #[derive(Debug)]
-pub enum TreeFate {
+pub(super) enum TreeFate {
     /// Nothing is removed.
     Stays,
     /// Something is removed.

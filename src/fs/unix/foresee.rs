@@ -21,7 +21,7 @@ use crate::tree::entry::flags;
 const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
 
 /// The result of an attempt, from the answer to the question whether it is allowed.
-pub fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
+pub(super) fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
     match answer {
         // The owner can give himself the right.
         Err(Errno::ACCESS) if can_unlock() => Ok(()),
@@ -32,19 +32,19 @@ pub fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) ->
 }
 
 /// Whether this user can give himself rights to the file.
-pub fn is_ours(stat: &Stat) -> bool {
+pub(super) fn is_ours(stat: &Stat) -> bool {
     privileged() || stat.uid == geteuid().as_raw()
 }
 
 /// Whether names could be made and removed in a directory. `unlock`: its owner first gives himself the rights.
-pub fn write_in(dir: BorrowedFd<'_>, unlock: bool) -> io::Result<()> {
+pub(super) fn write_in(dir: BorrowedFd<'_>, unlock: bool) -> io::Result<()> {
     may(accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS), || {
         unlock && stat_fd(dir).is_ok_and(|stat| is_ours(&stat))
     })
 }
 
 /// Whether the file of this name in a directory could be removed, or replaced by something else.
-pub fn take(dir: BorrowedFd<'_>, name: &[u8], unlock: bool) -> io::Result<()> {
+pub(super) fn take(dir: BorrowedFd<'_>, name: &[u8], unlock: bool) -> io::Result<()> {
     write_in(dir, unlock)?;
     let there = match stat_at(dir, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -65,7 +65,7 @@ pub fn take(dir: BorrowedFd<'_>, name: &[u8], unlock: bool) -> io::Result<()> {
 }
 
 /// Whether the content of a file could be changed.
-pub fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+pub(super) fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let is_there = || stat_at(dir, name);
     if !privileged() && is_there()?.flags & LOCKS != 0 {
         return Err(Errno::PERM.into());
@@ -77,7 +77,7 @@ pub fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 
 /// A way to a file, for questions.
 #[derive(Default)]
-pub struct Way<'a> {
+pub(super) struct Way<'a> {
     /// A handle of the file.
     pub fd: Option<BorrowedFd<'a>>,
     /// Whether the handle can read or write.
@@ -87,7 +87,7 @@ pub struct Way<'a> {
 }
 
 /// A file whose metadata would be set, with the answers that it would give.
-pub struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// The way to the file itself if it exists; otherwise to the directory in which it would be made, if that is known.
     near: Way<'a>,
     is_there: bool,
@@ -100,7 +100,7 @@ pub struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// A file that exists.
-    pub fn of(file: Way<'a>, stat: &Stat) -> Self {
+    pub(super) fn of(file: Way<'a>, stat: &Stat) -> Self {
         let is_read_only = file.fd.is_some_and(is_read_only);
         Self {
             near: file,
@@ -114,7 +114,7 @@ impl<'a> Asked<'a> {
     }
 
     /// A file that this process would make in a directory, with what is known of that.
-    pub fn new(kind: FileKind, dir: Way<'a>, above: Option<&Stat>) -> Self {
+    pub(super) fn new(kind: FileKind, dir: Way<'a>, above: Option<&Stat>) -> Self {
         // Owner and flags that systems give to files made in a directory.
         let gid = above.filter(|above| above.mode & 0o2000 != 0).map(|above| above.gid);
         Self {
@@ -129,12 +129,12 @@ impl<'a> Asked<'a> {
     }
 
     /// Its user, group and flags.
-    pub const fn owner_and_flags(&self) -> (u32, u32, u32) {
+    pub(super) const fn owner_and_flags(&self) -> (u32, u32, u32) {
         (self.uid, self.gid, self.flags)
     }
 
     /// Whether it would be made first.
-    pub const fn is_new(&self) -> bool {
+    pub(super) const fn is_new(&self) -> bool {
         !self.is_there
     }
 
@@ -143,7 +143,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Whether its owner could change something about it.
-    pub fn own(&self) -> rustix::io::Result<()> {
+    pub(super) fn own(&self) -> rustix::io::Result<()> {
         if self.is_read_only {
             return Err(Errno::ROFS);
         }
@@ -151,7 +151,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Whether it could be given to this user and group.
-    pub fn chown(&self, user: Option<Uid>, group: Option<Gid>) -> rustix::io::Result<()> {
+    pub(super) fn chown(&self, user: Option<Uid>, group: Option<Gid>) -> rustix::io::Result<()> {
         self.own()?;
         let is_member = |group: Gid| {
             group == getegid() || getgroups().is_ok_and(|groups| groups.contains(&group)) || group.as_raw() == self.gid
@@ -162,7 +162,7 @@ impl<'a> Asked<'a> {
 
     /// Whether these flags, among the known ones, could be set.
     #[cfg(target_os = "linux")]
-    pub fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
+    pub(super) fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
         let fd = self.near.fd.filter(|_| self.near.is_open);
         // Only files and directories have them.
         if fd.is_none() && self.is_there {
@@ -189,7 +189,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Whether an attribute could be set or removed.
-    pub fn set_xattr(&self, name: &[u8]) -> rustix::io::Result<()> {
+    pub(super) fn set_xattr(&self, name: &[u8]) -> rustix::io::Result<()> {
         if self.is_read_only {
             return Err(Errno::ROFS);
         }
@@ -210,7 +210,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The attributes of the file, if it exists.
-    pub fn node(&self) -> Option<Node<'a>> {
+    pub(super) fn node(&self) -> Option<Node<'a>> {
         self.near.node.clone().filter(|_| self.is_there)
     }
 }

@@ -30,7 +30,7 @@ const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
 const LABEL: &[u8] = b"security.selinux";
 
 /// A file whose metadata is set.
-pub enum Handle<'a> {
+pub(super) enum Handle<'a> {
     /// Open for reading or writing.
     Open(BorrowedFd<'a>),
     /// Held by a handle that can neither read nor write: for links, devices, and unreadable files.
@@ -46,7 +46,7 @@ pub enum Handle<'a> {
 /// Default metadata of files that this process creates in a private folder (one that nobody else can enter): owner,
 /// group and flags come from the process and the folder, and there are no attributes.
 #[derive(Debug)]
-pub struct Newborn {
+pub(super) struct Newborn {
     uid: u32,
     gid: u32,
     flags: u32,
@@ -67,7 +67,7 @@ struct Had {
 }
 
 /// Sets everything in `meta`. Returns the properties that could not be set.
-pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
+pub(super) fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let Some(had) = look(file, meta, &mut problems) {
         apply(file, &had, meta, &mut problems);
@@ -76,7 +76,7 @@ pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
 }
 
 /// The properties that could not be set. `touched`: its content, or a file in it, would have been changed before.
-pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
+pub(super) fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let (Some(mut had), Ok(stat)) = (look(file, meta, &mut problems), file.stat()) {
         had.mtime = had.mtime.filter(|_| !touched);
@@ -86,7 +86,7 @@ pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
 }
 
 /// As [`foresee`], for a file that this process would make in a directory, if that is known.
-pub fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
+pub(super) fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     let above = dir.and_then(|dir| dir.stat().ok());
     let asked = Asked::new(meta.kind, dir.map(Handle::way).unwrap_or_default(), above.as_ref());
@@ -98,7 +98,7 @@ pub fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
 
 /// As [`set_metadata`], for a regular file that this process created with `mode`. The first file of a family is
 /// examined; the others are assumed to be like it.
-pub fn set_newborn(file: &Handle, mode: u32, family: &OnceLock<Newborn>, meta: &Meta) -> Vec<Problem> {
+pub(super) fn set_newborn(file: &Handle, mode: u32, family: &OnceLock<Newborn>, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
     let like = family.get().filter(|like| mode & !like.mode == 0 && meta.options.xattrs);
     let had = if let Some(&Newborn { uid, gid, flags, .. }) = like {
@@ -276,7 +276,7 @@ fn set_flags(file: &Handle, wanted: u32, problems: &mut Vec<Problem>) {
 }
 
 /// Makes a file of this user accessible to its owner, and clears the flags that forbid every change.
-pub fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
+pub(super) fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
     if stat.flags & LOCKS != 0 {
         file.set_flags(0, LOCKS)?;
     }
@@ -288,12 +288,12 @@ pub fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
 }
 
 /// Whether [`unlock`] has anything to do.
-pub fn is_locked(stat: &Stat) -> bool {
+pub(super) fn is_locked(stat: &Stat) -> bool {
     stat.flags & LOCKS != 0 || (stat.kind == FileKind::Directory && stat.mode & 0o700 != 0o700 && !privileged())
 }
 
 impl Handle<'_> {
-    pub fn stat(&self) -> io::Result<Stat> {
+    pub(super) fn stat(&self) -> io::Result<Stat> {
         match self {
             Self::Open(fd) => stat_fd(fd),
             #[cfg(target_os = "linux")]
@@ -305,7 +305,7 @@ impl Handle<'_> {
     }
 
     /// The handle of the file itself, if there is one.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Open(fd) => Some(*fd),
             #[cfg(target_os = "linux")]
@@ -380,7 +380,7 @@ impl Handle<'_> {
         }
     }
 
-    pub fn node(&self) -> Option<Node<'_>> {
+    pub(super) fn node(&self) -> Option<Node<'_>> {
         match self {
             Self::Open(fd) => Some(Node::Open(*fd)),
             #[cfg(target_os = "linux")]

@@ -34,11 +34,11 @@ static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
 
 /// A range of mapped memory in the table, removed when this is dropped.
 #[derive(Debug)]
-pub struct Guard(usize);
+pub(super) struct Guard(usize);
 
 impl Guard {
     /// Guards the pages of the `len` bytes from `start` on.
-    pub fn new(start: usize, len: usize) -> io::Result<Self> {
+    pub(super) fn new(start: usize, len: usize) -> io::Result<Self> {
         let page = install()?;
         let index = TABLE
             .iter()
@@ -51,7 +51,7 @@ impl Guard {
     }
 
     /// Whether the signal occurred in this range.
-    pub fn torn(&self) -> bool {
+    pub(super) fn torn(&self) -> bool {
         TABLE[self.0].torn.load(Ordering::SeqCst)
     }
 }

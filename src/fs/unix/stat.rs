@@ -19,7 +19,7 @@ use crate::tree::{FileKind, Time};
 const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
 
 /// Properties of an open file.
-pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
+pub(super) fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
     match statx(&fd, c"", AtFlags::EMPTY_PATH, ASKED) {
         Err(Errno::NOSYS) => {}
@@ -29,7 +29,7 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 }
 
 /// Properties of `name` in a directory, without following a link or triggering a mount.
-pub fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Stat> {
+pub(super) fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
     match statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, ASKED) {
         // Linux before 4.11, and some sandboxes.
@@ -40,7 +40,7 @@ pub fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Stat> {
 }
 
 /// The kind for the system's own type.
-pub fn kind_of(file_type: FileType) -> Option<FileKind> {
+pub(super) fn kind_of(file_type: FileType) -> Option<FileKind> {
     Some(match file_type {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Directory,

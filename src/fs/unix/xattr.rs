@@ -15,11 +15,11 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 /// Names with values, sorted by name.
-pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The file whose attributes are read or set.
 #[derive(Clone)]
-pub enum Node<'a> {
+pub(super) enum Node<'a> {
     /// Open for reading or writing.
     Open(BorrowedFd<'a>),
     /// A path whose last component is not followed.
@@ -32,7 +32,7 @@ pub enum Node<'a> {
 /// A path to an open file or, with a name, to a file in an open directory; `None` if the system offers none. It is
 /// short, however deep the directory is.
 #[cfg(target_os = "linux")]
-pub fn fd_path(fd: impl AsFd, name: Option<&[u8]>) -> Option<CString> {
+pub(super) fn fd_path(fd: impl AsFd, name: Option<&[u8]>) -> Option<CString> {
     static MOUNTED: OnceLock<bool> = OnceLock::new();
     if !MOUNTED.get_or_init(|| rustix::fs::access(c"/proc/self/fd", rustix::fs::Access::EXISTS).is_ok()) {
         return None;
@@ -53,7 +53,7 @@ pub fn fd_path(_fd: impl AsFd, _name: Option<&[u8]>) -> Option<CString> {
 
 impl Node<'_> {
     /// All attributes. One that vanishes meanwhile is left out; a file system without attributes has none.
-    pub fn all(&self) -> io::Result<Xattrs> {
+    pub(super) fn all(&self) -> io::Result<Xattrs> {
         let mut xattrs = Vec::new();
         for name in self.names()? {
             if let Some(value) = self.get(&name)? {
@@ -64,7 +64,7 @@ impl Node<'_> {
     }
 
     /// The names of all attributes, sorted.
-    pub fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+    pub(super) fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let list = read_growing(|buf| match self {
             Self::Open(fd) => flistxattr(fd, buf),
             Self::Link(path) => llistxattr(path, buf),
@@ -81,7 +81,7 @@ impl Node<'_> {
     }
 
     /// The value of an attribute, if it exists.
-    pub fn get(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    pub(super) fn get(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let value = read_growing(|buf| match self {
             Self::Open(fd) => fgetxattr(fd, name, buf),
             Self::Link(path) => lgetxattr(path, name, buf),
@@ -95,7 +95,7 @@ impl Node<'_> {
     }
 
     /// Asks for an attribute and returns the system's answer.
-    pub fn ask(&self, name: &[u8]) -> rustix::io::Result<()> {
+    pub(super) fn ask(&self, name: &[u8]) -> rustix::io::Result<()> {
         let buf = &mut [0_u8; 0][..];
         match self {
             Self::Open(fd) => fgetxattr(fd, name, buf),
@@ -106,7 +106,7 @@ impl Node<'_> {
     }
 
     /// Sets an attribute.
-    pub fn set(&self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+    pub(super) fn set(&self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         match self {
             Self::Open(fd) => fsetxattr(fd, name, value, XattrFlags::empty()),
             Self::Link(path) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
@@ -115,7 +115,7 @@ impl Node<'_> {
     }
 
     /// Removes an attribute.
-    pub fn remove(&self, name: &[u8]) -> rustix::io::Result<()> {
+    pub(super) fn remove(&self, name: &[u8]) -> rustix::io::Result<()> {
         match self {
             Self::Open(fd) => fremovexattr(fd, name),
             Self::Link(path) => rustix::fs::lremovexattr(path, name),
@@ -126,7 +126,7 @@ impl Node<'_> {
 
 /// The system's error for a missing attribute.
 #[cfg(target_os = "linux")]
-pub const NO_ATTRIBUTE: Errno = Errno::NODATA;
+pub(super) const NO_ATTRIBUTE: Errno = Errno::NODATA;
 /// The system's error for a missing attribute.
 #[cfg(target_os = "macos")]
 pub const NO_ATTRIBUTE: Errno = Errno::NOATTR;

@@ -22,7 +22,7 @@ use crate::vault::{SnapshotInfo, Vault};
 
 impl Crew<'_> {
     /// Maintains each vault that was opened.
-    pub fn care_all(&self) {
+    pub(super) fn care_all(&self) {
         let used = |at: &usize| matches!(*lock(&self.sites[*at].opened), Opened::Yes(_));
         let pieces: Vec<(BTreeSet<u64>, usize)> =
             (0..self.sites.len()).filter(used).map(|at| (BTreeSet::from([self.sites[at].device]), at)).collect();

@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// In words: the command failed, could not be started, or took too long.
-pub fn call(
+pub(super) fn call(
     command: &str,
     variables: &[(&str, String)],
     timeout: Duration,

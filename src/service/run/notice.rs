@@ -31,7 +31,7 @@ const BODY_LEN_MAX: usize = 10_000;
 
 /// The kind of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ping {
+pub(super) enum Ping {
     /// A run begins.
     Start,
     /// The run succeeded.
@@ -41,7 +41,7 @@ pub enum Ping {
 }
 
 /// Sends a ping to the watching service.
-pub fn ping(address: &str, what: Ping, text: &str) -> Result<(), String> {
+pub(super) fn ping(address: &str, what: Ping, text: &str) -> Result<(), String> {
     let base = address.trim_end_matches('/');
     let address = match what {
         Ping::Start => format!("{base}/start"),
@@ -56,7 +56,7 @@ pub fn ping(address: &str, what: Ping, text: &str) -> Result<(), String> {
 
 /// The notice for the desktop, as a title and a text; `None` if there is nothing to tell, or nothing new. Records in
 /// `status` what is told.
-pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i64) -> Option<(String, String)> {
+pub(super) fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i64) -> Option<(String, String)> {
     let mut news = report.hooks.iter().any(|hook| hook.hook != "on-failure")
         || report
             .cares
@@ -98,7 +98,7 @@ pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i6
 }
 
 /// Shows a notice on the desktop.
-pub fn show(title: &str, text: &str, machine: &dyn Machine) -> Result<(), String> {
+pub(super) fn show(title: &str, text: &str, machine: &dyn Machine) -> Result<(), String> {
     let mut command = if cfg!(target_os = "macos") {
         let mut command = machine.program("osascript");
         let script = "display notification (item 2 of argv) with title (item 1 of argv)";
@@ -161,7 +161,7 @@ const FIGURES: &[(&str, &str, Figure)] = &[
 ];
 
 /// The figures of all sources in Prometheus's text format.
-pub fn metrics(status: &Status, report: &Report) -> String {
+pub(super) fn metrics(status: &Status, report: &Report) -> String {
     let mut text = String::new();
     for (name, help, figure) in FIGURES {
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
@@ -206,7 +206,7 @@ fn label(text: &str) -> String {
 }
 
 /// Replaces a file that others read, so that they find either the old or the new content.
-pub fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let write = || -> io::Result<()> {

@@ -11,7 +11,7 @@ use crate::progress::plain;
 use crate::service::machine::Machine;
 
 /// Whether to perform the action: after a failure only if that was asked for, and never after an interruption.
-pub fn is_wanted(exit: Exit, always: bool) -> bool {
+pub(super) fn is_wanted(exit: Exit, always: bool) -> bool {
     match exit {
         Exit::Done | Exit::Skipped => true,
         Exit::Failed | Exit::Damage | Exit::Unreachable | Exit::WrongPassword => always,
@@ -20,7 +20,7 @@ pub fn is_wanted(exit: Exit, always: bool) -> bool {
 }
 
 /// Performs the action, and waits for it. `removable` are the folders of vaults on removable disks.
-pub fn act(action: &str, exit: Exit, removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
+pub(super) fn act(action: &str, exit: Exit, removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
     if action == "eject" {
         return eject(removable, machine);
     }

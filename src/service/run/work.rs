@@ -34,7 +34,7 @@ use crate::vault::{SnapshotInfo, Vault};
 
 /// The options of the work, besides the plan.
 #[derive(Debug, Clone)]
-pub struct Wishes {
+pub(super) struct Wishes {
     /// Whether to drop old snapshots.
     pub prune: bool,
     /// The vaults whose check is due, by folder or address.
@@ -48,7 +48,7 @@ pub struct Wishes {
 }
 
 /// A run under way.
-pub struct Crew<'a> {
+pub(super) struct Crew<'a> {
     pub(super) at: &'a Setting<'a>,
     pub(super) plan: &'a Plan,
     pub(super) wishes: Wishes,
@@ -101,7 +101,7 @@ impl Drop for Release<'_> {
 
 impl<'a> Crew<'a> {
     /// The work on a plan, before it begins.
-    pub fn new(at: &'a Setting<'a>, plan: &'a Plan, wishes: Wishes, journal: &'a Journal) -> Self {
+    pub(super) fn new(at: &'a Setting<'a>, plan: &'a Plan, wishes: Wishes, journal: &'a Journal) -> Self {
         let site = |config: &VaultConfig| Site {
             device: config.place.folder().map_or(0, device),
             opened: Mutex::new(Opened::Not),
@@ -112,7 +112,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Takes every source that is due, then maintains the vaults. Returns the report.
-    pub fn work(self) -> Result<Report, Failure> {
+    pub(super) fn work(self) -> Result<Report, Failure> {
         for job in &self.plan.jobs {
             for target in job.targets.iter().filter(|target| target.due != Due::Now) {
                 self.tell(self.outcome(job, target, State::NotDue));

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, check_text};
 
 /// cron. Its table belongs to the user, so its line is only printed.
-pub struct Cron;
+pub(super) struct Cron;
 
 impl Scheduler for Cron {
     fn name(&self) -> &'static str {
@@ -36,7 +36,7 @@ impl Scheduler for Cron {
 }
 
 /// The line that starts the job.
-pub fn line(job: &Job) -> Result<String, String> {
+pub(super) fn line(job: &Job) -> Result<String, String> {
     let mut command = word(check_text(job.program_text()?)?);
     for arg in &job.args {
         command.push(' ');

@@ -10,7 +10,7 @@ use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, chec
 const LABEL: &str = "vault.run";
 
 /// launchd.
-pub struct Launchd<'a> {
+pub(super) struct Launchd<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
 }

@@ -100,7 +100,7 @@ impl Job {
 }
 
 /// Runs a command of the system. Returns whether it succeeded, and its output.
-pub fn ask(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<(bool, String), String> {
+pub(super) fn ask(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<(bool, String), String> {
     let output = machine.program(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("the program {program} is not there"),
@@ -115,7 +115,7 @@ pub fn ask(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<(bool,
 }
 
 /// Runs a command of the system that must succeed.
-pub fn order(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<String, String> {
+pub(super) fn order(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<String, String> {
     match ask(machine, program, args)? {
         (true, text) => Ok(text),
         (false, text) => Err(format!("{program} {}: {text}", args.join(" "))),
@@ -123,7 +123,7 @@ pub fn order(machine: &dyn Machine, program: &str, args: &[&str]) -> Result<Stri
 }
 
 /// Escapes text for XML.
-pub fn xml(text: &str) -> String {
+pub(super) fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -138,7 +138,7 @@ pub fn xml(text: &str) -> String {
 }
 
 /// Refuses control characters, which no scheduler accepts in a command.
-pub fn check_text(text: &str) -> Result<&str, String> {
+pub(super) fn check_text(text: &str) -> Result<&str, String> {
     if text.chars().any(char::is_control) {
         return Err(format!("'{}' has control characters in it", text.escape_debug()));
     }

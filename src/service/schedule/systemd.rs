@@ -13,7 +13,7 @@ const TIMER: &str = "vault-run.timer";
 
 /// systemd.
 #[derive(Clone, Copy)]
-pub struct Systemd<'a> {
+pub(super) struct Systemd<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
     /// Whether to use the system's manager, as root; otherwise this user's.

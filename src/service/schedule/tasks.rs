@@ -10,7 +10,7 @@ const TASK: &str = "vault run";
 const FILE: &str = "vault-run.xml";
 
 /// The Task Scheduler.
-pub struct Tasks<'a> {
+pub(super) struct Tasks<'a> {
     /// The machine.
     pub machine: &'a dyn Machine,
     /// The folder that holds the records of runs.

@@ -101,12 +101,12 @@ pub(super) struct Call {
 
 impl Call {
     /// A request with these header fields.
-    pub fn with(headers: HeaderMap) -> Self {
+    pub(super) fn with(headers: HeaderMap) -> Self {
         Self { headers, ..Self::default() }
     }
 
     /// The last answer.
-    pub fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> Answer {
         lock(&self.answer).clone()
     }
 
@@ -126,7 +126,7 @@ pub(super) struct Transport(reqwest::Client);
 
 impl Transport {
     /// A transport that trusts the system's authorities, and those in a file.
-    pub fn new(ca_file: Option<&Path>, is_here: bool) -> Result<Self, String> {
+    pub(super) fn new(ca_file: Option<&Path>, is_here: bool) -> Result<Self, String> {
         // Another library in this process may have chosen its cryptography before; that is fine as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -151,7 +151,7 @@ impl Transport {
     }
 
     /// Sends a request, and keeps the details of the answer in the task's call.
-    pub async fn send<B>(&self, request: http::Request<B>) -> Result<HttpResponse, HttpError>
+    pub(super) async fn send<B>(&self, request: http::Request<B>) -> Result<HttpResponse, HttpError>
     where
         B: Body<Data = Bytes> + Send + Sync + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,

@@ -95,7 +95,7 @@ struct Refused {
 
 impl ObjectClient {
     /// A client of the bucket that `make` builds; every name in it begins with `prefix`.
-    pub fn new(
+    pub(super) fn new(
         line: Arc<Line>,
         prefix: &str,
         has_md5_tags: bool,

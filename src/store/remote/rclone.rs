@@ -81,13 +81,18 @@ fn password() -> Result<String, String> {
 
 impl Rclone {
     /// Prepares to serve this path. The child starts when the address is first needed.
-    pub fn new(program: Option<String>, path: &str) -> Self {
+    pub(super) fn new(program: Option<String>, path: &str) -> Self {
         let program = program.unwrap_or_else(|| PROGRAM.to_owned());
         Self { program, path: path.to_owned(), running: Mutex::default(), was_ready: AtomicBool::new(false) }
     }
 
     /// The URL of the server, and the header field that authorizes us. Starts the child if necessary.
-    pub fn address(&self, line: &Line, action: &'static str, object: &Subject) -> Result<(String, String), StoreError> {
+    pub(super) fn address(
+        &self,
+        line: &Line,
+        action: &'static str,
+        object: &Subject,
+    ) -> Result<(String, String), StoreError> {
         let mut running = lock(&self.running);
         if running.as_ref().is_none_or(|running| running.has_ended.load(Relaxed)) {
             *running = None;

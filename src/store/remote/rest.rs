@@ -98,7 +98,7 @@ impl Drop for Busy<'_> {
 
 impl RestClient {
     /// A client of a server.
-    pub fn new(line: Arc<Line>, transport: Transport, server: Server) -> Result<Self, StoreError> {
+    pub(super) fn new(line: Arc<Line>, transport: Transport, server: Server) -> Result<Self, StoreError> {
         let runtime = Runtime::new().map_err(|error| line.unusable(error.to_string()))?;
         Ok(Self {
             runtime,

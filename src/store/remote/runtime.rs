@@ -33,14 +33,14 @@ pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
     /// Starts a runtime.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(THREADS).thread_name("vault-line").enable_all().build()?;
         Ok(Self(Some(runtime)))
     }
 
     /// Runs a future until it ends, or until the watch says that it takes too long. Then the future is dropped.
-    pub fn run<T: Send + 'static>(
+    pub(super) fn run<T: Send + 'static>(
         &self,
         watch: &mut Watch<'_>,
         tally: &Arc<Tally>,

@@ -55,7 +55,7 @@ pub(super) struct Carrier {
 
 impl Carrier {
     /// The system's ssh. It must not ask questions: there may be nobody to answer.
-    pub fn ssh(program: Option<String>, user: Option<&str>, host: &str, port: Option<u16>) -> Self {
+    pub(super) fn ssh(program: Option<String>, user: Option<&str>, host: &str, port: Option<u16>) -> Self {
         let mut args: Vec<String> = [
             "-T",
             "-x",
@@ -524,7 +524,7 @@ fn listed(kind: Kind, below: String, len: Option<u64>) -> Listed {
 
 impl SftpClient {
     /// A client of a folder on the host to which this program connects.
-    pub fn new(
+    pub(super) fn new(
         line: Arc<Line>,
         surroundings: Arc<dyn Surroundings>,
         carrier: Carrier,
@@ -621,7 +621,7 @@ impl SftpClient {
     }
 
     /// Makes the vault's folder if it does not exist. Its parent must exist.
-    pub fn make_root(&self) -> Result<(), StoreError> {
+    pub(super) fn make_root(&self) -> Result<(), StoreError> {
         let root = self.root.clone();
         let place = Subject::Place(self.line.place().to_owned());
         self.ask("write", &place, |connection| async move {
