@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
+use vault::chunk::ChunkParams;
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::collect::CollectOptions;
 use vault::engine::diff::{diff, entry_at};
@@ -16,17 +18,17 @@ use vault::engine::find::{Search, find};
 use vault::engine::glob::Pattern;
 use vault::engine::keys::When;
 use vault::engine::repair::{self, RepairOptions};
-use vault::engine::restore::{RestoreOptions, Target, restore};
+use vault::engine::restore::{RestoreOptions, RestoreReport, Target, restore};
 use vault::engine::retention::{self, Rules};
 use vault::engine::stats::stats;
 use vault::engine::{browse, keys, prune};
 use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::{Purpose, Secret};
-use vault::store::testing::counting::{CountingStore, Requests};
+use vault::store::testing::counting::{Action, CountingStore, Requests, Target as Counted};
 use vault::store::testing::mem::MemStore;
 use vault::store::testing::sleeping::SleepingStore;
-use vault::store::{Store, StoreLimits};
+use vault::store::{Kind, ObjectKey, Store, StoreLimits};
 use vault::vault::Vault;
 
 use crate::support::source::write;
@@ -268,4 +270,81 @@ fn each_command_keeps_to_its_budget_of_requests() {
     let faults = far.faults();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
     assert!(merged > SNAPSHOTS as u64 && idle == 0, "{merged} {idle}");
+}
+
+/// A vault at a far store, with files of 24 MiB in all.
+struct Whole {
+    counting: Arc<CountingStore<MemStore>>,
+    sleeping: Arc<SleepingStore>,
+    folder: TempDir,
+}
+
+/// Number of files in it.
+const FILES: u64 = 48;
+
+impl Whole {
+    fn new() -> Self {
+        let counting = Arc::new(CountingStore::new(MemStore::new()));
+        let inner: Arc<dyn Store> = counting.clone();
+        let limits = StoreLimits { reads: 8, writes: 8, bytes: 64 << 20 };
+        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(20)));
+        let whole = Self { counting, sleeping: Arc::new(sleeping), folder: scratch() };
+        let quick: Arc<dyn Store> = whole.counting.clone();
+        create_vault(quick.as_ref(), ChunkParams::default()).unwrap();
+        let source = whole.path("source");
+        fs::create_dir_all(&source).unwrap();
+        for number in 0..FILES {
+            write(&source.join(format!("file {number}")), number, 512 << 10);
+        }
+        take(&open_vault(&quick, &whole.path("state")).unwrap(), &source).unwrap();
+        whole
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open(&self) -> Vault {
+        let store: Arc<dyn Store> = self.sleeping.clone();
+        open_vault(&store, &self.path("state")).unwrap()
+    }
+
+    /// Restores everything by one thread; returns what was requested, and the most requests under way together.
+    fn restore(&self, vault: &Vault, to: &str) -> (RestoreReport, Requests, usize) {
+        let options = RestoreOptions::new(vault.snapshots()[0].id, Target::Folder(self.path(to)));
+        self.counting.take();
+        self.sleeping.take();
+        let report = restore(vault, &options, &Silent::default()).unwrap();
+        (report, self.counting.take(), self.sleeping.take().1)
+    }
+}
+
+#[test]
+fn a_restore_reads_neighbours_together_and_as_many_at_a_time_as_the_store_takes() {
+    let whole = Whole::new();
+    let (report, requests, most) = whole.restore(&whole.open(), "to");
+    assert_eq!((report.files, report.problem_count), (FILES, 0));
+    // 24 MiB of noise are in two packs. A read has up to 8 MiB, and the first of a pack brings its header.
+    let reads = requests.at(Action::Get, Counted::Folder(Kind::Pack));
+    assert!((3..=5).contains(&reads), "{requests}");
+    assert!(most >= 3, "{most} requests together for one thread");
+}
+
+#[test]
+fn what_is_wrong_with_one_segment_does_not_keep_its_neighbours_from_being_restored() {
+    let whole = Whole::new();
+    let vault = whole.open();
+    let mem = whole.counting.inner();
+    let packs = mem.objects().into_iter().filter(|(key, _)| matches!(key, ObjectKey::Named(Kind::Pack, _)));
+    let (key, sound) = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - (1 << 20));
+    let flip = |bytes: &mut Vec<u8>| bytes[5 << 20] ^= 1;
+    for (name, damage) in [("cut", &cut as &dyn Fn(&mut Vec<u8>)), ("flipped", &flip)] {
+        // A read over several segments fails as a whole if the last of them is cut short; it has some 16 files.
+        mem.mutate(&key, damage);
+        let (report, ..) = whole.restore(&vault, name);
+        assert!((1..=8).contains(&report.damage_count), "{name}: {} files", report.damage_count);
+        assert_eq!(report.files, FILES - report.damage_count);
+        mem.replace(key, sound.clone());
+    }
 }

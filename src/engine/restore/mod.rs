@@ -6,8 +6,8 @@
 //!
 //! `select` which paths are restored · `run` state that all parts share, and counts · `folder` folders and their handles · `task` files
 //! and the pieces of their content · `place` where each part goes · `plan` from trees to windows · `special` existing items, links,
-//! pipes, devices · `execute` from windows to files · `compare` existing content, and reading back · `links` hard links · `guard` what is
-//! never removed · `removal` removing the rest.
+//! pipes, devices · `execute` from windows to files · `fetch` segments read ahead from a far store · `compare` existing content, and reading
+//! back · `links` hard links · `guard` what is never removed · `removal` removing the rest.
 
 mod select;
 mod guard;
@@ -18,6 +18,7 @@ mod place;
 mod plan;
 mod special;
 mod execute;
+mod fetch;
 mod compare;
 mod links;
 mod removal;
