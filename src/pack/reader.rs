@@ -8,6 +8,7 @@ use crate::id::{ChunkId, ObjectName};
 use crate::limits::{FOOTER_LEN_MAX, PACK_LEN_MAX};
 use crate::pack::footer::Footer;
 use crate::pack::segment::{Segment, open_segment};
+use crate::pack::together::{GAP, Together};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectOpener, TAG_LEN};
 use crate::store::{ObjectKey, Store, StoreError};
@@ -29,22 +30,6 @@ pub struct SegmentPlace {
     pub len: u32,
 }
 
-/// The sealed bytes of neighbouring segments, read with one request.
-#[derive(Debug, Clone)]
-pub struct Together {
-    from: u64,
-    bytes: Bytes,
-}
-
-impl Together {
-    /// The sealed bytes of one of the segments.
-    pub fn part(&self, place: &SegmentPlace) -> Option<Bytes> {
-        let start = usize::try_from(place.offset.checked_sub(self.from)?).ok()?;
-        let end = start.checked_add(place.len as usize)?;
-        (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
-    }
-}
-
 /// Receives each pack that is found damaged, at the moment when it is found.
 pub trait Witness: Sync {
     /// A pack is not as it was put.
@@ -58,7 +43,9 @@ pub struct Openers(Arc<Mutex<Vec<Opened>>>);
 /// A pack, and its key.
 type Opened = (ObjectName, Arc<ObjectOpener>);
 
-/// Opens packs of one store. Remembers the keys of the packs that were opened last.
+/// Opens packs of one store. Remembers the keys of the packs that were opened last, together
+/// with its clones.
+#[derive(Clone)]
 pub struct PackReader<'a> {
     store: &'a dyn Store,
     keys: &'a Keys,
@@ -73,12 +60,19 @@ const RECENT: usize = 64;
 /// pack of chunks of the default size has less than 5 KiB, or three times that if they compress well.
 const TAIL: u64 = 16 << 10;
 
-/// Bytes between two parts of a pack that are read along with them: a request of their own would take longer.
-pub const GAP: u64 = 256 << 10;
-
 /// The key of an object of this kind and name.
 pub fn object_key(kind: ObjectKind, name: ObjectName) -> ObjectKey {
     ObjectKey::Named(kind.store_kind(), name)
+}
+
+/// The error of a header, if the footer shows that the pack is of this version.
+fn by_footer(error: PackError) -> PackError {
+    match error {
+        PackError::Newer { object, .. } => {
+            PackError::Damaged { object, what: "its header is not what its footer says".to_owned() }
+        }
+        error => error,
+    }
 }
 
 impl<'a> PackReader<'a> {
@@ -206,12 +200,15 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// If it is missing or damaged.
     pub fn opener_by_footer(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
-        self.opener(kind, name).map_err(|error| match error {
-            PackError::Newer { object, .. } => {
-                PackError::Damaged { object, what: "its header is not what its footer says".to_owned() }
-            }
-            error => error,
-        })
+        self.opener(kind, name).map_err(by_footer)
+    }
+
+    /// As [`Self::opener_by_footer`], with the first [`HEADER_LEN`] bytes of the pack.
+    ///
+    /// # Errors
+    /// If the header is damaged.
+    pub fn opener_of(&self, kind: ObjectKind, name: ObjectName, header: &[u8]) -> Result<Arc<ObjectOpener>, PackError> {
+        self.enter_header(kind, name, header).map_err(by_footer)
     }
 
     /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, the ids and

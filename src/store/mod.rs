@@ -309,10 +309,10 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Whether an answer takes longer than the work on it, so that requests under way count for more than cores. That
-    /// holds for every place but a folder of this machine.
+    /// Whether answers take longer than the work on them, and many can be waited for together: so requests under way count
+    /// for more than cores. That holds for every place but a folder of this machine.
     fn is_far(&self) -> bool {
-        self.folder().is_none()
+        self.folder().is_none() && self.limits().reads > 1
     }
 
     /// The number of threads for work in which each thread waits for reads: `threads` for a folder of this machine, and

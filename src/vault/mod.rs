@@ -12,6 +12,7 @@ pub mod client;
 pub mod session;
 pub mod read;
 pub mod segments;
+mod bring;
 pub mod view;
 pub mod snapshots;
 pub mod slots;

@@ -10,12 +10,9 @@ use crate::engine::restore::execute::{Batch, Executor, Failed};
 use crate::engine::restore::run::{Halt, fatal, lock};
 use crate::engine::restore::task::Piece;
 use crate::pack::SegmentPlace;
-use crate::pack::reader::{GAP, Together};
-use crate::seal::ObjectKind;
+use crate::pack::together::{Together, runs, span};
 use crate::sync::{Room, Rooms, share, spawn};
 
-/// The most bytes to read with one request.
-const TOGETHER_MAX: u64 = 8 << 20;
 /// The most bytes that are being read, or wait to be opened.
 const BYTES_AHEAD: u64 = 64 << 20;
 
@@ -117,60 +114,5 @@ impl Executor<'_, '_> {
             // Nobody receives it if the restore has failed.
             let _ = to.send((group, fetched.clone()));
         }
-    }
-}
-
-/// Number of bytes from the begin of one segment to the end of another one of the same pack.
-fn span(first: &SegmentPlace, last: &SegmentPlace) -> u64 {
-    (last.offset + u64::from(last.len)).saturating_sub(first.offset)
-}
-
-/// The ranges of segments to be read with one request each. The segments are sorted by pack and number. Of meta packs each is read by itself,
-/// as it may be kept on this machine.
-fn runs(places: &[Option<SegmentPlace>]) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for (at, place) in places.iter().enumerate() {
-        let continues = runs.last().and_then(|run| {
-            let (first, last, next) = (places[run.start]?, places[run.end - 1]?, (*place)?);
-            let gap = next.offset.checked_sub(last.offset + u64::from(last.len))?;
-            let is_near = next.pack == last.pack && gap <= GAP && span(&first, &next) <= TOGETHER_MAX;
-            Some(is_near && next.kind == ObjectKind::Pack)
-        });
-        match runs.last_mut() {
-            Some(run) if continues == Some(true) => run.end = at + 1,
-            _ => runs.push(at..at + 1),
-        }
-    }
-    runs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::ObjectName;
-
-    #[test]
-    fn neighbours_are_read_together() {
-        let place = |kind, pack, number, offset, len| {
-            Some(SegmentPlace { kind, pack: ObjectName::new([pack; 16]), number, offset, len })
-        };
-        let near = |number: u32| place(ObjectKind::Pack, 1, number, u64::from(number) * (2 << 20), 2 << 20);
-        // Four of 2 MiB fill a request.
-        let places: Vec<_> = (0..7).map(near).collect();
-        assert_eq!(runs(&places), [0..4, 4..7]);
-        // What is left out between them is read along if it is short.
-        let short = place(ObjectKind::Pack, 1, 9, (1 << 20) + GAP, 1000);
-        let long = place(ObjectKind::Pack, 1, 9, (1 << 20) + GAP + 1, 1000);
-        let first = place(ObjectKind::Pack, 1, 0, 0, 1 << 20);
-        assert_eq!(runs(&[first, short]), [0..2]);
-        assert_eq!(runs(&[first, long]), [0..1, 1..2]);
-        // Another pack, a meta pack, an unknown place, and what the catalogue puts in the wrong order.
-        let other = place(ObjectKind::Pack, 2, 1, 1 << 20, 1000);
-        let meta = |number: u32| place(ObjectKind::Meta, 3, number, u64::from(number) * 1000, 1000);
-        assert_eq!(runs(&[first, other, meta(0), meta(1), None, None]), [0..1, 1..2, 2..3, 3..4, 4..5, 5..6]);
-        assert_eq!(runs(&[near(1), near(0)]), [0..1, 1..2]);
-        // A segment longer than the bound is read alone.
-        let huge = |number: u32| place(ObjectKind::Pack, 1, number, u64::from(number) * (9 << 20), 9 << 20);
-        assert_eq!(runs(&[huge(0), huge(1)]), [0..1, 1..2]);
     }
 }
