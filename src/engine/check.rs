@@ -156,7 +156,8 @@ impl CheckReport {
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn check(vault: &Vault, options: &CheckOptions<'_>, progress: &dyn Progress) -> Result<CheckReport, CheckError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build();
+    let threads = vault.store().reading_threads(options.threads.max(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| CheckError::Threads(error.to_string()))?;
     vault.judge_store();
     pool.install(|| Check::new(vault, options, progress)?.run())
@@ -559,13 +560,13 @@ impl<'a> Check<'a> {
         Ok(suspects)
     }
 
-    /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns the footer if they agree.
+    /// Reads a pack's footer, with one request, and compares it with the catalogue. Returns the footer if they agree.
     fn check_footer(&self, info: &PackInfo) -> Result<Option<Footer>, CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
-        match self.pack_reader.frame(info.kind, info.name, info.len) {
-            Ok((_, footer)) => Ok(self.compare(info, &footer).then_some(footer)),
+        match self.pack_reader.footer(info.kind, info.name, info.len) {
+            Ok(footer) => Ok(self.compare(info, &footer).then_some(footer)),
             Err(error) => Ok(self.pack_problem(info, error).map(|()| None)?),
         }
     }

@@ -246,7 +246,7 @@ fn judge(
             if progress.stopped() {
                 return Err(VaultError::Interrupted);
             }
-            let footer = footers.frame(pack.kind, pack.name, pack.len).map(|(_, footer)| footer);
+            let footer = footers.footer(pack.kind, pack.name, pack.len);
             if let Err(error) = footer.as_ref()
                 && !is_of_pack(error)
             {
