@@ -7,6 +7,7 @@
 pub mod footer;
 pub mod segment;
 pub mod writer;
+pub mod together;
 pub mod reader;
 pub mod scan;
 pub mod index;
