@@ -25,12 +25,10 @@ use std::time::Instant;
 
 use common::number;
 use packs::fill;
-use vault::chunk::ChunkParams;
-use vault::engine::exclude::ExcludeOptions;
 use vault::engine::restore::{RestoreOptions, Target, restore};
 use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::progress::Silent;
-use vault::seal::{KdfParams, Secret};
+use vault::seal::Secret;
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::store::testing::counting::{Action, CountingStore};
@@ -50,7 +48,7 @@ fn identity() -> Identity {
 }
 
 fn options(state: &Path) -> OpenOptions {
-    OpenOptions { state: state.to_owned(), identity: identity() }
+    OpenOptions::new(state.to_owned(), identity())
 }
 
 fn counting(folder: &Path) -> Arc<CountingStore<DirStore>> {
@@ -62,39 +60,22 @@ fn clock() -> Time {
 }
 
 fn take(vault: &Vault, folder: &Path) {
-    let options = SnapshotOptions {
-        source: "source".to_owned(),
-        inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
-        time: clock(),
-        given: false,
-        clock: &clock,
-        tags: Vec::new(),
-        description: String::new(),
-        exclude: ExcludeOptions::default(),
-        skip_if_unchanged: false,
-        allow_empty: false,
-        dry_run: false,
-        level: 3,
-        verify: true,
-        others: vault::engine::trust::VerifyOthers::Sample,
-        read_all: false,
-        read_special: false,
-        threads: 2,
-    };
+    let mut options = SnapshotOptions::new(
+        "source",
+        vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
+        &clock,
+    );
+    options.threads = 2;
     snapshot(vault, options, &Silent::default()).unwrap();
 }
 
 /// Makes the vault: the packs, and a snapshot of 2,000 files of 3 KB, one of which is changed after it.
 fn plant(folder: &Path, packs: u64) {
     let store = DirStore::create(&folder.join("store")).unwrap();
-    let made = CreateOptions {
-        secret: Secret::raw(SECRET),
-        label: String::new(),
-        kdf: KdfParams::Standard,
-        params: ChunkParams::default(),
-        delivery: vault::store::Delivery::Direct,
-        now: 0,
-        recovery: None,
+    let made = {
+        let mut options = CreateOptions::new(Secret::raw(SECRET), 0);
+        options.delivery = vault::store::Delivery::Direct;
+        options
     };
     create(&store, &made).unwrap();
     let source = folder.join("source");
@@ -146,10 +127,8 @@ fn measure(folder: &Path, what: &str, lazy: bool) {
     let last = vault.snapshots().last().unwrap().id;
     let target = folder.join(format!("restored {what}"));
     let begun = Instant::now();
-    let options = RestoreOptions {
-        path: Some(b"top/42/847".to_vec()),
-        ..RestoreOptions::new(last, Target::Folder(target.clone()))
-    };
+    let mut options = RestoreOptions::new(last, Target::Folder(target.clone()));
+    options.path = Some(b"top/42/847".to_vec());
     restore(&vault, &options, &Silent::default()).unwrap();
     assert_eq!(fs::read(target.join("847")).unwrap(), common::text(847, 3000));
     tell("first file", begun);

@@ -256,7 +256,7 @@ fn opened(bench: &Bench) -> Vault {
     let person = |text: &str| text.to_owned();
     let identity =
         Identity { host: person("merger"), user: person("user"), machine: person("merger"), program: person("bench") };
-    let options = OpenOptions { state: bench.folder.path().join("merger"), identity };
+    let options = OpenOptions::new(bench.folder.path().join("merger"), identity);
     open(store, &Secret::password("only for measuring"), options, &Silent::default()).expect("a vault")
 }
 

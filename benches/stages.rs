@@ -8,15 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use vault::chunk::ChunkParams;
-use vault::engine::exclude::ExcludeOptions;
 use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::id::{ChunkId, VaultId};
 use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::progress::Silent;
-use vault::seal::{Compressor, Decompressor, KdfParams, Keys, MasterKey, ObjectKind, Secret, WriterKey};
+use vault::seal::{Compressor, Decompressor, Keys, MasterKey, ObjectKind, Secret, WriterKey};
+use vault::store::Store;
 use vault::store::testing::mem::MemStore;
-use vault::store::{Delivery, Store};
 use vault::tree::{Entry, FileKind, Stream, Time, decode_entry, encode_entry};
 use vault::vault::create::create;
 use vault::vault::open::open;
@@ -198,15 +197,7 @@ fn now() -> Time {
 
 fn opened(state: &Path) -> Vault {
     let store = MemStore::new();
-    let options = CreateOptions {
-        secret: Secret::raw(SECRET),
-        label: String::new(),
-        kdf: KdfParams::Standard,
-        params: ChunkParams::default(),
-        delivery: Delivery::Direct,
-        now: 0,
-        recovery: None,
-    };
+    let options = CreateOptions::new(Secret::raw(SECRET), 0);
     create(&store, &options).unwrap();
     let identity = Identity {
         host: "host".to_owned(),
@@ -215,30 +206,17 @@ fn opened(state: &Path) -> Vault {
         program: "bench".to_owned(),
     };
     let shared: Arc<dyn Store> = Arc::new(store);
-    let options = OpenOptions { state: state.to_owned(), identity };
+    let options = OpenOptions::new(state.to_owned(), identity);
     open(shared, &Secret::raw(SECRET), options, &Silent::default()).unwrap()
 }
 
 fn take(vault: &Vault, folder: &Path) {
-    let options = SnapshotOptions {
-        source: "source".to_owned(),
-        inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
-        time: now(),
-        given: false,
-        clock: &now,
-        tags: Vec::new(),
-        description: String::new(),
-        exclude: ExcludeOptions::default(),
-        skip_if_unchanged: false,
-        allow_empty: false,
-        dry_run: false,
-        level: 3,
-        verify: true,
-        others: vault::engine::trust::VerifyOthers::Sample,
-        read_all: false,
-        read_special: false,
-        threads: std::thread::available_parallelism().map_or(2, usize::from),
-    };
+    let mut options = SnapshotOptions::new(
+        "source",
+        vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
+        &now,
+    );
+    options.threads = std::thread::available_parallelism().map_or(2, usize::from);
     snapshot(vault, options, &Silent::default()).unwrap();
 }
 

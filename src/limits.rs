@@ -91,3 +91,6 @@ const _: () = assert!(SEGMENT_RAW_MAX + (1 << 20) < PACK_LEN);
 const _: () = assert!(SEGMENT_CHUNKS_TARGET <= PACK_CHUNKS_TARGET && SEGMENT_CHUNKS_TARGET <= SEGMENT_CHUNKS_MAX);
 const _: () = assert!((PACK_LEN as u64) <= PACK_LEN_MAX);
 const _: () = assert!(FOOTER_LEN_MAX as u64 <= PACK_LEN_MAX);
+
+/// The usual zstd level for what is compressed.
+pub const LEVEL: i32 = 3;

@@ -1,10 +1,8 @@
-//! The `vault` command. All its code is in `cli`.
-
-mod cli;
+//! The `vault` command. All its code is in the library, in `cli`.
 
 #[global_allocator]
 static ALLOCATOR: vault::memory::Allocator = vault::memory::Allocator;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    vault::cli::main()
 }

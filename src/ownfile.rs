@@ -1,8 +1,8 @@
-//! Reads the small files that the program keeps for itself, without ever blocking: anything else in their place, such
-//! as a pipe, counts as a file that cannot be read.
+//! The small files that the program keeps for itself. They are read without ever blocking: anything else in their place,
+//! such as a pipe, counts as a file that cannot be read. Only their owner can read them, and they are replaced as a whole.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Opens a file for reading. Only a regular file is opened: a pipe in its place would block for ever.
@@ -54,9 +54,102 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
+/// Makes a folder, and its parents, that only this user can read. An existing one stays as it is.
+///
+/// # Errors
+/// The error of the system.
+pub fn make_private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let there = path.ancestors().find(|folder| folder.exists());
+    builder.create(path)?;
+    adopt(path, there);
+    Ok(())
+}
+
+/// As root, gives new folders to the owner of the folder `there` in which they were made.
+#[cfg(unix)]
+fn adopt(path: &Path, there: Option<&Path>) {
+    use std::os::unix::fs::{MetadataExt, lchown};
+    let Some((there, owner)) = there.and_then(|there| Some((there, std::fs::metadata(there).ok()?))) else { return };
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        for folder in path.ancestors().take_while(|folder| *folder != there) {
+            // A folder that stays root's is as usable as before.
+            let _ = lchown(folder, Some(owner.uid()), Some(owner.gid()));
+        }
+    }
+}
+
+#[cfg(not(unix))]
+const fn adopt(_: &Path, _: Option<&Path>) {}
+
+/// Replaces a file that only this user can read, so that after any crash it is either the old one or the new one.
+///
+/// # Errors
+/// The error of the system; the old file then remains.
+pub fn replace_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, true)
+}
+
+/// As [`replace_private_file`]. Only `durable` makes the new file survive a power cut.
+///
+/// # Errors
+/// As [`replace_private_file`].
+pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        // A leftover from a crash is not reused: it may be readable to others. A pipe would make us wait, and through a
+        // link another file would be overwritten.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&temporary)?;
+        file.write_all(bytes)?;
+        if durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) if durable && cfg!(unix) => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary); // there may be none
+    }
+    written
+}
+
 #[cfg(all(test, unix))]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn what_is_private_is_readable_to_the_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("a/b");
+        make_private_folder(&below).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&below), 0o700);
+        let file = below.join("key");
+        // The leftover and the old file may be readable to all.
+        std::fs::write(below.join("key.new"), "old").unwrap();
+        std::fs::write(&file, "old").unwrap();
+        replace_private_file(&file, b"secret").unwrap();
+        assert_eq!((mode(&file), std::fs::read(&file).unwrap().as_slice()), (0o600, &b"secret"[..]));
+        assert!(!below.join("key.new").exists());
+        assert!(replace_private_file(&below.join("missing/key"), b"x").is_err());
+    }
 
     #[test]
     fn a_pipe_in_place_of_a_file_makes_nobody_wait() {

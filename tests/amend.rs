@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::Value;
 use vault::engine::prune::say;
 use vault::engine::rewrite::{Change, RewriteError, RewriteOptions, rewrite};
-use vault::engine::snapshot::{SnapshotOptions, snapshot};
-use vault::engine::trust::VerifyOthers;
+use vault::engine::snapshot::snapshot;
 use vault::failure::{Exit, Failure};
 use vault::id::ChunkId;
 use vault::log::RecordBody;
@@ -198,12 +197,22 @@ fn a_date_that_was_put_right_stays_whatever_is_changed_then() {
     let day = |day: i64| Time { secs: day * 86_400, nanos: 0 };
     let take = |text: &str, day: Time| {
         fs::write(world.source().join("a"), text).unwrap();
-        let options = SnapshotOptions { time: day, given: true, ..options(&world.source(), &now) };
+        let mut options = options(&world.source(), &now);
+        options.time = day;
+        options.given = true;
         snapshot(&vault, options, &Silent::default()).unwrap().id.unwrap()
     };
     let old = || day(20);
-    let how = RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 1 };
-    let slow = RewriteOptions { clock: &old, ..how };
+    let how = {
+        let mut options = RewriteOptions::new(&now);
+        options.level = 1;
+        options
+    };
+    let slow = {
+        let mut options = how;
+        options.clock = &old;
+        options
+    };
     let change = |id, change: &Change, how| {
         let all = vault.snapshots();
         let info = all.iter().find(|info| info.stands_for(&id)).unwrap();
@@ -382,7 +391,11 @@ fn many_can_be_stopped_between_and_the_same_again_does_the_rest() {
     for _ in 0..70 {
         crate::support::take(&vault, &world.source()).unwrap();
     }
-    let how = RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 1 };
+    let how = {
+        let mut options = RewriteOptions::new(&now);
+        options.level = 1;
+        options
+    };
     let change = Change { add_tags: vec!["t".to_owned()], ..Change::default() };
     let all = vault.snapshots();
     let error = rewrite(&vault, &all, &change, &how, &Impatient::default()).unwrap_err();
@@ -407,7 +420,11 @@ fn two_that_are_one_by_now_are_both_reported() {
     let replaces = before.iter().map(|info| info.id).collect();
     let one = Snapshot { replaces, ..before[0].body.clone() };
     say(&vault, RecordBody::Snapshot(Box::new(one)), now(), &Silent::default()).unwrap();
-    let how = RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 1 };
+    let how = {
+        let mut options = RewriteOptions::new(&now);
+        options.level = 1;
+        options
+    };
     let change = Change { add_tags: vec!["t".to_owned()], ..Change::default() };
     for round in 0..2 {
         let report = rewrite(&vault, &before, &change, &how, &Silent::default()).unwrap();

@@ -35,12 +35,17 @@ use crate::support::{THREADS, World, campaign, check_all, copy_folder, now, open
 fn run(vault: &Vault, keep: u64, max_unused: f64) -> Result<CollectReport, CollectError> {
     let rules = Rules { last: Some(keep), ..Rules::default() };
     let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let options = CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = max_unused;
+    options.level = 1;
+    options.threads = THREADS;
     prune::prune(vault, &decisions, &options, &Silent::default())
 }
 
 fn check_vault(vault: &Vault, read_data: bool) -> CheckReport {
-    let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let mut options = CheckOptions::new(&now);
+    options.read_data = read_data;
+    options.threads = THREADS;
     check(vault, &options, &Silent::default()).unwrap()
 }
 
@@ -212,8 +217,11 @@ fn a_store_without_room_says_how_much_would_do() {
     let inner = MemStore::from_state(fixture.clean.clone());
     let limited = |room: u64| limited(&inner, inner.total_len() + room);
     let vault = open_vault(&limited(40_000), &state).unwrap();
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: Some(0), level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.max_moved = Some(0);
+    options.level = 1;
+    options.threads = THREADS;
     let decisions =
         retention::plan(&vault.snapshots(), &Rules { last: Some(1), ..Rules::default() }, &|_, _| String::new());
     let report = prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
@@ -357,8 +365,10 @@ fn stats_say_what_a_prune_then_frees() {
     };
     let decisions =
         retention::plan(&vault.snapshots(), &Rules { last: Some(1), ..Rules::default() }, &|_, _| String::new());
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
+    options.threads = THREADS;
     let estimate = prune::estimate(&vault, &decisions, &options, &Silent::default()).unwrap();
     // Condemned packs go with their padding, a part of which belongs to data that stays.
     near(alone(first), estimate.bytes_deleted - estimate.bytes_moved, (estimate.bytes_deleted - alone(first)) / 16);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use vault::chunk::ChunkParams;
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::copy::{CopyError, CopyOptions, CopyReport, Left, copy, copy_of};
-use vault::engine::trust::VerifyOthers;
 use vault::failure::{Exit, Failure};
 use vault::id::ObjectName;
 use vault::log::RecordBody;
@@ -33,14 +32,11 @@ use crate::support::{
     small_chunks,
 };
 
-const OPTIONS: CopyOptions<'static> = CopyOptions {
-    dry_run: false,
-    whole: false,
-    level: 1,
-    verify: true,
-    others: VerifyOthers::Sample,
-    clock: &now,
-    threads: THREADS,
+const OPTIONS: CopyOptions<'static> = {
+    let mut options = CopyOptions::new(&now);
+    options.level = 1;
+    options.threads = THREADS;
+    options
 };
 
 /// Copies all snapshots.
@@ -89,7 +85,9 @@ fn check_copies(from: &World, to: &Vault) {
 
 #[track_caller]
 fn check_sound(vault: &Vault) {
-    let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let mut options = CheckOptions::new(&now);
+    options.read_data = true;
+    options.threads = THREADS;
     let report = check(vault, &options, &Silent::default()).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.problems);
 }
@@ -105,15 +103,12 @@ fn other(world: &World, params: Option<ChunkParams>) -> MemStore {
 }
 
 fn vault_options(delivery: Delivery) -> CreateOptions {
-    CreateOptions {
-        secret: Secret::password(PASSWORD),
-        label: String::new(),
-        kdf: cheap(),
-        params: small_chunks(),
-        delivery,
-        now: 1_700_000_000,
-        recovery: Some(Secret::raw(&RAW)),
-    }
+    let mut options = CreateOptions::new(Secret::password(PASSWORD), 1_700_000_000);
+    options.kdf = cheap();
+    options.params = small_chunks();
+    options.delivery = delivery;
+    options.recovery = Some(Secret::raw(&RAW));
+    options
 }
 
 #[test]
@@ -369,7 +364,9 @@ fn a_snapshot_of_the_future_is_not_copied() {
     let first = from.snapshots()[0].date;
     let clock = || first;
     for dry_run in [true, false] {
-        let options = CopyOptions { dry_run, clock: &clock, ..OPTIONS };
+        let mut options = OPTIONS;
+        options.dry_run = dry_run;
+        options.clock = &clock;
         let report = copy(&from, &to, &from.snapshots(), &options, &Silent::default()).unwrap();
         assert_eq!(report.copied.len(), 1);
         assert!(report.left.len() == 2 && report.left.iter().all(|left| left.why == Left::Future), "{:?}", report.left);
@@ -393,7 +390,8 @@ fn what_is_damaged_in_part_can_be_left_whole() {
     let from = open_vault(&world.shared(), &world.folder.path().join("here")).unwrap();
     let shared: Arc<dyn Store> = Arc::new(other(&world, Some(small_chunks())));
     let to = open_vault(&shared, &world.folder.path().join("other")).unwrap();
-    let options = CopyOptions { whole: true, ..OPTIONS };
+    let mut options = OPTIONS;
+    options.whole = true;
     let report = copy(&from, &to, std::slice::from_ref(&last), &options, &Silent::default()).unwrap();
     assert!(report.copied.is_empty() && report.left[0].why == Left::Partial, "{:?}", report.left);
     assert!(!report.left[0].paths.is_empty() && to.snapshots().is_empty());

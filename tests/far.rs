@@ -616,7 +616,9 @@ fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
     let vault = open_vault(store, fresh.path()).unwrap();
     assert!(vault.bad_objects().is_empty() && vault.findings().is_empty(), "{what}: {:?}", vault.bad_objects());
     assert_eq!(vault.snapshots().len(), snapshots, "{what}");
-    let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let mut options = CheckOptions::new(&now);
+    options.read_data = true;
+    options.threads = THREADS;
     let report = check(&vault, &options, &Silent::default()).unwrap();
     assert!(!report.is_damaged(), "{what}: {report:?}");
 }
@@ -650,7 +652,9 @@ impl Far {
     fn snapshots_that_are_whole(&self, what: &str) -> usize {
         let fresh = scratch();
         let vault = open_vault(&self.store, fresh.path()).unwrap();
-        let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+        let mut options = CheckOptions::new(&now);
+        options.read_data = true;
+        options.threads = THREADS;
         let report = check(&vault, &options, &Silent::default()).unwrap();
         assert!(report.chunks_lost == 0, "{what}: {report:?}");
         vault.snapshots().len()
@@ -698,8 +702,10 @@ fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
         let vault = far.open();
         let rules = Rules { last: Some(1), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let options =
-            CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+        let mut options = CollectOptions::new(&now);
+        options.max_unused = 0.0;
+        options.level = 1;
+        options.threads = THREADS;
         // The record that forgets is put first, then the packs with the moved chunks.
         far.server.script(Op::Put, [None, Some(fault.clone())]);
         let pruned = prune(&vault, &decisions, &options, &Silent::default());

@@ -86,8 +86,9 @@ impl Machine {
     fn prune(&self, secs: i64) -> (u64, u64) {
         let clock = || Time { secs, nanos: 0 };
         self.vault.refresh(&Silent::default()).unwrap();
-        let options =
-            CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &clock, threads: 1 };
+        let mut options = CollectOptions::new(&clock);
+        options.max_unused = 0.0;
+        options.level = 1;
         let report = prune(&self.vault, &[], &options, &Silent::default()).unwrap();
         (report.records_merged, report.records_deleted)
     }
@@ -192,7 +193,8 @@ fn the_vault_of_the_specification_reads_as_it_says() {
     copy_folder(&home.join("vault"), &folder.path().join("vault"));
     let vault = opened(folder.path(), "four");
     assert_eq!(told(&vault), expected);
-    let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: 1 };
+    let mut options = CheckOptions::new(&now);
+    options.read_data = true;
     let report = check(&vault, &options, &Silent::default()).unwrap();
     assert!(report.problems.is_empty() && report.findings.is_empty() && report.foreign.is_empty(), "{report:?}");
 

@@ -980,14 +980,16 @@ fn what_is_protected_is_still_there_whatever_the_options_and_a_dry_run_says_what
             mounts += 1;
         }
         let before = survey(&top, &own_folders);
-        let options = RestoreOptions {
-            overwrite: *dice.pick(&[Overwrite::Always, Overwrite::IfChanged, Overwrite::KeepNewer]),
-            delete: dice.below(4) > 0,
-            exclude: if dice.below(2) == 0 { vec!["*.keep".to_owned()] } else { Vec::new() },
-            threads: 2,
-            ..RestoreOptions::new(info.id, Target::InPlace)
-        };
-        let dry = restored(&vault, &RestoreOptions { dry_run: true, ..options.clone() });
+        let mut options = RestoreOptions::new(info.id, Target::InPlace);
+        options.overwrite = *dice.pick(&[Overwrite::Always, Overwrite::IfChanged, Overwrite::KeepNewer]);
+        options.delete = dice.below(4) > 0;
+        options.exclude = if dice.below(2) == 0 { vec!["*.keep".to_owned()] } else { Vec::new() };
+        options.threads = 2;
+        let dry = restored(&vault, &{
+            let mut options = options.clone();
+            options.dry_run = true;
+            options
+        });
         assert_eq!(survey(&top, &own_folders), before, "case {case}: a dry run changes nothing");
         let real = restored(&vault, &options);
         let after = survey(&top, &own_folders);

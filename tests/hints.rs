@@ -50,7 +50,7 @@ fn world() -> World {
 
 /// Opens a vault only for reading.
 fn look(store: Arc<dyn Store>, state: &TempDir) -> Vault {
-    let options = OpenOptions { state: state.path().to_owned(), identity: identity("other") };
+    let options = OpenOptions::new(state.path().to_owned(), identity("other"));
     let locked = LockedVault::read(store.as_ref()).unwrap();
     open_locked_to_read(store, &locked, &Secret::raw(&RAW), options, &Wanted::default(), &Silent::default()).unwrap()
 }
@@ -64,14 +64,18 @@ fn objects(store: &MemStore, kind: Kind) -> Vec<ObjectName> {
 }
 
 fn check_vault(vault: &Vault, read_data: bool) -> CheckReport {
-    let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let mut options = CheckOptions::new(&now);
+    options.read_data = read_data;
+    options.threads = THREADS;
     check(vault, &options, &Silent::default()).unwrap()
 }
 
 fn prune(vault: &Vault) {
     let session = vault.begin_writing(now(), &Silent::default()).unwrap();
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
+    options.threads = THREADS;
     collect(vault, &session, &options, &Silent::default()).unwrap();
 }
 
@@ -119,10 +123,8 @@ fn a_machine_without_a_state_restores_a_file_with_few_requests() {
 
     let last = vault.snapshots().last().unwrap().id;
     let target = scratch();
-    let options = RestoreOptions {
-        path: Some(b"top/7/file".to_vec()),
-        ..RestoreOptions::new(last, vault::engine::restore::Target::Folder(target.path().to_owned()))
-    };
+    let mut options = RestoreOptions::new(last, vault::engine::restore::Target::Folder(target.path().to_owned()));
+    options.path = Some(b"top/7/file".to_vec());
     restore(&vault, &options, &Silent::default()).unwrap();
     assert_eq!(fs::read(target.path().join("file")).unwrap(), bytes(7, 5000));
     let (restored, read) = (store.take(), store.take_read());
@@ -245,7 +247,10 @@ fn an_index_that_lies_costs_nothing_but_time() {
         // A snapshot that stores some data and relies on the rest.
         fs::write(world.source().join("one more"), what).unwrap();
         take(&vault, &world.source()).unwrap();
-        let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
+        let mut options = RepairOptions::new(&now);
+        options.read_data = true;
+        options.of_others = true;
+        options.threads = THREADS;
         let planned = plan(&vault, &options, &Silent::default()).unwrap();
         assert!(!planned.has_losses() && planned.packs.is_empty(), "{what}");
         execute(&vault, planned, &options, &Silent::default()).unwrap();
@@ -307,7 +312,10 @@ fn an_index_of_a_later_version_is_newer_and_stays() {
         assert_eq!((problem.state, &problem.subject), (ObjectState::Newer, &Subject::from(&key(name))));
     };
     newer(&vault);
-    let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
+    let mut options = RepairOptions::new(&now);
+    options.read_data = true;
+    options.of_others = true;
+    options.threads = THREADS;
     let planned = plan(&vault, &options, &Silent::default()).unwrap();
     assert!(planned.aside.is_empty() && planned.packs.is_empty() && !planned.has_losses());
     // Runs of this version write their own beside it, and a prune neither fails because of it nor removes it.

@@ -354,7 +354,8 @@ impl History {
 
     fn take(&mut self, vault: &Vault, change: impl FnOnce(&mut SnapshotOptions<'_>)) {
         // An emptied source is intended here.
-        let mut options = SnapshotOptions { allow_empty: true, ..options(&self.world.source(), &now) };
+        let mut options = options(&self.world.source(), &now);
+        options.allow_empty = true;
         change(&mut options);
         let report = snapshot(vault, options, &Silent::default()).unwrap();
         assert_eq!(report.skipped, []);
@@ -450,7 +451,9 @@ impl History {
             }
             Step::Prune { last, tag, unused, cut } => self.prune(last, tag, unused, cut),
             Step::Check { read_data } => {
-                let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+                let mut options = CheckOptions::new(&now);
+                options.read_data = read_data;
+                options.threads = THREADS;
                 let report = check(&self.world.open(), &options, &Silent::default()).unwrap();
                 assert!(!report.is_damaged(), "{report:?}");
             }
@@ -477,7 +480,10 @@ impl History {
                 bytes[at] ^= 1 << (at % 8);
             }));
         }
-        let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
+        let mut options = RepairOptions::new(&now);
+        options.read_data = true;
+        options.of_others = true;
+        options.threads = THREADS;
         let vault = self.world.open();
         let planned = repair::plan(&vault, &options, &Silent::default()).unwrap();
         let marked: BTreeSet<ObjectName> = planned.hurt.iter().map(|hurt| hurt.id).collect();
@@ -563,8 +569,10 @@ impl History {
             faulty.add(Fault::CutAtWrite { write: faulty.counts().writes + u64::from(write), leaves: Leaves::Nothing });
         }
         let max_unused = f64::from(unused) / 100.0;
-        let options =
-            CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+        let mut options = CollectOptions::new(&now);
+        options.max_unused = max_unused;
+        options.level = 1;
+        options.threads = THREADS;
         let pruned = prune(&vault, &decisions, &options, &Silent::default());
         drop(vault);
         let Ok(report) = pruned else {
@@ -610,11 +618,10 @@ fn remove(path: &Path) {
 }
 
 fn restore_options(snapshot: ObjectName, to: &Path) -> RestoreOptions {
-    RestoreOptions {
-        numeric_owner: true,
-        threads: THREADS,
-        ..RestoreOptions::new(snapshot, Target::Folder(to.to_owned()))
-    }
+    let mut options = RestoreOptions::new(snapshot, Target::Folder(to.to_owned()));
+    options.numeric_owner = true;
+    options.threads = THREADS;
+    options
 }
 
 /// Restores a snapshot, and compares everything.

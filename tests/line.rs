@@ -39,7 +39,10 @@ pub fn end<T, E: Error>(done: Result<T, E>) -> End {
 }
 
 fn repair_options() -> RepairOptions<'static> {
-    RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS, from: None }
+    let mut options = RepairOptions::new(&now);
+    options.read_data = true;
+    options.threads = THREADS;
+    options
 }
 
 /// A command; it gets the vault and the folder that holds the source.
@@ -74,7 +77,9 @@ const COMMANDS: &[(&str, Command)] = &[
         }
     }),
     ("check", |vault, _| {
-        let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+        let mut options = CheckOptions::new(&now);
+        options.read_data = true;
+        options.threads = THREADS;
         match check(vault, &options, &Silent::default()) {
             Ok(report) => {
                 assert!(!report.is_damaged() && !report.has_remarks(), "{report:?}");
@@ -87,8 +92,10 @@ const COMMANDS: &[(&str, Command)] = &[
     ("prune", |vault, _| {
         let rules = Rules { last: Some(1), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let options =
-            CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+        let mut options = CollectOptions::new(&now);
+        options.max_unused = 0.0;
+        options.level = 1;
+        options.threads = THREADS;
         end(prune(vault, &decisions, &options, &Silent::default()))
     }),
     ("repair", |vault, _| match repair::plan(vault, &repair_options(), &Silent::default()) {
@@ -135,7 +142,9 @@ impl Fixture {
         for state in [&self.world.state(), fresh.path()] {
             let vault = open_vault(&shared, state).unwrap();
             assert!(vault.bad_objects().is_empty() && vault.findings().is_empty(), "{what}: {:?}", vault.bad_objects());
-            let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+            let mut options = CheckOptions::new(&now);
+            options.read_data = true;
+            options.threads = THREADS;
             let report = check(&vault, &options, &Silent::default()).unwrap();
             assert!(!report.is_damaged() && !report.has_remarks(), "{what}: {report:?}");
         }

@@ -29,8 +29,10 @@ type Command = fn(&Vault, &Path) -> End;
 fn pruned(vault: &Vault) -> End {
     let rules = Rules { last: Some(1), ..Rules::default() };
     let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
+    options.threads = THREADS;
     end(prune(vault, &decisions, &options, &Silent::default()))
 }
 

@@ -627,8 +627,10 @@ fn the_place_that_fails_is_the_one_that_is_told() {
         if let Some(cut) = cut {
             far.add(Fault::CutLineAt(opened + cut));
         }
-        let options =
-            RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS, from: Some(&donor) };
+        let mut options = RepairOptions::new(&now);
+        options.read_data = true;
+        options.threads = THREADS;
+        options.from = Some(&donor);
         let done = repair::plan(&vault, &options, &Silent::default())
             .and_then(|plan| repair::execute(&vault, plan, &options, &Silent::default()));
         (done, far.counts().operations - opened)

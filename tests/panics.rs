@@ -99,18 +99,10 @@ fn a_panic_in_a_helper_thread_is_a_panic() {
     std::fs::write(world.source().join("new"), bytes(2, 50_000)).unwrap();
     check("snapshot", &mut || format!("{:?}", take(&vault, &world.source()).map(drop)));
     check("export", &mut || format!("{:?}", export(&vault, &info, b"", &mut Vec::new(), &Silent::default()).map(drop)));
-    let options = ImportOptions {
-        source: "other".to_owned(),
-        time: now(),
-        clock: &now,
-        tags: Vec::new(),
-        description: String::new(),
-        strip: 0,
-        level: 1,
-        verify: false,
-        others: vault::engine::trust::VerifyOthers::Sample,
-        threads: THREADS,
-    };
+    let mut options = ImportOptions::new("other", &now);
+    options.level = 1;
+    options.verify = false;
+    options.threads = THREADS;
     // Its new content must be put.
     archive.truncate(archive.len() - 1024);
     archive.extend(changed(&archive));
@@ -119,8 +111,10 @@ fn a_panic_in_a_helper_thread_is_a_panic() {
         format!("{:?}", import(&vault, &mut archive.as_slice(), &options, &Silent::default()).map(drop))
     });
     let decisions = retention::plan(&vault.snapshots(), &retention::Rules::default(), &|_, _| String::new());
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
+    options.threads = THREADS;
     let mut drop_all = decisions;
     drop_all.truncate(1);
     drop_all.iter_mut().for_each(|decision| decision.reasons.clear());

@@ -102,7 +102,7 @@ impl Web {
     fn new() -> Self {
         let desk = Desk::new();
         let store = Arc::new(DirStore::open(&desk.path("store")).unwrap());
-        let options = OpenOptions { state: desk.path("crafting"), identity: identity("crafter") };
+        let options = OpenOptions::new(desk.path("crafting"), identity("crafter"));
         let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
         desk.write("plain", "plain");
         desk.write("one", "the one");
@@ -233,7 +233,9 @@ fn a_drill_chooses_by_what_folders_weigh() {
     let web = Web::new();
     let scratch = web.desk.path("scratch");
     fs::create_dir(&scratch).unwrap();
-    let options = DrillOptions { files: 7, len_max: 1 << 20, scratch, seed: 5, threads: 1 };
+    let mut options = DrillOptions::new(scratch, 5);
+    options.files = 7;
+    options.len_max = 1 << 20;
     let steps = Steps::new(FEW);
     let report = drill(&web.vault, &[&web.deep], &options, &steps).unwrap();
     assert_eq!((report.files, report.verified, report.failed.len()), (7, 7, 0));
@@ -340,10 +342,11 @@ fn what_prints_or_writes_all_paths_can_be_stopped() {
     let steps = Steps::new(FEW);
     let ended = vault::engine::archive::export::export(&web.vault, &web.deep, b"", &mut out, &steps);
     assert!(matches!(ended, Err(BrowseError::Interrupted)));
-    let options = |to: &str, include: &[&str]| RestoreOptions {
-        include: include.iter().map(|&pattern| pattern.to_owned()).collect(),
-        threads: 1,
-        ..RestoreOptions::new(web.deep.id, Target::Folder(web.desk.path(to)))
+    let options = |to: &str, include: &[&str]| {
+        let mut options = RestoreOptions::new(web.deep.id, Target::Folder(web.desk.path(to)));
+        options.include = include.iter().map(|&pattern| pattern.to_owned()).collect();
+        options.threads = 1;
+        options
     };
     let ended = restore(&web.vault, &options("all", &[]), &Steps::new(FEW));
     assert!(matches!(ended, Err(RestoreError::Interrupted)));

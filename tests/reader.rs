@@ -11,14 +11,12 @@ use std::sync::{Arc, OnceLock};
 use vault::chunk::ChunkParams;
 use vault::engine::collect::CollectOptions;
 use vault::engine::digest::Digests;
-use vault::engine::exclude::ExcludeOptions;
 use vault::engine::index::Index;
 use vault::engine::prune::prune;
 use vault::engine::snapshot::{Input, SnapshotOptions, SnapshotReport, snapshot};
 use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::{KdfParams, RecoveryKey, Secret};
-use vault::store::Delivery;
 use vault::store::dir::DirStore;
 use vault::tree::Time;
 use vault::vault::{CreateOptions, Identity, OpenOptions, Vault};
@@ -76,21 +74,17 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("store");
         let recovery = RecoveryKey::generate().unwrap();
-        let options = CreateOptions {
-            secret: Secret::password(PASSWORD),
-            label: "reader".to_owned(),
-            kdf: KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 2 },
-            params,
-            delivery: Delivery::Direct,
-            now: 1_800_000_000,
-            recovery: Some(recovery.secret()),
-        };
+        let mut options = CreateOptions::new(Secret::password(PASSWORD), 1_800_000_000);
+        options.label = "reader".to_owned();
+        options.kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 2 };
+        options.params = params;
+        options.recovery = Some(recovery.secret());
         let store = DirStore::create(&store).unwrap();
         vault::vault::create::create(&store, &options).unwrap();
         let text = |text: &str| text.to_owned();
         let identity =
             Identity { host: text("here"), user: text("me"), machine: text("machine"), program: text("test") };
-        let options = OpenOptions { state: folder.path().join("state"), identity };
+        let options = OpenOptions::new(folder.path().join("state"), identity);
         let secret = Secret::password(PASSWORD);
         let vault = vault::vault::open::open(Arc::new(store), &secret, options, &Silent::default()).unwrap();
         Self { folder, vault, recovery }
@@ -105,25 +99,13 @@ impl Scene {
     }
 
     fn snapshot(&self, time: i64) -> SnapshotReport {
-        let options = SnapshotOptions {
-            source: "files".to_owned(),
-            inputs: vec![Input::Path { name: b"files".to_vec(), path: self.path("files"), only: None }],
-            time: Time { secs: time, nanos: 0 },
-            given: false,
-            clock: &|| Time { secs: 1_900_000_000, nanos: 0 },
-            tags: vec![],
-            description: String::new(),
-            exclude: ExcludeOptions::default(),
-            skip_if_unchanged: false,
-            allow_empty: false,
-            dry_run: false,
-            level: 3,
-            verify: true,
-            others: vault::engine::trust::VerifyOthers::Sample,
-            read_all: false,
-            read_special: false,
-            threads: 2,
-        };
+        let mut options = SnapshotOptions::new(
+            "files",
+            vec![Input::Path { name: b"files".to_vec(), path: self.path("files"), only: None }],
+            &|| Time { secs: 1_900_000_000, nanos: 0 },
+        );
+        options.time = Time { secs: time, nanos: 0 };
+        options.threads = 2;
         snapshot(&self.vault, options, &Silent::default()).unwrap()
     }
 
@@ -283,8 +265,11 @@ fn the_reader_takes_records_out_of_merges() {
         let nothing = RecordBody::Forget(Vec::new());
         scene.vault.publish(nothing, clock(), None, |_| true, &Silent::default()).unwrap();
     }
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: false, clock: &clock, threads: 2 };
+    let mut options = CollectOptions::new(&clock);
+    options.max_unused = 0.0;
+    options.level = 1;
+    options.verify = false;
+    options.threads = 2;
     // The first one merges, the second one deletes the merged records.
     let merged = prune(&scene.vault, &[], &options, &Silent::default()).unwrap();
     let deleted = prune(&scene.vault, &[], &options, &Silent::default()).unwrap();

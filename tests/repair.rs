@@ -25,8 +25,13 @@ use crate::support::{
     THREADS, World, campaign, check_all, copy_folder, each, now, open_as, open_vault, scratch, small_chunks, take,
 };
 
-const OPTIONS: RepairOptions<'static> =
-    RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
+const OPTIONS: RepairOptions<'static> = {
+    let mut options = RepairOptions::new(&now);
+    options.read_data = true;
+    options.of_others = true;
+    options.threads = THREADS;
+    options
+};
 
 fn repair(vault: &Vault) -> Result<RepairReport, RepairError> {
     let planned = plan(vault, &OPTIONS, &Silent::default())?;
@@ -38,7 +43,9 @@ fn look(vault: &Vault) -> RepairPlan {
 }
 
 fn check_vault(vault: &Vault) -> CheckReport {
-    let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let mut options = CheckOptions::new(&now);
+    options.read_data = true;
+    options.threads = THREADS;
     check(vault, &options, &Silent::default()).unwrap()
 }
 

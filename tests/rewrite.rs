@@ -13,7 +13,6 @@ use vault::engine::exclude::ExcludeOptions;
 use vault::engine::prune::{prune, say};
 use vault::engine::rewrite::{Change, RewriteOptions, RewriteReport, plan, rewrite};
 use vault::engine::snapshot::snapshot;
-use vault::engine::trust::VerifyOthers;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::progress::{Counters, Phase, Progress, Silent};
@@ -31,7 +30,10 @@ use crate::support::terminal::{Terminal, can_drive};
 use crate::support::{RAW, World, check_all, copies, copy_folder, now, open_as, options, small_chunks, take};
 
 fn how() -> RewriteOptions<'static> {
-    RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 2 }
+    let mut options = RewriteOptions::new(&now);
+    options.level = 1;
+    options.threads = 2;
+    options
 }
 
 fn without(patterns: &[&str]) -> Change {
@@ -284,7 +286,8 @@ fn what_stays_is_as_a_snapshot_would_have_taken_it_that_left_out_the_same() {
     let other = World::new(small_chunks());
     let taken = {
         let exclude = ExcludeOptions { patterns: without(&PATTERNS).exclude, ..ExcludeOptions::default() };
-        let options = vault::engine::snapshot::SnapshotOptions { exclude, ..options(&world.source(), &now) };
+        let mut options = options(&world.source(), &now);
+        options.exclude = exclude;
         snapshot(&other.open(), options, &Silent::default()).unwrap().snapshot
     };
     let report = change(&vault, &without(&PATTERNS));
@@ -528,7 +531,9 @@ fn what_is_being_given_up_is_not_relied_on() {
     let [first, second] = two(&world);
     take(&second, &world.source()).unwrap();
     let all = refreshed(&first);
-    let options = CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: 1 };
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
     // The first condemns packs, which it may not delete before the second has seen that.
     let names: Vec<ObjectName> = all.iter().skip(1).map(|info| info.id).collect();
     say(&first, RecordBody::Forget(names.clone()), now(), &Silent::default()).unwrap();
@@ -759,11 +764,8 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     assert!(!to.join("source/secret").exists() && to.join("source/keep").exists());
 }
 
-/// Two machines change one snapshot, and neither sees the other's change: one of them counts, and a message says that
-/// the other does not.
-#[test]
-fn a_change_that_does_not_count_is_told_until_the_next_one() {
-    let far = Far::new();
+/// Two machines add a tag to one snapshot, and neither sees the other's change. Returns the snapshot's id.
+fn changed_at_once(far: &Far) -> String {
     let id = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
     // Each of them knows the other.
     let store = far.desk.path("store");
@@ -785,10 +787,35 @@ fn a_change_that_does_not_count_is_told_until_the_next_one() {
     assert!(words.contains("does not count, since another machine changed it at the same time"), "{words}");
     let tags = listed_with(&far.desk, 3)[0]["tags"].clone();
     assert!(tags == serde_json::json!(["here"]) || tags == serde_json::json!(["there"]), "{tags}");
-    far.desk.run(&["tag", "add", "here,there", &id]);
+    id
+}
+
+#[test]
+fn a_change_that_does_not_count_is_told_and_the_next_one_takes_it_over() {
+    let far = Far::new();
+    let id = changed_at_once(&far);
+    let told = far.desk.run(&["tag", "add", "more", &id]);
+    assert_eq!(told.code, 0, "{}{}", told.out, told.err);
     let list = far.desk.run(&["list"]);
     assert_eq!(list.code, 0, "{}{}", list.out, list.err);
-    assert_eq!(listed(&far.desk)[0]["tags"], serde_json::json!(["here", "there"]));
+    assert_eq!(listed(&far.desk)[0]["tags"], serde_json::json!(["here", "more", "there"]));
+    // The other machine sees the same.
+    Far::bring(&far.desk.path("store"), &far.view, "log");
+    let list = far.run(&["list", "--json"]);
+    assert_eq!(list.code, 0, "{}{}", list.out, list.err);
+    assert!(list.out.contains("\"more\"") && list.out.contains("\"there\""), "{}", list.out);
+}
+
+#[test]
+fn a_change_that_does_not_count_can_be_given_up() {
+    let far = Far::new();
+    changed_at_once(&far);
+    let known: Value = serde_json::from_str(&far.desk.run(&["accept", "--json"]).out).unwrap();
+    let finding = known["findings"][0]["id"].as_str().unwrap();
+    let before = listed_with(&far.desk, 3)[0]["tags"].clone();
+    let accepted = far.desk.run(&["accept", finding, "--yes"]);
+    assert_eq!(accepted.code, 0, "{}{}", accepted.out, accepted.err);
+    assert_eq!(listed(&far.desk)[0]["tags"], before);
 }
 
 fn listed_with(desk: &Desk, code: i32) -> Vec<Value> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vault::engine::snapshot::{SnapshotOptions, snapshot};
+use vault::engine::snapshot::snapshot;
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::dir::DirStore;
@@ -865,10 +865,11 @@ fn a_second_vault_is_filled_from_the_first() {
     // ahead, was here.
     let store = std::sync::Arc::new(DirStore::open(&home.path("disk/vault")).unwrap());
     let host = docs["host"].as_str().unwrap().to_owned();
-    let who = OpenOptions { state: home.path("ahead"), identity: Identity { host, ..identity("another") } };
+    let who = OpenOptions::new(home.path("ahead"), Identity { host, ..identity("another") });
     let vault = open(store, &Secret::password("password"), who, &Silent::default()).unwrap();
     let ahead = || Time { secs: now().secs + 1_800, nanos: 0 };
-    let options = SnapshotOptions { source: "docs".to_owned(), ..options(&home.path("b"), &ahead) };
+    let mut options = options(&home.path("b"), &ahead);
+    options.source = "docs".to_owned();
     let other = snapshot(&vault, options, &Silent::default()).unwrap().id.unwrap();
     drop(vault);
     let report = home.json(0, &["run", "--now"]);

@@ -7,6 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+mod cycles;
+mod features;
+
 /// The modules of the library in their order; those in one line may use each other.
 const LAYERS: &[&[&str]] = &[
     &["id", "limits", "path", "folder", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru"],
@@ -217,6 +220,7 @@ fn check_prose(line: &str, report: &mut impl FnMut(&str)) {
 /// Whether the modules in lib.rs stand in the order of the layers.
 fn check_order(text: &str) -> Vec<String> {
     let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let modules = modules.filter(|module| *module != "cli");
     let places: Vec<_> = modules.map(|module| (layer(module), module)).collect();
     let wrong = places.windows(2).filter(|pair| pair[0].0 > pair[1].0);
     wrong.map(|pair| format!("`{}` stands before `{}`, a layer below it", pair[0].1, pair[1].1)).collect()

@@ -56,7 +56,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// Opens the vault as a second client.
 fn attacker(desk: &Desk) -> Vault {
     let store: Arc<dyn Store> = Arc::new(DirStore::open(&desk.path("store")).unwrap());
-    let options = OpenOptions { state: desk.path("attacker"), identity: identity("attacker") };
+    let options = OpenOptions::new(desk.path("attacker"), identity("attacker"));
     open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap()
 }
 

@@ -125,7 +125,7 @@ impl Future {
 
     fn on(desk: Desk) -> Self {
         let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
-        let options = OpenOptions { state: desk.path("crafting"), identity: identity("crafter") };
+        let options = OpenOptions::new(desk.path("crafting"), identity("crafter"));
         let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
         let first = &vault.snapshots()[0];
         let (client, first) = (first.client.to_string(), first.id.to_string());

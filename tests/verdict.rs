@@ -531,7 +531,7 @@ fn elsewhere(desk: &Desk, args: &[&str]) -> crate::support::binary::Said {
 /// Writes a record of another machine with this date.
 fn record_of(desk: &Desk, machine: &str, secs: i64) {
     let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
-    let options = OpenOptions { state: desk.path(machine), identity: identity(machine) };
+    let options = OpenOptions::new(desk.path(machine), identity(machine));
     let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
     let time = Time { secs, nanos: 0 };
     vault.publish(RecordBody::Forget(Vec::new()), time, None, |_| true, &Silent::default()).unwrap().unwrap();
@@ -540,7 +540,7 @@ fn record_of(desk: &Desk, machine: &str, secs: i64) {
 /// Two machines have changed the last snapshot, and neither had seen the other's change.
 fn two_changes(desk: &Desk) {
     let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
-    let options = OpenOptions { state: desk.path("a witness"), identity: identity("a witness") };
+    let options = OpenOptions::new(desk.path("a witness"), identity("a witness"));
     let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
     let info = vault.snapshots().pop().unwrap();
     for machine in [0xe1, 0xe2] {

@@ -1,21 +1,21 @@
 //! `vault accept`: lists known findings, and accepts losses.
 
+use crate::vault::findings::About;
+use crate::vault::findings::KnownFinding;
+use crate::vault::findings::exit_of;
 use jiff::tz::TimeZone;
-use vault::vault::findings::About;
-use vault::vault::findings::KnownFinding;
-use vault::vault::findings::exit_of;
 
 use crate::cli::args::AcceptArgs;
-use crate::cli::complete;
 use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
-use vault::json::FindingJson;
+use crate::json::FindingJson;
 
 /// The consequences of a finding in words; empty if none are known.
 fn cost(finding: &KnownFinding) -> String {
@@ -51,7 +51,7 @@ pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Res
 pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let known = vault.known_findings(dates::now())?;
-    complete::note_findings(&vault, &known);
+    offer::note_findings(&vault, &known);
     let mut out = Output::new();
     if args.findings.is_empty() {
         if context.global.json {
@@ -93,7 +93,7 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
     }
     vault.refresh(&context.screen)?;
     let left = vault.known_findings(dates::now())?;
-    complete::note_findings(&vault, &left);
+    offer::note_findings(&vault, &left);
     context.screen.clear();
     if context.global.json {
         let accepted: Vec<String> = chosen.iter().map(|finding| finding.id.to_string()).collect();

@@ -3,42 +3,42 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::engine::exclude::check;
+use crate::engine::gitignore::ANY_CASE;
+use crate::engine::rewrite::Change;
+use crate::engine::rewrite::RewriteOptions;
+use crate::engine::rewrite::RewritePlan;
+use crate::engine::rewrite::RewriteReport;
+use crate::engine::rewrite::Sum;
+use crate::engine::rewrite::Unread;
+use crate::engine::rewrite::plan;
+use crate::engine::rewrite::rewrite as put_in_place;
+use crate::failure::of_unread;
+use crate::id::ObjectName;
+use crate::json::Name;
+use crate::path::Shown;
+use crate::path::join;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::exclude::check;
-use vault::engine::gitignore::ANY_CASE;
-use vault::engine::rewrite::Change;
-use vault::engine::rewrite::RewriteOptions;
-use vault::engine::rewrite::RewritePlan;
-use vault::engine::rewrite::RewriteReport;
-use vault::engine::rewrite::Sum;
-use vault::engine::rewrite::Unread;
-use vault::engine::rewrite::plan;
-use vault::engine::rewrite::rewrite as put_in_place;
-use vault::failure::of_unread;
-use vault::id::ObjectName;
-use vault::json::Name;
-use vault::path::Shown;
-use vault::path::join;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::AmendArgs;
 use crate::cli::args::RewriteArgs;
 use crate::cli::args::TagChangeArgs;
 use crate::cli::args::TagCommand;
-use crate::cli::complete;
 use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Filter;
 use crate::cli::units;
-use vault::service::forget::LEVEL;
+use crate::limits::LEVEL;
 
 /// The number of removed paths shown before the confirmation.
 const GONE_SHOWN: usize = 20;
@@ -180,7 +180,7 @@ fn change_all(context: &Context, vault: &Vault, found: &[SnapshotInfo], change: 
     context.screen.clear();
     let report = report?;
     let there = vault.snapshots();
-    complete::note_snapshots(vault, &there, &context.zone);
+    offer::note_snapshots(vault, &there, &context.zone);
     let mut out = Output::new();
     let ids = |ids: &[ObjectName]| ids.iter().map(ToString::to_string).collect();
     if context.global.json {
@@ -299,7 +299,7 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
         report = done?;
     }
     let there = vault.snapshots();
-    complete::note_snapshots(&vault, &there, &context.zone);
+    offer::note_snapshots(&vault, &there, &context.zone);
     if context.global.json {
         out.json(&json(args.dry_run, &plan, &gone, &report, &there))?;
     } else if !context.global.quiet && !args.dry_run && !plan.changes.is_empty() {
@@ -347,7 +347,7 @@ fn still_taken(vault: &Vault, plan: &RewritePlan, gone: &Gone) -> Option<Vec<u8>
                 [b'/', below @ ..] => join(&root.path, below),
                 _ => return None,
             };
-            is_there(&vault::path::to_path(&place)).then_some(place)
+            is_there(&crate::path::to_path(&place)).then_some(place)
         })
     })
 }

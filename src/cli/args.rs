@@ -9,6 +9,8 @@ mod upkeep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use crate::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
+use crate::store::Delivery;
 pub use amend::AmendArgs;
 pub use amend::RewriteArgs;
 pub use amend::TagArgs;
@@ -56,10 +58,8 @@ pub use upkeep::PromoteArgs;
 pub use upkeep::PruneArgs;
 pub use upkeep::RepairArgs;
 pub use upkeep::StatsArgs;
-pub use vault::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
-use vault::store::Delivery;
 
-use crate::cli::complete;
+use crate::cli::offer;
 use crate::cli::units;
 
 /// What `vault` says when it is called without a command.
@@ -126,7 +126,7 @@ pub struct Cli {
 #[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
     /// The vault: the folder that it lies in, or its name in the configuration
-    #[arg(add = ArgValueCompleter::new(complete::repos), short, long, global = true, env = "VAULT_REPO", value_name = "PATH", hide_env_values = true)]
+    #[arg(add = ArgValueCompleter::new(offer::repos), short, long, global = true, env = "VAULT_REPO", value_name = "PATH", hide_env_values = true)]
     pub repo: Option<PathBuf>,
 
     /// The configuration [default: ~/.config/vault/vault.toml]
@@ -379,11 +379,11 @@ pub struct InitArgs {
 #[command(next_help_heading = "Which snapshot")]
 pub struct FilterArgs {
     /// Only snapshots of this source
-    #[arg(add = ArgValueCompleter::new(complete::sources), long, value_name = "NAME")]
+    #[arg(add = ArgValueCompleter::new(offer::sources), long, value_name = "NAME")]
     pub source: Option<String>,
 
     /// Only snapshots of this machine
-    #[arg(add = ArgValueCompleter::new(complete::hosts), long, value_name = "NAME")]
+    #[arg(add = ArgValueCompleter::new(offer::hosts), long, value_name = "NAME")]
     pub host: Option<String>,
 }
 
@@ -405,7 +405,7 @@ pub struct ListArgs {
     pub filter: FilterArgs,
 
     /// Only snapshots with this tag (given again: with any of them)
-    #[arg(add = ArgValueCompleter::new(complete::tags), long, value_name = "TAG")]
+    #[arg(add = ArgValueCompleter::new(offer::tags), long, value_name = "TAG")]
     pub tag: Vec<String>,
 
     /// Only snapshots of a folder that this path lies in
@@ -430,7 +430,7 @@ Examples:
 Names are made safe for the terminal; --print0 and --json give the exact bytes.")]
 pub struct LsArgs {
     /// The snapshot, and a path in it
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
     pub snapshot: OsString,
 
     /// Show mode, owner, size and time too
@@ -466,7 +466,7 @@ Examples:
   vault cat 2026-11-20:db.sql | psql")]
 pub struct CatArgs {
     /// The snapshot, and the file in it
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT:PATH")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT:PATH")]
     pub snapshot: OsString,
 
     /// Which ones.
@@ -511,7 +511,7 @@ stays as well, unless --delete-excluded is given. What stays is listed."
 )]
 pub struct RestoreArgs {
     /// The snapshot, and a path in it
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
 
     /// Which ones.

@@ -1,17 +1,17 @@
 //! `vault ls` and `vault cat`.
 
+use crate::engine::browse;
+use crate::engine::digest::Digests;
+use crate::engine::index::Index;
+use crate::path::Shown;
+use crate::tree::Entry;
+use crate::tree::FileKind;
+use crate::tree::digest::TreeDigest;
+use crate::tree::digest::content_digest;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use jiff::tz::TimeZone;
 use serde::Serialize;
-use vault::engine::browse;
-use vault::engine::digest::Digests;
-use vault::engine::digest::TreeDigest;
-use vault::engine::digest::content_digest;
-use vault::engine::index::Index;
-use vault::path::Shown;
-use vault::tree::Entry;
-use vault::tree::FileKind;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::CatArgs;
 use crate::cli::args::LsArgs;
@@ -25,9 +25,9 @@ use crate::cli::select::Aim;
 use crate::cli::select::Spot;
 use crate::cli::table;
 use crate::cli::units;
-use vault::json::EntryJson;
-use vault::json::SkippedJson;
-use vault::json::hex;
+use crate::json::EntryJson;
+use crate::json::SkippedJson;
+use crate::json::hex;
 
 /// Runs `vault ls`.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
@@ -222,8 +222,8 @@ fn mode(entry: &Entry) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vault::tree::Owner;
-    use vault::tree::Time;
+    use crate::tree::Owner;
+    use crate::tree::Time;
 
     use super::*;
 

@@ -2,23 +2,23 @@
 
 use std::collections::HashMap;
 
+use crate::engine::check;
+use crate::engine::check::CheckOptions;
+use crate::engine::check::CheckReport;
+use crate::engine::check::Problem;
+use crate::engine::hurt::HurtSnapshot;
+use crate::engine::hurt::PATHS_KEPT;
+use crate::id::ObjectName;
+use crate::path::Shown;
+#[cfg(feature = "ui")]
+use crate::progress::Progress;
+use crate::tree::Time;
+use crate::vault::ObjectState;
+use crate::vault::SnapshotInfo;
+#[cfg(feature = "ui")]
+use crate::vault::Vault;
+use crate::vault::findings::About;
 use serde::Serialize;
-use vault::engine::check;
-use vault::engine::check::CheckOptions;
-use vault::engine::check::CheckReport;
-use vault::engine::check::Problem;
-use vault::engine::hurt::HurtSnapshot;
-use vault::engine::hurt::PATHS_KEPT;
-use vault::id::ObjectName;
-use vault::path::Shown;
-#[cfg(feature = "ui")]
-use vault::progress::Progress;
-use vault::tree::Time;
-use vault::vault::ObjectState;
-use vault::vault::SnapshotInfo;
-#[cfg(feature = "ui")]
-use vault::vault::Vault;
-use vault::vault::findings::About;
 
 use crate::cli::accept;
 use crate::cli::args::CheckArgs;
@@ -30,9 +30,9 @@ use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
-use vault::json::FindingJson;
-use vault::json::Name;
-use vault::json::shown_path;
+use crate::json::FindingJson;
+use crate::json::Name;
+use crate::json::shown_path;
 
 /// The number of paths shown of a hurt snapshot.
 const PATHS_SHOWN: usize = 10;

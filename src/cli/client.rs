@@ -1,11 +1,11 @@
 //! `vault client`.
 
+use crate::engine::prune;
+use crate::engine::prune::ClientInfo;
+use crate::id::ClientId;
+use crate::log::RecordBody;
+use crate::path::Shown;
 use serde::Serialize;
-use vault::engine::prune;
-use vault::engine::prune::ClientInfo;
-use vault::id::ClientId;
-use vault::log::RecordBody;
-use vault::path::Shown;
 
 use crate::cli::args::ClientCommand;
 use crate::cli::context::Context;

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::path::Shown;
+use crate::store::place::Place;
 use serde::Serialize;
-use vault::path::Shown;
-use vault::store::place::Place;
 
-pub use vault::service::config::*;
+pub use crate::service::config::*;
 
 use crate::cli::args::ConfigCommand;
 use crate::cli::context::Context;
@@ -23,7 +23,7 @@ use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
-use vault::json::Name;
+use crate::json::Name;
 
 #[derive(Serialize)]
 struct ConfigJson<'a> {

@@ -16,37 +16,37 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::catalogue::CatalogueError;
+use crate::engine::keys::DeviceKey;
+use crate::engine::keys::returned;
+use crate::engine::place;
+use crate::engine::trust::VerifyOthers;
+use crate::id::VaultId;
+use crate::progress::Progress;
+use crate::service::config;
+use crate::service::config::Config;
+use crate::service::config::VaultConfig;
+use crate::service::folders;
+use crate::service::temporary::Temporary;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::dir::DirStore;
+use crate::store::paced::paced;
+use crate::store::paced::paced_reads;
+use crate::store::place::Address;
+use crate::store::place::Place;
+use crate::store::remote;
+use crate::vault::Identity;
+use crate::vault::LockedVault;
+use crate::vault::ObjectState;
+use crate::vault::OpenOptions;
+use crate::vault::Vault;
+use crate::vault::VaultError;
+use crate::vault::Wanted;
+use crate::vault::findings::note_away;
+use crate::vault::open;
+use crate::vault::slots::SlotFault;
 use jiff::tz::TimeZone;
-use vault::catalogue::CatalogueError;
-use vault::engine::keys::DeviceKey;
-use vault::engine::keys::returned;
-use vault::engine::place;
-use vault::engine::trust::VerifyOthers;
-use vault::id::VaultId;
-use vault::progress::Progress;
-use vault::service::config;
-use vault::service::config::Config;
-use vault::service::config::VaultConfig;
-use vault::service::folders;
-use vault::service::temporary::Temporary;
-use vault::store::Store;
-use vault::store::StoreError;
-use vault::store::dir::DirStore;
-use vault::store::paced::paced;
-use vault::store::paced::paced_reads;
-use vault::store::place::Address;
-use vault::store::place::Place;
-use vault::store::remote;
-use vault::vault::Identity;
-use vault::vault::LockedVault;
-use vault::vault::ObjectState;
-use vault::vault::OpenOptions;
-use vault::vault::Vault;
-use vault::vault::VaultError;
-use vault::vault::Wanted;
-use vault::vault::findings::note_away;
-use vault::vault::open;
-use vault::vault::slots::SlotFault;
 
 use crate::cli::again;
 use crate::cli::args::GlobalArgs;
@@ -584,7 +584,7 @@ impl Context {
     /// If the user is root, gives new files in another user's state folder to that user.
     pub fn give_back(&self) {
         if let Ok(state) = self.state_folder() {
-            vault::fs::give_to_owner(&state);
+            crate::fs::give_to_owner(&state);
         }
     }
 

@@ -1,18 +1,19 @@
 //! `vault copy`.
 
+use crate::engine::copy;
+use crate::engine::copy::CopiedSnapshot;
+use crate::engine::copy::CopyOptions;
+use crate::engine::copy::CopyReport;
+use crate::engine::copy::Left;
+use crate::engine::copy::LeftSnapshot;
+use crate::json;
+use crate::json::SkippedJson;
+use crate::limits::LEVEL;
+use crate::path::Shown;
+use crate::tree::Time;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::copy;
-use vault::engine::copy::CopiedSnapshot;
-use vault::engine::copy::CopyOptions;
-use vault::engine::copy::CopyReport;
-use vault::engine::copy::Left;
-use vault::engine::copy::LeftSnapshot;
-use vault::json;
-use vault::json::SkippedJson;
-use vault::path::Shown;
-use vault::tree::Time;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::CopyArgs;
 use crate::cli::context::Context;
@@ -30,8 +31,6 @@ use crate::cli::units;
 
 /// The number of snapshots listed.
 const SHOWN: usize = 100;
-/// The default zstd level.
-const LEVEL: i32 = 3;
 
 #[derive(Serialize)]
 struct CopiedJson<'a> {

@@ -1,8 +1,8 @@
-//! The clock, and dates in the form in which they are read and shown ([`vault::service::dates`]).
+//! The clock, and dates in the form in which they are read and shown ([`crate::service::dates`]).
 
+pub use crate::service::dates::*;
+use crate::tree::Time;
 use jiff::Timestamp;
-pub use vault::service::dates::*;
-use vault::tree::Time;
 
 /// The current time.
 pub fn now() -> Time {

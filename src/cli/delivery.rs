@@ -1,7 +1,7 @@
 //! `vault delivery`.
 
-use vault::service::delivery;
-use vault::store::Delivery;
+use crate::service::delivery;
+use crate::store::Delivery;
 
 use crate::cli::args::DeliveryArgs;
 use crate::cli::context::Context;

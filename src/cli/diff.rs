@@ -2,30 +2,30 @@
 
 use std::ffi::OsStr;
 
-use vault::engine::absence::Judge;
-use vault::engine::absence::Judged;
-use vault::engine::absence::Omitted;
-use vault::engine::absence::Side;
-use vault::engine::diff;
-use vault::engine::diff::Change;
-use vault::engine::diff::Compared;
-use vault::engine::diff::Difference;
-use vault::engine::diff::Sums;
-use vault::engine::diff::Visitor;
-use vault::engine::live::Live;
-use vault::engine::snapshot::Input;
-use vault::engine::snapshot::SnapshotOptions;
-use vault::engine::trust::VerifyOthers;
-use vault::path::Shown;
-use vault::path::called;
-use vault::path::components;
-use vault::path::join;
-use vault::progress::Progress;
-use vault::tree::Entry;
-use vault::tree::FileKind;
-use vault::tree::Root;
-use vault::vault::SnapshotInfo;
-use vault::vault::TreeReader;
+use crate::engine::absence::Judge;
+use crate::engine::absence::Judged;
+use crate::engine::absence::Omitted;
+use crate::engine::absence::Side;
+use crate::engine::diff;
+use crate::engine::diff::Change;
+use crate::engine::diff::Compared;
+use crate::engine::diff::Difference;
+use crate::engine::diff::Sums;
+use crate::engine::diff::Visitor;
+use crate::engine::live::Live;
+use crate::engine::snapshot::Input;
+use crate::engine::snapshot::SnapshotOptions;
+use crate::engine::trust::VerifyOthers;
+use crate::path::Shown;
+use crate::path::called;
+use crate::path::components;
+use crate::path::join;
+use crate::progress::Progress;
+use crate::tree::Entry;
+use crate::tree::FileKind;
+use crate::tree::Root;
+use crate::vault::SnapshotInfo;
+use crate::vault::TreeReader;
 
 use crate::cli::args::DiffArgs;
 use crate::cli::context::Context;
@@ -41,9 +41,9 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::snapshot::exclude_options;
 use crate::cli::units;
-use vault::json;
-use vault::json::DifferenceJson;
-use vault::json::SumsJson;
+use crate::json;
+use crate::json::DifferenceJson;
+use crate::json::SumsJson;
 
 /// The word for the disk in place of a snapshot.
 const LIVE: &[u8] = b"live";
@@ -89,7 +89,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let tree = live.tree.clone();
         let mut new = match diff::entry_at(&tree, &new_path, &mut live) {
             Ok(entry) => entry,
-            Err(vault::engine::browse::BrowseError::NotFound { path }) => {
+            Err(crate::engine::browse::BrowseError::NotFound { path }) => {
                 return Err(Failure::new(format!("there is no {path} on the disk any more"))
                     .hint("Bring it back with: vault restore SNAPSHOT:PATH --in-place"));
             }
@@ -146,7 +146,7 @@ fn live_options<'a>(
     context: &Context,
     info: &SnapshotInfo,
     path: &[u8],
-    exclude: vault::engine::exclude::ExcludeOptions,
+    exclude: crate::engine::exclude::ExcludeOptions,
 ) -> Result<SnapshotOptions<'a>, Failure> {
     let mut parts = components(path);
     let (first, below) = (parts.next(), parts.fold(Vec::new(), |path, name| join(&path, name)));
@@ -244,7 +244,7 @@ impl Report<'_> {
 
     fn finish(
         mut self,
-        compared: Result<Compared, vault::engine::browse::BrowseError>,
+        compared: Result<Compared, crate::engine::browse::BrowseError>,
         unread: u64,
     ) -> Result<Exit, Failure> {
         if let Some(failure) = self.failed {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use vault::engine::stats;
+use crate::engine::stats;
 #[cfg(feature = "ui")]
-use vault::progress::Progress;
-use vault::service::health;
-use vault::service::health::{Circumstances, Health, Level};
+use crate::progress::Progress;
+use crate::service::health;
+use crate::service::health::{Circumstances, Health, Level};
 #[cfg(feature = "ui")]
-use vault::vault::Vault;
+use crate::vault::Vault;
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;

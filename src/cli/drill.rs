@@ -1,10 +1,10 @@
 //! `vault drill`: restores a sample to see that it works.
 
-use vault::engine::drill::DrillReport;
-use vault::path::called;
-use vault::service::drill;
-use vault::service::drill::DrillJson;
-use vault::service::drill::Wish;
+use crate::engine::drill::DrillReport;
+use crate::path::called;
+use crate::service::drill;
+use crate::service::drill::DrillJson;
+use crate::service::drill::Wish;
 
 use crate::cli::args::DrillArgs;
 use crate::cli::context::Context;

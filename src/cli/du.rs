@@ -1,17 +1,17 @@
 //! `vault du`.
 
+use crate::engine::diff;
+use crate::engine::usage;
+use crate::engine::usage::News;
+use crate::engine::usage::Sums;
+use crate::path::Shown;
+use crate::path::called;
+use crate::progress::Progress;
+use crate::tree::Entry;
+use crate::tree::FileKind;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::diff;
-use vault::engine::usage;
-use vault::engine::usage::News;
-use vault::engine::usage::Sums;
-use vault::path::Shown;
-use vault::path::called;
-use vault::progress::Progress;
-use vault::tree::Entry;
-use vault::tree::FileKind;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::DuArgs;
 use crate::cli::context::Context;
@@ -27,8 +27,8 @@ use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use vault::json;
-use vault::json::Name;
+use crate::json;
+use crate::json::Name;
 
 const COLUMNS: &[Column] = &[Column::right("Size"), Column::right("Files"), Column::left("Path").min(20).keep_end()];
 
@@ -103,7 +103,7 @@ fn news(
     let old = match diff::entry_at(&since.body.tree, path, &mut old_trees) {
         Ok(entry) => entry,
         // All of it is new.
-        Err(vault::engine::browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
+        Err(crate::engine::browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
         Err(error) => return Err(error.into()),
     };
     diff::bring(&old, &new, &new_trees, &context.screen);

@@ -9,14 +9,14 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::engine::archive::export::ExportReport;
+use crate::engine::archive::export::export;
+use crate::engine::browse::BrowseError;
+use crate::path::called;
+use crate::progress::Progress;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::archive::export::ExportReport;
-use vault::engine::archive::export::export;
-use vault::engine::browse::BrowseError;
-use vault::path::called;
-use vault::progress::Progress;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::ExportArgs;
 use crate::cli::context::Context;
@@ -31,8 +31,8 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Spot;
 use crate::cli::units;
-use vault::json::Name;
-use vault::json::ProblemJson;
+use crate::json::Name;
+use crate::json::ProblemJson;
 
 /// The size of the write buffer in bytes.
 const BUFFER: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! The guide through the first minutes: `vault` without a command, on a terminal, where nothing is configured.
 //!
 //! All questions come first. If the guide is interrupted before the configuration is written, everything made so far is
-//! removed; from then on everything that exists is complete. [`vault::service::guide`] finds the sources and places to
+//! removed; from then on everything that exists is complete. [`crate::service::guide`] finds the sources and places to
 //! offer · [`unwanted`] asks what to exclude.
 
 mod unwanted;
@@ -14,25 +14,25 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::chunk::ChunkParams;
+use crate::engine::keys;
+use crate::id::VaultId;
+use crate::path::Shown;
+use crate::progress::Progress;
+use crate::seal::KdfParams;
+use crate::seal::RecoveryKey;
+use crate::seal::random_array;
+use crate::service::ahead::measure;
+use crate::service::delivery;
+use crate::service::guide::places;
+use crate::service::guide::places::Place;
+use crate::service::guide::source_name;
+use crate::service::guide::trial::Step;
+use crate::service::guide::trial::perform as perform_trial;
+use crate::store::place::Place as At;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use clap::Parser;
-use vault::chunk::ChunkParams;
-use vault::engine::keys;
-use vault::id::VaultId;
-use vault::path::Shown;
-use vault::progress::Progress;
-use vault::seal::KdfParams;
-use vault::seal::RecoveryKey;
-use vault::seal::random_array;
-use vault::service::ahead::measure;
-use vault::service::delivery;
-use vault::service::guide::places;
-use vault::service::guide::places::Place;
-use vault::service::guide::source_name;
-use vault::service::guide::trial::Step;
-use vault::service::guide::trial::perform as perform_trial;
-use vault::store::place::Place as At;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::again;
 use crate::cli::args::Cli;
@@ -112,7 +112,7 @@ impl Drop for Unfinished {
         }
         if let Some((state, place, id)) = &self.made {
             let _ = fs::remove_dir_all(state.join(id.to_string()));
-            vault::engine::place::forget(state, place, *id);
+            crate::engine::place::forget(state, place, *id);
         }
     }
 }
@@ -684,7 +684,7 @@ mod tests {
     #[test]
     fn answers_are_numbers_and_paths() {
         let folder = tempfile::tempdir().unwrap();
-        let top = vault::path::plain(fs::canonicalize(folder.path()).unwrap());
+        let top = crate::path::plain(fs::canonicalize(folder.path()).unwrap());
         for name in ["a", "b", "c d"] {
             fs::create_dir(top.join(name)).unwrap();
         }

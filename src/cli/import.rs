@@ -12,21 +12,21 @@ use std::process::Child;
 use std::process::Stdio;
 use std::time::UNIX_EPOCH;
 
+use crate::engine::archive::import::ImportError;
+use crate::engine::archive::import::ImportOptions;
+use crate::engine::archive::import::import;
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::snapshot::Input;
+use crate::engine::snapshot::SnapshotError;
+use crate::engine::snapshot::SnapshotOptions;
+use crate::engine::snapshot::SnapshotReport;
+use crate::path::Shown;
+use crate::progress::Progress;
+use crate::tree::Time;
+use crate::tree::Verdict;
+use crate::vault::Vault;
+use crate::vault::VaultError;
 use serde::Serialize;
-use vault::engine::archive::import::ImportError;
-use vault::engine::archive::import::ImportOptions;
-use vault::engine::archive::import::import;
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::snapshot::Input;
-use vault::engine::snapshot::SnapshotError;
-use vault::engine::snapshot::SnapshotOptions;
-use vault::engine::snapshot::SnapshotReport;
-use vault::path::Shown;
-use vault::progress::Progress;
-use vault::tree::Time;
-use vault::tree::Verdict;
-use vault::vault::Vault;
-use vault::vault::VaultError;
 
 use crate::cli::args::ImportArgs;
 use crate::cli::context::Context;
@@ -41,9 +41,9 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::units;
-use vault::json;
-use vault::json::Name;
-use vault::json::SnapshotJson;
+use crate::json;
+use crate::json::Name;
+use crate::json::SnapshotJson;
 
 /// An archive or folder to import.
 struct Item {
@@ -141,7 +141,7 @@ fn archives(context: &Context, args: &ImportArgs) -> Result<Vec<Item>, Failure> 
         let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
         if fs::metadata(path).map_err(failed)?.is_dir() {
             let before = items.len();
-            for entry in vault::folder::entries(path).map_err(failed)? {
+            for entry in crate::folder::entries(path).map_err(failed)? {
                 let path = entry.map_err(failed)?.path();
                 if path.is_file() && stem(&name_of(&path)).is_some() {
                     items.push(archive(context, args, path)?);
@@ -195,7 +195,7 @@ fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<It
     let name = folder.file_name().map_or_else(|| b"root".to_vec(), roots::bytes_of);
     let source = args.source.clone().unwrap_or_else(|| Shown(&name).to_string());
     let (mut items, mut passed) = (Vec::new(), Vec::new());
-    for entry in vault::folder::entries(&folder).map_err(failed)? {
+    for entry in crate::folder::entries(&folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         // A link, such as `latest`, is another name of one of the copies.
         if !entry.file_type().map_err(failed)?.is_dir() {
@@ -257,7 +257,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
             read_special: false,
             threads,
         };
-        return Ok(vault::engine::snapshot::snapshot(vault, options, &context.screen)?);
+        return Ok(crate::engine::snapshot::snapshot(vault, options, &context.screen)?);
     }
     let strip = args.strip_components;
     let options = ImportOptions { source, time, clock, tags, description, strip, level, verify: true, others, threads };

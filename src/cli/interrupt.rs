@@ -35,7 +35,7 @@ fn state() -> MutexGuard<'static, State> {
 /// Installs the handlers of the signals. A script starts background programs with Ctrl-C ignored, but anyone who still
 /// sends that signal wants the program to end. Only the loss of the terminal stays ignored if it was (`nohup`).
 pub fn install() {
-    vault::fs::leaving_hangups(take_over);
+    crate::fs::leaving_hangups(take_over);
 }
 
 fn take_over() {

@@ -3,18 +3,18 @@
 use std::io;
 use std::io::IsTerminal;
 
+use crate::engine::keys;
+use crate::engine::keys::Changed;
+use crate::engine::keys::DeviceKey;
+use crate::engine::keys::Removal;
+use crate::engine::keys::SlotInfo;
+use crate::engine::keys::SlotState;
+use crate::engine::keys::When;
+use crate::id::SlotId;
+use crate::path::Shown;
+use crate::seal::Purpose;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::keys;
-use vault::engine::keys::Changed;
-use vault::engine::keys::DeviceKey;
-use vault::engine::keys::Removal;
-use vault::engine::keys::SlotInfo;
-use vault::engine::keys::SlotState;
-use vault::engine::keys::When;
-use vault::id::SlotId;
-use vault::path::Shown;
-use vault::seal::Purpose;
-use vault::vault::Vault;
 
 use crate::cli::args::Kdf;
 use crate::cli::args::KeyCommand;
@@ -37,8 +37,8 @@ use crate::cli::sheet;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use vault::json::SlotsJson;
-use vault::json::purpose;
+use crate::json::SlotsJson;
+use crate::json::purpose;
 
 /// The number of copies of each slot.
 const COPIES: u64 = 2;
@@ -102,7 +102,7 @@ const fn when(now: bool) -> When {
 
 /// Publishes this machine's findings, and deletes key slots whose removal all machines know of.
 pub fn settle(context: &Context, vault: &Vault) {
-    vault::service::settle::settle(vault, dates::now(), &context.screen);
+    crate::service::settle::settle(vault, dates::now(), &context.screen);
     context.screen.clear();
 }
 

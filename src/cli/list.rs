@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use crate::id::ObjectName;
+use crate::path::Shown;
+use crate::tree::Verdict;
+use crate::vault::SnapshotDamage;
+use crate::vault::SnapshotInfo;
+use crate::vault::findings::exit_of;
 use jiff::tz::TimeZone;
-use vault::id::ObjectName;
-use vault::path::Shown;
-use vault::tree::Verdict;
-use vault::vault::SnapshotDamage;
-use vault::vault::SnapshotInfo;
-use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
 use crate::cli::args::ListArgs;
-use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots::bytes_of;
@@ -25,7 +25,7 @@ use crate::cli::select::Filter;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use vault::json::ListJson;
+use crate::json::ListJson;
 
 const COLUMNS: &[Column] = &[
     Column::left("Date"),
@@ -44,8 +44,8 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let known = vault.known_findings(dates::now())?;
     let mut snapshots = vault.snapshots();
-    complete::note_snapshots(&vault, &snapshots, &context.zone);
-    complete::note_findings(&vault, &known);
+    offer::note_snapshots(&vault, &snapshots, &context.zone);
+    offer::note_findings(&vault, &known);
     let all = snapshots.len();
     let filter = Filter::from(&args.filter);
     snapshots.retain(|info| {
@@ -130,7 +130,7 @@ fn render(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vault::service::select::testing::info;
+    use crate::service::select::testing::info;
 
     #[test]
     fn the_table_fits_eighty_columns() {

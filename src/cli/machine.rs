@@ -10,9 +10,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use std::time::Instant;
 
-pub use vault::service::machine::IN_BACKGROUND;
-pub use vault::service::machine::Machine;
-use vault::tree::Time;
+pub use crate::service::machine::IN_BACKGROUND;
+pub use crate::service::machine::Machine;
+use crate::tree::Time;
 
 use crate::cli::dates;
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::engine::mirror;
+use crate::engine::mirror::compare;
+use crate::engine::mirror::compare::{Comparison, Difference};
+use crate::store::Store;
+use crate::store::dir::DirStore;
+use crate::store::place::Place;
 use serde::Serialize;
-use vault::engine::mirror;
-use vault::engine::mirror::compare;
-use vault::engine::mirror::compare::{Comparison, Difference};
-use vault::store::Store;
-use vault::store::dir::DirStore;
-use vault::store::place::Place;
 
 use crate::cli::args::MirrorArgs;
 use crate::cli::args::PromoteArgs;

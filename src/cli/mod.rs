@@ -4,19 +4,21 @@
 //! snapshot that a command names.
 //!
 //! Shared by commands: [`context`] holds the context of a command · [`password`], [`interrupt`], [`machine`],
-//! [`progress`], [`consent`], [`output`], [`table`], [`dates`] · [`error`](vault::failure) determines how commands end.
+//! [`progress`], [`consent`], [`output`], [`table`], [`dates`] · [`error`](crate::failure) determines how commands end.
 //!
 //! One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`], [`browse`], [`mount`], [`ui`],
 //! [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`],
 //! [`repair`], [`doctor`], [`stats`], [`client`], [`key`], [`delivery`], [`config`], [`run`], [`schedule`], [`guide`],
 //! [`shell`], [`complete`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "nor may it print: this speaks")]
 
 mod dates;
 mod words;
 mod table;
 mod accept;
 mod complete;
+mod offer;
 mod args;
 mod consent;
 mod output;
@@ -70,6 +72,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
+use crate::failure as error;
+use crate::service::{local, roots, suggest, units, usual};
 use args::Cli;
 use args::Command;
 use clap::Parser;
@@ -77,33 +81,31 @@ use clap::error::ErrorKind;
 use context::Context;
 use error::Exit;
 use error::Failure;
-use vault::failure as error;
-use vault::service::{local, roots, suggest, units, usual};
 
 /// Whether a panic was reported. Later panics, which follow from it, are not reported.
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    vault::fs::keep_to_itself();
-    vault::fs::survive_file_size_limit();
-    vault::fs::share_heap();
+    crate::fs::keep_to_itself();
+    crate::fs::survive_file_size_limit();
+    crate::fs::share_heap();
     // Every folder on the path to the file being read is open, so a process needs many open files.
-    vault::fs::raise_file_limit();
+    crate::fs::raise_file_limit();
     let args: Vec<OsString> = std::env::args_os().collect();
     if complete::answer(&args) {
         return ExitCode::SUCCESS;
     }
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
-    vault::memory::end_without(error::NO_MEMORY[usize::from(json)], Exit::Failed as u8);
+    crate::memory::end_without(error::NO_MEMORY[usize::from(json)], Exit::Failed as u8);
     panic::set_hook(Box::new(move |info| {
         // The library catches panics of the catalogue's database and goes on.
-        if !vault::sync::is_caught() && !REPORTED.swap(true, Relaxed) {
+        if !crate::sync::is_caught() && !REPORTED.swap(true, Relaxed) {
             report(&bug(&info.to_string()), json);
         }
     }));
     let work = || {
-        vault::sync::start_shared().map_err(|_| Failure::no_thread())?;
+        crate::sync::start_shared().map_err(|_| Failure::no_thread())?;
         run(&args)
     };
     let exit = end(panic::catch_unwind(AssertUnwindSafe(work)), json);
@@ -118,7 +120,7 @@ fn end(done: thread::Result<Result<Exit, Failure>>, json: bool) -> Exit {
             report(&failure, json);
             failure.exit
         }
-        Err(panic) if panic.is::<vault::sync::NoThread>() => {
+        Err(panic) if panic.is::<crate::sync::NoThread>() => {
             let failure = Failure::no_thread();
             report(&failure, json);
             failure.exit

@@ -1,10 +1,10 @@
-//! Passwords for commands: from their sources ([`vault::service::password`]), or else from a person at the terminal.
+//! Passwords for commands: from their sources ([`crate::service::password`]), or else from a person at the terminal.
 
 use std::io;
 use std::io::IsTerminal;
 
-pub use vault::service::password::Password;
-pub use vault::service::password::Sources;
+pub use crate::service::password::Password;
+pub use crate::service::password::Sources;
 use zeroize::Zeroizing;
 
 use crate::cli::error::Failure;
@@ -18,12 +18,12 @@ const SHORT: usize = 12;
 
 /// The password from the options or the environment; `None` if they have none.
 pub fn given(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
-    vault::service::password::given(sources, &Here)
+    crate::service::password::given(sources, &Here)
 }
 
 /// The password from any source that needs no prompt.
 pub fn unasked(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
-    vault::service::password::unasked(sources, &Here)
+    crate::service::password::unasked(sources, &Here)
 }
 
 /// The password of an existing vault.

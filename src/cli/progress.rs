@@ -18,21 +18,21 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::progress::Counters;
+use crate::progress::Phase;
+use crate::progress::Progress;
+use crate::service::run::AtWork;
+use crate::service::run::Hear;
+use crate::service::run::Numbers;
+pub use crate::service::run::Of;
+use crate::service::run::Watch;
+use crate::store::remote::Surroundings;
+use crate::sync::lock;
+use crate::tree::Time;
 use indicatif::MultiProgress;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
-use vault::progress::Counters;
-use vault::progress::Phase;
-use vault::progress::Progress;
-use vault::service::run::AtWork;
-use vault::service::run::Hear;
-use vault::service::run::Numbers;
-pub use vault::service::run::Of;
-use vault::service::run::Watch;
-use vault::store::remote::Surroundings;
-use vault::sync::lock;
-use vault::tree::Time;
 
 use crate::cli::dates;
 use crate::cli::interrupt;
@@ -157,7 +157,7 @@ impl Work {
     /// Notes that a file that takes long was begun, or (`None`) that the first such file is done.
     fn long_file(&mut self, path: Option<&[u8]>) {
         match path {
-            Some(path) => self.long.push(vault::path::Shown(path).to_string()),
+            Some(path) => self.long.push(crate::path::Shown(path).to_string()),
             None if self.long.is_empty() => {}
             None => drop(self.long.remove(0)),
         }

@@ -2,34 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::collect::CollectOptions;
+use crate::engine::collect::CollectReport;
+use crate::engine::prune;
+use crate::engine::retention;
+use crate::engine::retention::Decision;
+use crate::engine::retention::Rules;
+use crate::id::ObjectName;
+use crate::limits::LEVEL;
+use crate::log::Obstacle;
+use crate::log::RecordBody;
+use crate::path::Shown;
+use crate::service::forget as policy;
+use crate::service::keep::Keep;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::collect::CollectOptions;
-use vault::engine::collect::CollectReport;
-use vault::engine::prune;
-use vault::engine::retention;
-use vault::engine::retention::Decision;
-use vault::engine::retention::Rules;
-use vault::id::ObjectName;
-use vault::log::Obstacle;
-use vault::log::RecordBody;
-use vault::path::Shown;
-use vault::service::forget as policy;
-use vault::service::forget::LEVEL;
-use vault::service::keep::Keep;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::CollectArgs;
 use crate::cli::args::ForgetArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
-use crate::cli::complete;
 use crate::cli::consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::key;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Aim;
@@ -148,7 +148,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     context.screen.clear();
     let report = report?;
     if !args.dry_run {
-        complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
+        offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
         key::settle(context, &vault);
     }
     let told = if context.global.json {
@@ -168,12 +168,12 @@ pub fn told(
     context: &Context,
     vault: &Vault,
     rules: &Rules,
-    progress: &dyn vault::progress::Progress,
+    progress: &dyn crate::progress::Progress,
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
     let decisions = retention::plan(&snapshots, rules, &|time, length| policy::period(&context.zone, time, length));
     let options = CollectOptions {
-        max_unused: policy::MAX_UNUSED,
+        max_unused: crate::engine::collect::MAX_UNUSED,
         max_moved: None,
         level: LEVEL,
         verify: true,
@@ -335,8 +335,8 @@ fn tell(
 /// Explains what delays the deletion of condemned packs, how many bytes are affected, and what to do about it.
 fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Result<(), Failure> {
     let (chains, own) = (vault.chains(), vault.client());
-    let short = |client: &vault::id::ClientId| client.to_string()[..8].to_owned();
-    let who = |client: &vault::id::ClientId| {
+    let short = |client: &crate::id::ClientId| client.to_string()[..8].to_owned();
+    let who = |client: &crate::id::ClientId| {
         let join = chains.join(client);
         let name = join.map_or_else(String::new, |join| format!(" ({}@{})", join.user, join.host));
         format!("{}{}", short(client), Shown(name.as_bytes()))
@@ -410,7 +410,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     }
     let ids: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     prune::say(&vault, RecordBody::Forget(ids), dates::now(), &context.screen)?;
-    complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
+    offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     said(context, &found, "Forgot snapshot", "The space is given back by: vault prune")
 }
 

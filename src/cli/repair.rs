@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
+use crate::engine::repair;
+use crate::engine::repair::RepairOptions;
+use crate::engine::repair::RepairPlan;
+use crate::engine::repair::RepairReport;
+use crate::engine::repair::small::LostRecord;
+use crate::path::Shown;
+use crate::store::Delivery;
+use crate::vault::ObjectState;
+use crate::vault::Vault;
+use crate::vault::findings::exit_of;
 use serde::Serialize;
-use vault::engine::repair;
-use vault::engine::repair::RepairOptions;
-use vault::engine::repair::RepairPlan;
-use vault::engine::repair::RepairReport;
-use vault::engine::repair::small::LostRecord;
-use vault::path::Shown;
-use vault::store::Delivery;
-use vault::vault::ObjectState;
-use vault::vault::Vault;
-use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
 use crate::cli::args::RepairArgs;

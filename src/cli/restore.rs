@@ -7,21 +7,21 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::restore::Change;
-use vault::engine::restore::Mark;
-use vault::engine::restore::Overwrite;
-use vault::engine::restore::RestoreOptions;
-use vault::engine::restore::RestoreReport;
-use vault::engine::restore::Target;
-use vault::engine::restore::restore_telling;
-use vault::path::Shown;
-use vault::path::called;
-use vault::progress::Counters;
-use vault::progress::Phase;
-use vault::progress::Progress;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::restore::Change;
+use crate::engine::restore::Mark;
+use crate::engine::restore::Overwrite;
+use crate::engine::restore::RestoreOptions;
+use crate::engine::restore::RestoreReport;
+use crate::engine::restore::Target;
+use crate::engine::restore::restore_telling;
+use crate::path::Shown;
+use crate::path::called;
+use crate::progress::Counters;
+use crate::progress::Phase;
+use crate::progress::Progress;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 
 use crate::cli::args::OverwriteArg;
 use crate::cli::args::RestoreArgs;
@@ -41,10 +41,10 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Spot;
 use crate::cli::units;
-use vault::json::ChangeJson;
-use vault::json::RestoreJson;
-use vault::service::config::IGNORE_FILE;
-use vault::service::sources::exclude_of;
+use crate::json::ChangeJson;
+use crate::json::RestoreJson;
+use crate::service::config::IGNORE_FILE;
+use crate::service::sources::exclude_of;
 
 /// The number of problems shown.
 const PROBLEMS_SHOWN: usize = 20;
@@ -126,7 +126,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
 /// Warns if the target has no room for the bytes of a dry run: the real restore would fill it and fail.
 fn tell_of_room(context: &Context, options: &RestoreOptions, report: &RestoreReport) {
     let (true, Target::Folder(to)) = (options.dry_run, &options.target) else { return };
-    let Some(free) = vault::fs::free_space(to).filter(|free| *free < report.bytes_written) else { return };
+    let Some(free) = crate::fs::free_space(to).filter(|free| *free < report.bytes_written) else { return };
     let (needed, free) = (units::size(report.bytes_written), units::size(free));
     context.screen.warn(&format!("{needed} would be written, and {free} are free in {}", shown_folder(to)));
 }
@@ -188,7 +188,7 @@ fn deletes(
     if report.deleted == 0 {
         return Ok(false);
     }
-    let first = vault::sync::into_inner(first);
+    let first = crate::sync::into_inner(first);
     note(&format!("Restoring snapshot {} to {} deletes:", select::named(&spot.info, &context.zone), place(args)));
     first.iter().for_each(|line| note(&format!("  {line}")));
     let more = report.deleted - first.len() as u64;
@@ -281,7 +281,7 @@ impl<'c> Listing<'c> {
 
     /// Ends the list. Standard output is then ready for further output.
     fn finish(self, has_failed: bool) -> Result<Output, Failure> {
-        let (mut out, count, failed) = vault::sync::into_inner(self.out);
+        let (mut out, count, failed) = crate::sync::into_inner(self.out);
         let is_json = self.dry && self.context.global.json;
         if failed.is_none() && is_json && (count > 0 || !has_failed) {
             if count == 0 {
@@ -418,7 +418,7 @@ fn tell_kept(report: &RestoreReport, out: &mut Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use vault::engine::restore::RestoreProblem;
+    use crate::engine::restore::RestoreProblem;
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The command `vault run`, which takes everything that is due ([`vault::service::run`]) · [`follow`] shows a run of
+//! The command `vault run`, which takes everything that is due ([`crate::service::run`]) · [`follow`] shows a run of
 //! another process · [`overview`] shows all sources and vaults.
 
 mod follow;
@@ -8,29 +8,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use vault::id::VaultId;
-use vault::progress::Progress;
-use vault::service::list;
-use vault::service::plan::Plan;
-use vault::service::report;
-use vault::service::report::Care;
-use vault::service::report::HookTrouble;
-use vault::service::report::Outcome;
-use vault::service::report::State;
-use vault::service::run;
-use vault::service::run::Doors;
-use vault::service::run::Observer;
-use vault::service::run::Of;
-use vault::service::run::Ran;
-use vault::service::run::Setting;
-use vault::service::run::Watch;
-use vault::service::run::Way;
-use vault::service::run::Wish;
-pub use vault::service::run::history;
-pub use vault::service::run::now;
-use vault::store::place::Place;
-use vault::sync::lock;
-use vault::vault::Vault;
+use crate::id::VaultId;
+use crate::progress::Progress;
+use crate::service::list;
+use crate::service::plan::Plan;
+use crate::service::report;
+use crate::service::report::Care;
+use crate::service::report::HookTrouble;
+use crate::service::report::Outcome;
+use crate::service::report::State;
+use crate::service::run;
+use crate::service::run::Doors;
+use crate::service::run::Observer;
+use crate::service::run::Of;
+use crate::service::run::Ran;
+use crate::service::run::Setting;
+use crate::service::run::Watch;
+use crate::service::run::Way;
+use crate::service::run::Wish;
+pub use crate::service::run::history;
+pub use crate::service::run::now;
+use crate::store::place::Place;
+use crate::sync::lock;
+use crate::vault::Vault;
 
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
@@ -59,7 +59,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         return follow::run(context, args.stop, args.follow);
     }
     if args.background {
-        vault::fs::low_priority();
+        crate::fs::low_priority();
     }
     let config = context.config()?;
     let (mut plan, settings, notify) = match (&args.list, config) {

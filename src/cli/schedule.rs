@@ -1,4 +1,4 @@
-//! `vault schedule`: the schedule that starts `vault run` ([`vault::service::schedule`]).
+//! `vault schedule`: the schedule that starts `vault run` ([`crate::service::schedule`]).
 
 use std::env;
 use std::fs;
@@ -6,13 +6,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vault::progress::Progress;
-use vault::service::schedule;
-use vault::service::schedule::At;
-use vault::service::schedule::DEFAULT_EVERY;
-use vault::service::schedule::Job;
-use vault::service::schedule::Kind;
-use vault::service::schedule::Scheduler;
+use crate::progress::Progress;
+use crate::service::schedule;
+use crate::service::schedule::At;
+use crate::service::schedule::DEFAULT_EVERY;
+use crate::service::schedule::Job;
+use crate::service::schedule::Kind;
+use crate::service::schedule::Scheduler;
 
 use crate::cli::args::ScheduleCommand;
 use crate::cli::args::SchedulerArg;

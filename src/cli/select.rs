@@ -1,19 +1,19 @@
-//! The selection of snapshots for commands ([`vault::service::select`]). It also remembers the names seen for
+//! The selection of snapshots for commands ([`crate::service::select`]). It also remembers the names seen for
 //! completion, and makes missing records decide the exit code.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
 
-pub use vault::service::select::*;
-pub use vault::service::spot::Spot;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
+pub use crate::service::select::*;
+pub use crate::service::spot::Spot;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 
 use crate::cli::args::FilterArgs;
-use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Failure;
+use crate::cli::offer;
 
 impl From<&FilterArgs> for Filter {
     fn from(args: &FilterArgs) -> Self {
@@ -33,7 +33,7 @@ pub fn among<'a>(
     snapshots: &'a [SnapshotInfo],
     filter: impl Into<Filter>,
 ) -> Among<'a> {
-    complete::note_snapshots(vault, snapshots, &context.zone);
+    offer::note_snapshots(vault, snapshots, &context.zone);
     Among { vault, snapshots, filter: filter.into(), zone: &context.zone }
 }
 
@@ -65,7 +65,7 @@ pub fn find_all(
     aim: Aim,
 ) -> Result<Vec<SnapshotInfo>, Failure> {
     let among = among(context, vault, snapshots, filter);
-    let found = vault::service::select::find_all(names, &among, dates::now(), aim, &context.screen)?;
+    let found = crate::service::select::find_all(names, &among, dates::now(), aim, &context.screen)?;
     Ok(ending(context, found))
 }
 

@@ -11,11 +11,11 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use vault::id::SlotId;
-use vault::seal::RecoveryKey;
-use vault::service::delivery;
-use vault::store::Delivery;
-use vault::store::place::Place;
+use crate::id::SlotId;
+use crate::seal::RecoveryKey;
+use crate::service::delivery;
+use crate::store::Delivery;
+use crate::store::place::Place;
 use zeroize::Zeroizing;
 
 use crate::cli::again;

@@ -19,7 +19,7 @@ use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::roots;
 use crate::cli::units;
-use vault::json::Name;
+use crate::json::Name;
 
 /// Runs `vault completions`.
 pub fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {

@@ -10,23 +10,22 @@ use std::process::Child;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::exclude::check;
+use crate::engine::gitignore::ANY_CASE;
+use crate::engine::prune::{OwnRetirement, retire_self};
+use crate::engine::snapshot::Input;
+use crate::engine::snapshot::SnapshotOptions;
+use crate::engine::snapshot::SnapshotReport;
+use crate::path::Shown;
+use crate::path::check_name;
+use crate::progress::Progress;
+use crate::progress::plain;
+use crate::tree::Verdict;
 use serde::Serialize;
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::exclude::check;
-use vault::engine::gitignore::ANY_CASE;
-use vault::engine::prune::{OwnRetirement, retire_self};
-use vault::engine::snapshot::Input;
-use vault::engine::snapshot::SnapshotOptions;
-use vault::engine::snapshot::SnapshotReport;
-use vault::path::Shown;
-use vault::path::check_name;
-use vault::progress::Progress;
-use vault::progress::plain;
-use vault::tree::Verdict;
 
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
-use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -37,23 +36,24 @@ use crate::cli::init::CreatedJson;
 use crate::cli::key;
 use crate::cli::machine::shell;
 use crate::cli::note;
+use crate::cli::offer;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::units;
 use crate::cli::usual;
-use vault::json::Name;
-use vault::json::SkippedJson;
-use vault::json::SnapshotJson;
-use vault::service::ahead::count_beside;
-use vault::service::ahead::is_first;
-use vault::service::sources;
-use vault::service::sources::absolute;
-use vault::service::sources::existing;
-use vault::service::sources::refuse_special;
-use vault::service::sources::shown;
-use vault::service::sources::special_kind;
-use vault::service::sources::text_of;
+use crate::json::Name;
+use crate::json::SkippedJson;
+use crate::json::SnapshotJson;
+use crate::service::ahead::count_beside;
+use crate::service::ahead::is_first;
+use crate::service::sources;
+use crate::service::sources::absolute;
+use crate::service::sources::existing;
+use crate::service::sources::refuse_special;
+use crate::service::sources::shown;
+use crate::service::sources::special_kind;
+use crate::service::sources::text_of;
 
 /// The reason for what `-x` leaves out.
 const ELSEWHERE: &str = "another file system";
@@ -106,11 +106,11 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     let exclude = options.exclude.clone();
     let counts = context.screen.draws() && is_first(&vault, &options.source);
     let report = count_beside(context.screen.counters(), counts, &roots, &exclude, || {
-        vault::engine::snapshot::snapshot(&vault, options, &context.screen)
+        crate::engine::snapshot::snapshot(&vault, options, &context.screen)
     });
     context.screen.clear();
     let report = report?;
-    complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
+    offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     if args.retire_after_run && !args.dry_run {
         match retire_self(&vault, dates::now(), &context.screen)? {
             OwnRetirement::Done => {}
@@ -307,7 +307,7 @@ pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeO
     }
     Ok(ExcludeOptions {
         patterns: usual::before(args.exclude_usual, patterns),
-        ignore_file: (!args.no_vaultignore).then(|| vault::service::config::IGNORE_FILE.to_vec()),
+        ignore_file: (!args.no_vaultignore).then(|| crate::service::config::IGNORE_FILE.to_vec()),
         caches: args.exclude_caches,
         if_present: args.exclude_if_present.iter().map(|name| roots::bytes_of(name)).collect(),
         larger_than: args.exclude_larger_than,

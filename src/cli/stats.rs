@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::stats;
+use crate::engine::stats::Stats;
+use crate::engine::weigh::Sample;
+use crate::path::Shown;
+#[cfg(feature = "ui")]
+use crate::progress::Progress;
+#[cfg(feature = "ui")]
+use crate::vault::Vault;
+use crate::vault::findings::exit_of;
 use jiff::Timestamp;
 use serde::Serialize;
-use vault::engine::stats;
-use vault::engine::stats::Stats;
-use vault::engine::weigh::Sample;
-use vault::path::Shown;
-#[cfg(feature = "ui")]
-use vault::progress::Progress;
-#[cfg(feature = "ui")]
-use vault::vault::Vault;
-use vault::vault::findings::exit_of;
 
 use crate::cli::args::StatsArgs;
 use crate::cli::context::Context;
@@ -24,7 +24,7 @@ use crate::cli::output::Style;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use vault::service::forget::LEVEL;
+use crate::limits::LEVEL;
 
 /// The number of bytes compressed to estimate what forgetting a snapshot would free: one or two seconds' work.
 const WEIGHED: u64 = 1 << 30;

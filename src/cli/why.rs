@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::history;
+use crate::engine::snapshot::own_folders;
+use crate::engine::why::Why;
+use crate::engine::why::why;
+use crate::path::Shown;
+use crate::path::components;
+use crate::progress::Progress;
+use crate::service::sources::exclude_of;
+use crate::tree::RuleSet;
+use crate::vault::SnapshotInfo;
+use crate::vault::Vault;
 use serde::Serialize;
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::history;
-use vault::engine::snapshot::own_folders;
-use vault::engine::why::Why;
-use vault::engine::why::why;
-use vault::path::Shown;
-use vault::path::components;
-use vault::progress::Progress;
-use vault::service::sources::exclude_of;
-use vault::tree::RuleSet;
-use vault::vault::SnapshotInfo;
-use vault::vault::Vault;
 
 use crate::cli::args::WhyArgs;
 use crate::cli::context::Context;
@@ -30,7 +30,7 @@ use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::units;
-use vault::json::Name;
+use crate::json::Name;
 
 #[derive(Serialize)]
 struct WhyJson<'a> {
@@ -179,7 +179,7 @@ fn describe(source: &Source, found: &Why) -> SourceJson {
         Why::Pattern { pattern, file_in, matched } => {
             let place = file_in.as_ref().map_or_else(
                 || "its rules".to_owned(),
-                |folder| shown(&vault::path::join(folder, vault::service::config::IGNORE_FILE)),
+                |folder| shown(&crate::path::join(folder, crate::service::config::IGNORE_FILE)),
             );
             let matched = shown(matched);
             (

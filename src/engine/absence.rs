@@ -6,51 +6,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::engine::browse::{BrowseError, read_skipped};
-use crate::engine::diff::{Change, Difference, Sums, Visitor};
+use crate::engine::diff::{Absence, Change, Difference, Sums, Visitor};
 use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::mark::{StreamKey, stream_key};
 use crate::path::{components, join, to_path};
 use crate::tree::{ChunkSource, FileKind, Root, RuleSet, Snapshot, Stream};
 use crate::vault::ReadError;
-
-/// Why a path is not in a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Absence {
-    /// It did not exist.
-    Gone,
-    /// A rule left out the path or a folder above it; or it was removed from the snapshot later.
-    LeftOut,
-    /// The path or a folder above it could not be read.
-    Unread,
-    /// The disk of its root was probably not mounted.
-    NotMounted,
-    /// The snapshot does not say what it left out, or that part of it cannot be read.
-    Unknown,
-}
-
-impl Absence {
-    /// Key in the JSON output.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::LeftOut => "left_out",
-            Self::Unread => "unread",
-            Self::NotMounted => "not_mounted",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// Text for people.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::LeftOut => "left out by a rule",
-            Self::Unread => "could not be read",
-            Self::NotMounted => "its disk was probably not mounted",
-            Self::Unknown => "not there, or left out",
-        }
-    }
-}
 
 /// The paths that a snapshot lists as not included.
 #[derive(Debug, Default)]

@@ -33,6 +33,7 @@ use crate::vault::slots::SlotFault;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 
 /// Options of a check.
+#[non_exhaustive]
 pub struct CheckOptions<'a> {
     /// Read every byte of every pack.
     pub read_data: bool,
@@ -44,6 +45,13 @@ pub struct CheckOptions<'a> {
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// Number of threads that read.
     pub threads: usize,
+}
+
+impl<'a> CheckOptions<'a> {
+    /// A check that reads none of the packs' contents, by one thread.
+    pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self { read_data: false, sample: None, max_time: None, clock, threads: 1 }
+    }
 }
 
 /// Why a check could not be done. Damage is not an error: the report describes it.

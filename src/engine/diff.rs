@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use crate::engine::absence::Absence;
 use crate::engine::browse::{BrowseError, Step, TreeWalk};
 use crate::path;
 use crate::path::{Shown, called};
@@ -17,6 +16,45 @@ use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, TreeReader};
+
+/// Why a path is not in a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Absence {
+    /// It did not exist.
+    Gone,
+    /// A rule left out the path or a folder above it; or it was removed from the snapshot later.
+    LeftOut,
+    /// The path or a folder above it could not be read.
+    Unread,
+    /// The disk of its root was probably not mounted.
+    NotMounted,
+    /// The snapshot does not say what it left out, or that part of it cannot be read.
+    Unknown,
+}
+
+impl Absence {
+    /// Key in the JSON output.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::LeftOut => "left_out",
+            Self::Unread => "unread",
+            Self::NotMounted => "not_mounted",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Text for people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::LeftOut => "left out by a rule",
+            Self::Unread => "could not be read",
+            Self::NotMounted => "its disk was probably not mounted",
+            Self::Unknown => "not there, or left out",
+        }
+    }
+}
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

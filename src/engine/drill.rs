@@ -29,6 +29,7 @@ const BLOCK: usize = 64 << 10;
 
 /// Options of a drill.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DrillOptions {
     /// Number of files per snapshot.
     pub files: usize,
@@ -40,6 +41,13 @@ pub struct DrillOptions {
     pub seed: u64,
     /// Number of threads.
     pub threads: usize,
+}
+
+impl DrillOptions {
+    /// Ten files of at most 64 MiB per snapshot, restored into this empty folder, by one thread.
+    pub const fn new(scratch: PathBuf, seed: u64) -> Self {
+        Self { files: 10, len_max: 64 << 20, scratch, seed, threads: 1 }
+    }
 }
 
 /// A file that was not restored as it was.

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::catalogue::Reader;
 use crate::catalogue::names::{ListingKey, NameList, Named, NamesKey};
-use crate::engine::digest::TreeDigest;
 use crate::engine::glob::{Pattern, Places};
 use crate::engine::index::{Hand, Index, IndexError, explore_ways, lists_with};
 use crate::engine::mark::stream_key;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::join;
 use crate::progress::Progress;
+use crate::tree::digest::TreeDigest;
 use crate::tree::{FileKind, Stream, Time};
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 

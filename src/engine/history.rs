@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::engine::absence::{Absence, Sayings};
+use crate::engine::absence::Sayings;
 use crate::engine::browse::BrowseError;
+use crate::engine::diff::Absence;
 use crate::engine::mark::{StreamKey, stream_key};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path;

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use crate::catalogue::names::{ListingKey, NameRow, Named, NamesKey};
 use crate::catalogue::{CatalogueError, Reader};
-use crate::engine::digest::content_digest;
 use crate::engine::mark::{Segments, Source, stream_key};
 use crate::progress::Progress;
+use crate::tree::digest::content_digest;
 use crate::tree::{EntryError, FileKind, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, Vault};

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::fs::replace_private_file;
 use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::KEY_SLOTS_MAX;
 use crate::log::{RecordBody, SlotChange, SlotSet, Standing};
+use crate::ownfile::replace_private_file;
 use crate::progress::Progress;
 use crate::seal::{KdfParams, Purpose, SealError, Secret, SlotError, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey, Store, StoreError};

@@ -7,8 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{make_private_folder, replace_private_file};
 use crate::id::VaultId;
+use crate::ownfile::{make_private_folder, replace_private_file};
 use crate::path::plain;
 
 const MAGIC: &str = "vault place 1";

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::stat::FolderKey;
 use crate::engine::diff::entry_at;
 use crate::engine::walk::{MountPoints, NOT_MOUNTED};
-use crate::fs::{Dir, replace_private_file};
+use crate::fs::Dir;
+use crate::ownfile::replace_private_file;
 use crate::tree::{FileKind, Time};
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 

@@ -52,6 +52,7 @@ pub enum Input {
 }
 
 /// Options of a snapshot.
+#[non_exhaustive]
 pub struct SnapshotOptions<'a> {
     /// Name of the source.
     pub source: String,
@@ -89,6 +90,31 @@ pub struct SnapshotOptions<'a> {
     pub threads: usize,
 }
 
+impl<'a> SnapshotOptions<'a> {
+    /// A snapshot of these items as of now, without rules for leaving out, by one thread.
+    pub fn new(source: impl Into<String>, inputs: Vec<Input>, clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self {
+            source: source.into(),
+            inputs,
+            time: clock(),
+            given: false,
+            clock,
+            tags: Vec::new(),
+            description: String::new(),
+            exclude: ExcludeOptions::default(),
+            allow_empty: false,
+            skip_if_unchanged: false,
+            dry_run: false,
+            level: crate::limits::LEVEL,
+            verify: true,
+            others: VerifyOthers::Sample,
+            read_all: false,
+            read_special: false,
+            threads: 1,
+        }
+    }
+}
+
 /// Result of a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotReport {
@@ -96,16 +122,13 @@ pub struct SnapshotReport {
     pub id: Option<ObjectName>,
     /// The body of the record, as it was or would have been written.
     pub snapshot: Snapshot,
-    /// The first [`SKIPPED_SHOWN`] files that were skipped or are torn; the snapshot lists them all.
+    /// The first [`SKIPPED_SHOWN`](crate::engine::walk::SKIPPED_SHOWN) files that were skipped or are torn; the snapshot lists them all.
     pub skipped: Vec<Skipped>,
     /// The source's last snapshot, if it has the same tree.
     pub same: Option<ObjectName>,
     /// Folders whose content was left out because they are on another file system.
     pub left_out: LeftOut,
 }
-
-/// Maximum number of skipped files in a report.
-pub const SKIPPED_SHOWN: usize = 1000;
 
 /// Why no snapshot was taken.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,6 @@
 //! `windows` below it, offers the same on paths, and returns `Unsupported` for the rest.
 
 mod names;
-mod private;
 #[cfg(any(not(unix), test))]
 pub mod portable;
 #[cfg(all(unix, test))]
@@ -28,7 +27,6 @@ pub use portable::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, free_space, give_to_owner, keep_to_itself,
     leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
 };
-pub use private::{make_private_folder, replace_private_file};
 #[cfg(unix)]
 pub use unix::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, free_space, give_to_owner, keep_to_itself,
@@ -51,6 +49,27 @@ pub fn is_removable_disk(path: &Path) -> bool {
     let above = |levels: usize| path.ancestors().nth(levels);
     // Below a folder of the user's name, or not.
     [1, 2].into_iter().filter_map(above).any(|folder| places.contains(&folder))
+}
+
+/// Identity of a file, beyond what the standard library tells.
+#[cfg(any(not(unix), test))]
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    /// The file system.
+    dev: u64,
+    /// The number there; 0 if unknown.
+    ino: u64,
+    /// Number of its names.
+    nlink: u64,
+    /// Time of the last change of anything about it, if the system knows.
+    ctime: Option<Time>,
+}
+
+#[cfg(any(not(unix), test))]
+impl Default for Identity {
+    fn default() -> Self {
+        Self { dev: 0, ino: 0, nlink: 1, ctime: None }
+    }
 }
 
 /// Properties of a file, as the file system reports them.

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use super::portable::Identity;
+use super::Identity;
 
 /// The path as it is.
 pub fn exact(path: &Path) -> io::Result<PathBuf> {

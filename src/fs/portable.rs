@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use super::plain as system;
 #[cfg(not(unix))]
 use super::windows as system;
-use crate::fs::{CACHEDIR_TAG, Meta, Names, Problem, Stat, checked, read_bounded, read_full};
+use crate::fs::{CACHEDIR_TAG, Identity, Meta, Names, Problem, Stat, checked, read_bounded, read_full};
 use crate::path;
 use crate::tree::{FileKind, Owner, Time};
 
@@ -21,25 +21,6 @@ pub use system::{low_priority, own_group, shell};
 
 /// Names with values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// Identity of a file, beyond what the standard library tells.
-#[derive(Debug, Clone, Copy)]
-pub struct Identity {
-    /// The file system.
-    pub dev: u64,
-    /// The number there; 0 if unknown.
-    pub ino: u64,
-    /// Number of its names.
-    pub nlink: u64,
-    /// Time of the last change of anything about it, if the system knows.
-    pub ctime: Option<Time>,
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        Self { dev: 0, ino: 0, nlink: 1, ctime: None }
-    }
-}
 
 /// A directory of the source.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use windows_sys::Win32::System::Threading::{
     BELOW_NORMAL_PRIORITY_CLASS, CREATE_NEW_PROCESS_GROUP, GetCurrentProcess, SetPriorityClass,
 };
 
-use super::portable::Identity;
+use super::Identity;
 use crate::tree::Time;
 
 /// Seconds from 1601, when the system's clock begins, to 1970.

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::numbers::Numbers;
-use crate::log::order::Order;
-use crate::log::past::{Past, PastRecord};
-use crate::log::record::{Closed, DecodeRecordError, Format, FoundRecord, Held, Record, RecordBody};
+use crate::log::order::{Order, Records};
+use crate::log::past::{Closed, Past, PastRecord};
+use crate::log::record::{DecodeRecordError, Format, FoundRecord, Held, Link, Record, RecordBody};
 
 /// A problem in the log that the user should know about. None of these ever stops a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,17 +133,6 @@ impl std::fmt::Display for Finding {
             ),
         }
     }
-}
-
-/// A record as the chains keep it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// The record's object.
-    pub name: ObjectName,
-    /// BLAKE3 of the object.
-    pub digest: Digest,
-    /// The record.
-    pub record: Record,
 }
 
 /// Most numbers of missing records that a finding names.
@@ -409,7 +398,9 @@ impl Chains {
 
     /// The order in which the records were written, and their dates.
     pub fn order(&self) -> Arc<Order> {
-        Arc::clone(self.order.get_or_init(|| Arc::new(Order::new(self))))
+        Arc::clone(
+            self.order.get_or_init(|| Arc::new(Order::new(Records { clients: &self.clients, past: &self.past }))),
+        )
     }
 
     /// Every record, by client and number.

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::{ClientId, ObjectName};
-use crate::log::chain::{Chains, Link};
-use crate::log::record::{Closed, Record, RecordBody};
+use crate::log::chain::Chains;
+use crate::log::past::Closed;
+use crate::log::record::{Link, Record, RecordBody};
 
 /// Most clients that one record closes.
 const CLOSED_MAX: usize = 1 << 10;

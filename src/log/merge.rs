@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName};
-use crate::log::past::{Gathered, Past, PastRecord};
-use crate::log::record::{Closed, DecodeRecordError, FoundRecord, Held, Record, RecordBody};
+use crate::log::past::{Closed, Gathered, Past, PastRecord};
+use crate::log::record::{DecodeRecordError, FoundRecord, Held, Record, RecordBody};
 use crate::msgpack;
 
 /// Body of a record that holds nothing, as encoded in the message: an empty map, in a byte string.

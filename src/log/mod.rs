@@ -15,12 +15,12 @@ pub mod past;
 pub mod sweep;
 pub mod slots;
 
-pub use chain::{Chains, Finding, Link};
+pub use chain::{Chains, Finding};
 pub use close::Sight;
 pub use order::{Dated, Order};
+pub use past::Closed;
 pub use record::{
-    Closed, Damage, Findings, Format, FoundRecord, Held, Record, RecordBody, RecordError, SlotChange, Unknown,
-    ValidSlot,
+    Damage, Findings, Format, FoundRecord, Held, Link, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,
 };
 pub use slots::{SlotSet, Standing};
 pub use sweep::{Acknowledgements, Obstacle, SweepRules};

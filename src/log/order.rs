@@ -12,9 +12,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 
 use crate::id::{ClientId, ObjectName};
-use crate::log::chain::{Chains, Link};
-use crate::log::past::PastRecord;
-use crate::log::record::RecordBody;
+use crate::log::past::{Past, PastRecord};
+use crate::log::record::{Link, RecordBody};
 use crate::tree::Time;
 
 /// Position and date of a record, as far as they can be known.
@@ -43,6 +42,25 @@ pub struct Order {
     contradicts: bool,
 }
 
+/// The records of all clients.
+#[derive(Clone, Copy)]
+pub(super) struct Records<'c> {
+    /// Needed records of each client, by number.
+    pub(super) clients: &'c BTreeMap<ClientId, BTreeMap<u64, Vec<Link>>>,
+    /// Past records of each client, by number and name.
+    pub(super) past: &'c BTreeMap<ClientId, Past>,
+}
+
+impl<'c> Records<'c> {
+    fn links(self) -> impl Iterator<Item = &'c Link> {
+        self.clients.values().flat_map(BTreeMap::values).flatten()
+    }
+
+    fn past_of(self, client: &ClientId) -> &'c [PastRecord] {
+        self.past.get(client).map_or(&[], |past| &past.records)
+    }
+}
+
 /// A record in the row of a place.
 struct Row<'c> {
     /// Sort key in a row that has past records: depth, number of the client, number of the record.
@@ -54,9 +72,9 @@ struct Row<'c> {
 
 impl Order {
     /// Computes the order and the dates of all records.
-    pub fn new(chains: &Chains) -> Self {
-        let (rows, contradicts) = by_cause(chains);
-        let places = places(chains);
+    pub(super) fn new(records: Records<'_>) -> Self {
+        let (rows, contradicts) = by_cause(records);
+        let places = places(records);
         let place_of = |client: &ClientId| places.get(client).copied().unwrap_or_default();
         let mut of_place: BTreeMap<usize, Vec<Row<'_>>> = BTreeMap::new();
         for (position, (link, depth, client)) in rows.into_iter().enumerate() {
@@ -65,8 +83,8 @@ impl Order {
             of_place.entry(place_of(&link.record.client)).or_default().push(row);
         }
         let mut mixed = BTreeSet::new();
-        for (number, client) in chains.clients.keys().enumerate() {
-            let past = chains.past_of(client);
+        for (number, client) in records.clients.keys().enumerate() {
+            let past = records.past_of(client);
             if past.is_empty() {
                 continue;
             }
@@ -75,7 +93,7 @@ impl Order {
             of_place.entry(place_of(client)).or_default().extend(past.iter().map(row));
             mixed.insert(place_of(client));
         }
-        let mut records = HashMap::new();
+        let mut dated = HashMap::new();
         for (place, mut rows) in of_place {
             if mixed.contains(&place) {
                 // This is the order of cause, unless records claim to have seen each other; merges hold such records
@@ -86,10 +104,10 @@ impl Order {
             for (row, (time, is_outlier, rival)) in rows.iter().zip(effective(&times)) {
                 let Some((position, link)) = row.link else { continue };
                 let depth = row.at.0;
-                records.insert(link.name, Dated { position, depth, time, is_outlier, rival, place });
+                dated.insert(link.name, Dated { position, depth, time, is_outlier, rival, place });
             }
         }
-        Self { records, contradicts }
+        Self { records: dated, contradicts }
     }
 
     /// Whether records claim to have seen each other, which cannot be true.
@@ -113,14 +131,14 @@ fn root(parents: &mut [usize], mut at: usize) -> usize {
 }
 
 /// The place of each client: clients that took each other's place when they joined have the same number.
-fn places(chains: &Chains) -> HashMap<ClientId, usize> {
+fn places(records: Records<'_>) -> HashMap<ClientId, usize> {
     let mut numbers: HashMap<ClientId, usize> = HashMap::new();
     let mut parents: Vec<usize> = Vec::new();
-    for client in chains.clients.keys() {
+    for client in records.clients.keys() {
         numbers.insert(*client, parents.len());
         parents.push(parents.len());
     }
-    for link in chains.links() {
+    for link in records.links() {
         let RecordBody::Join(join) = &link.record.body else { continue };
         for earlier in &join.retires {
             if let (Some(a), Some(b)) = (numbers.get(&link.record.client), numbers.get(earlier)) {
@@ -171,20 +189,20 @@ impl Chain<'_> {
 /// equals, that of the lowest client. Records that claim to have seen each other cannot be true; then the lowest
 /// client's comes first. Returns each record with its depth and the number of its client, and whether there are such
 /// contradictions.
-fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
-    let numbers: HashMap<&ClientId, usize> = chains.clients.keys().zip(0..).collect();
-    let mut all: Vec<Chain<'_>> = chains
+fn by_cause(records: Records<'_>) -> (Vec<(&Link, u64, usize)>, bool) {
+    let numbers: HashMap<&ClientId, usize> = records.clients.keys().zip(0..).collect();
+    let mut all: Vec<Chain<'_>> = records
         .clients
         .iter()
-        .map(|(client, records)| Chain {
-            records: records.iter().map(|(number, links)| (*number, links.as_slice())).collect(),
+        .map(|(client, needed)| Chain {
+            records: needed.iter().map(|(number, links)| (*number, links.as_slice())).collect(),
             done: 0,
             depths: Vec::new(),
-            past: chains.past_of(client),
+            past: records.past_of(client),
             waiting: BinaryHeap::new(),
         })
         .collect();
-    let named = named(chains, &numbers);
+    let named = named(records, &numbers);
     let (mut order, mut contradicts) = (Vec::new(), false);
     let mut ready: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut blocked: BTreeSet<usize> = BTreeSet::new();
@@ -230,13 +248,13 @@ fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
 }
 
 /// Snapshots that others name in `replaces`: each with its client, as an index, and its number.
-fn named(chains: &Chains, numbers: &HashMap<&ClientId, usize>) -> HashMap<ObjectName, (usize, u64)> {
-    let names: HashSet<ObjectName> = chains.links().flat_map(|link| link.record.replaces()).copied().collect();
+fn named(records: Records<'_>, numbers: &HashMap<&ClientId, usize>) -> HashMap<ObjectName, (usize, u64)> {
+    let names: HashSet<ObjectName> = records.links().flat_map(|link| link.record.replaces()).copied().collect();
     if names.is_empty() {
         return HashMap::new();
     }
     let place = |link: &Link| Some((link.name, (*numbers.get(&link.record.client)?, link.record.number)));
-    chains.links().filter(|link| names.contains(&link.name)).filter_map(place).collect()
+    records.links().filter(|link| names.contains(&link.name)).filter_map(place).collect()
 }
 
 /// The depth of a chain's next record, or the chain and the number that it has to wait for; `None` at the chain's
@@ -332,6 +350,7 @@ mod tests {
 
     use super::*;
     use crate::id::Digest;
+    use crate::log::Chains;
     use crate::log::past::Gathered;
     use crate::log::record::{Held, Join, Record};
 
@@ -378,7 +397,7 @@ mod tests {
     /// Client, number, effective date, and whether it is an outlier.
     fn dates(links: Vec<Link>) -> Vec<(u8, u64, i64, bool)> {
         let chains = Chains::new(links);
-        let order = Order::new(&chains);
+        let order = chains.order();
         let mut found: Vec<_> = chains
             .links()
             .map(|link| {
@@ -464,7 +483,7 @@ mod tests {
             }
         }
         let chains = Chains::new(links);
-        let order = Order::new(&chains);
+        let order = chains.order();
         assert_eq!(order.get(&name(10, 4_000)).unwrap().position, 39_999);
     }
 
@@ -489,7 +508,7 @@ mod tests {
                 links.push(link(*of, number, secs, &seen, retires));
             }
             let whole = Chains::new(links.clone());
-            let before = Order::new(&whole);
+            let before = whole.order();
             prop_assert!(!before.contradicts());
             let is_past = |at: usize| what[at].1 % 3 > 0 && !matches!(links[at].record.body, RecordBody::Join(_));
             let mut gathered = Gathered::default();
@@ -502,7 +521,7 @@ mod tests {
             holder.record.body = RecordBody::Found(Held { records: Vec::new(), past: gathered.into_lists() });
             let left = (0..links.len()).filter(|at| !is_past(*at)).map(|at| links[at].clone());
             let folded = Chains::new(left.chain([holder.clone()]));
-            let after = Order::new(&folded);
+            let after = folded.order();
             let mut rows = Vec::new();
             for link in folded.links().filter(|link| link.name != holder.name) {
                 let (was, is) = (before.get(&link.name).unwrap(), after.get(&link.name).unwrap());

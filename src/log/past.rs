@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::id::{ClientId, ObjectName};
-use crate::log::record::Closed;
+use crate::id::{ClientId, Digest, ObjectName};
 use crate::tree::Time;
 use crate::varint::{self, DecodeError, Reader};
 
 /// Nanoseconds in a second.
 const NANOS: u64 = 1_000_000_000;
+
+/// A retired client that will send nothing more: its last record, by number and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Closed(pub ClientId, pub u64, pub Digest);
 
 /// The entry of a past record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

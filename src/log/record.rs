@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 
 use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId};
 use crate::limits::RECORD_LEN_MAX;
-use crate::log::past::Past;
+use crate::log::past::{Closed, Past};
 use crate::msgpack;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN, random_name};
@@ -402,9 +402,16 @@ pub struct Record {
     pub body: RecordBody,
 }
 
-/// A retired client that will send nothing more: its last record, by number and hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Closed(pub ClientId, pub u64, pub Digest);
+/// A record as the chains keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The record's object.
+    pub name: ObjectName,
+    /// BLAKE3 of the object.
+    pub digest: Digest,
+    /// The record.
+    pub record: Record,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Wire {

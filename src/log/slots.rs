@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, SlotId};
 use crate::log::Sight;
-use crate::log::chain::{Chains, Link};
-use crate::log::record::{RecordBody, SlotChange, ValidSlot};
+use crate::log::chain::Chains;
+use crate::log::record::{Link, RecordBody, SlotChange, ValidSlot};
 
 /// State of a slot according to the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,8 @@ impl SlotSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::record::{Closed, Record};
+    use crate::log::past::Closed;
+    use crate::log::record::Record;
     use crate::tree::Time;
 
     fn slot(id: u8) -> ValidSlot {

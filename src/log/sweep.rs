@@ -12,8 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::{ClientId, ObjectName};
-use crate::log::chain::{Chains, Finding, Link};
-use crate::log::record::{Closed, RecordBody};
+use crate::log::chain::{Chains, Finding};
+use crate::log::past::Closed;
+use crate::log::record::{Link, RecordBody};
 
 /// The rules that keep needed data from ever being deleted. All of them always hold. A simulation leaves out one at a
 /// time, and shows that data is then lost.

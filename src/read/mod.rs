@@ -12,6 +12,7 @@ pub mod ahead;
 pub(crate) mod sparse;
 
 pub use ahead::Ahead;
+pub use chunked::Chunks;
 pub use file::StoredFile;
 pub use folder::Folders;
 

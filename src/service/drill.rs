@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::drill::{self, DrillOptions, DrillReport};
 use crate::failure::Failure;
-use crate::fs::replace_private_file;
 use crate::json::{Name, time_text};
+use crate::ownfile::replace_private_file;
 use crate::progress::{Progress, plain};
 use crate::seal::random_array;
 use crate::service::machine::Machine;

@@ -12,11 +12,6 @@ use crate::service::select::Filter;
 use crate::tree::Time;
 use crate::vault::SnapshotInfo;
 
-/// The compression level for moved data.
-pub const LEVEL: i32 = 3;
-/// The default for the part of a vault that unneeded data may occupy.
-pub const MAX_UNUSED: f64 = 0.05;
-
 /// The configured rules for a vault, by source.
 pub fn of_vault(config: &Config, vault: &str, now: Time) -> Vec<(String, Rules)> {
     let kept = config.sources.iter().filter(|source| source.vaults.iter().any(|name| name == vault));

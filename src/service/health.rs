@@ -155,7 +155,7 @@ fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<E
             About::Slot(_) => "vault repair".to_owned(),
             About::OtherVault(id) => format!("vault list --vault {}", &id.to_string()[..8]),
             About::Change { snapshot, .. } => {
-                format!("vault list   (then vault tag, amend or rewrite {})", snapshot.short())
+                format!("vault tag, amend or rewrite {}   (or: vault accept {})", snapshot.short(), finding.id)
             }
             About::Clocks { .. } => "vault client list".to_owned(),
             About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),

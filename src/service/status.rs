@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use crate::fs::make_private_folder;
-use crate::fs::replace_private_file;
+use crate::ownfile::make_private_folder;
+use crate::ownfile::replace_private_file;
 use serde::Deserialize;
 use serde::Serialize;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::make_private_folder;
+use crate::ownfile::make_private_folder;
 use crate::seal::random_name;
 
 /// The files of a vault's state that are worth having for one command: this machine's knowledge of the log and of

@@ -1,10 +1,11 @@
 //! Trees: the listings of directories, and the record of a snapshot that points to them (SPEC §7, §8).
 //!
 //! Layers: [`entry`] one line of a listing · [`stream`] any bytes as chunks, with nested lists of ids · [`rules`] the
-//! paths that a snapshot left out · [`snapshot`] the body of a snapshot's record.
+//! paths that a snapshot left out · [`digest`] digests of contents · [`snapshot`] the body of a snapshot's record.
 
 pub mod entry;
 pub mod stream;
+pub mod digest;
 pub mod rules;
 pub mod snapshot;
 

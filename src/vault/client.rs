@@ -4,13 +4,9 @@
 //! every chain had come when it was last seen. Numbers are given out under a lock of the operating system, which ends
 //! with the process that held it, so it can never be stale.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::record::Join;
@@ -22,123 +18,12 @@ use crate::store::proof::Given;
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::sync::lock;
 use crate::tree::Time;
+use crate::vault::files::{make_private_folder, state_error};
+use crate::vault::identity::{ClientState, Identity};
 use crate::vault::session::{Noted, Session, write_names};
 use crate::vault::slots::digest;
 use crate::vault::unproven::Unproven;
 use crate::vault::{Vault, VaultError};
-
-/// The machine and user that work with a vault here.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// Name of the machine, as shown in lists.
-    pub host: String,
-    /// Name of the user.
-    pub user: String,
-    /// A string that stays the same for this machine and user, and differs for others: the machine's id and its own
-    /// host name (machines made from one image have the same id). Only a keyed hash of it is ever stored.
-    pub machine: String,
-    /// Version of the program.
-    pub program: String,
-}
-
-/// State that a client keeps of itself and of the others.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ClientState {
-    pub(crate) client: ClientId,
-    /// Keyed hash of machine, user and folder: a state that was copied to another place does not fit it.
-    #[serde(with = "serde_bytes")]
-    pub(crate) place: Vec<u8>,
-    /// Number and hash of its last record.
-    pub(crate) number: u64,
-    pub(crate) digest: Digest,
-    /// Hash of the record that was about to be put when this was saved: if the log has it, it is this client's own.
-    #[serde(default)]
-    pub(crate) pending: Option<Digest>,
-    /// The highest number of each client that was ever seen.
-    pub(crate) remembered: BTreeMap<ClientId, u64>,
-}
-
-pub(super) fn state_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> VaultError {
-    let path = path.display().to_string();
-    move |source| VaultError::State { action, path, source }
-}
-
-/// Makes a folder that only this user can read.
-pub(crate) fn make_private_folder(path: &Path) -> Result<(), VaultError> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(0o700);
-    }
-    let there = path.ancestors().find(|folder| folder.exists());
-    builder.create(path).map_err(state_error("make the folder", path))?;
-    adopt(path, there);
-    Ok(())
-}
-
-/// As root, gives new folders to the owner of the folder `there` in which they were made.
-#[cfg(unix)]
-fn adopt(path: &Path, there: Option<&Path>) {
-    use std::os::unix::fs::{MetadataExt, lchown};
-    let Some((there, owner)) = there.and_then(|there| Some((there, std::fs::metadata(there).ok()?))) else { return };
-    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        for folder in path.ancestors().take_while(|folder| *folder != there) {
-            // A folder that stays root's is as usable as before.
-            let _ = lchown(folder, Some(owner.uid()), Some(owner.gid()));
-        }
-    }
-}
-
-#[cfg(not(unix))]
-const fn adopt(_: &Path, _: Option<&Path>) {}
-
-/// Replaces a small file so that after a crash it is either the old one or the new one. Only `durable` makes it survive
-/// a power cut.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), VaultError> {
-    let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        if std::fs::symlink_metadata(&temporary).is_ok_and(|found| !found.is_file()) {
-            // A pipe would make us wait, and through a link another file would be overwritten.
-            std::fs::remove_file(&temporary)?;
-        }
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        if durable {
-            file.sync_all()?;
-        }
-        std::fs::rename(&temporary, path)?;
-        path.parent().filter(|_| durable).map_or(Ok(()), sync_folder)
-    };
-    write().map_err(state_error("write", path))
-}
-
-/// Makes renames in a folder durable, where the system can.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
-}
-
-impl ClientState {
-    fn path(folder: &Path) -> PathBuf {
-        folder.join("client")
-    }
-
-    /// Loads the state from this folder; `None` if there is none, or it is damaged.
-    pub(crate) fn load(folder: &Path) -> Option<Self> {
-        let bytes = ownfile::read(&Self::path(folder)).ok()?;
-        let (sum, body) = bytes.split_at_checked(32)?;
-        (blake3::hash(body) == *sum).then(|| rmp_serde::from_slice(body).ok()).flatten()
-    }
-
-    pub(super) fn save(&self, folder: &Path, durable: bool) -> Result<(), VaultError> {
-        let mut body = Vec::new();
-        let encoded = self.serialize(&mut rmp_serde::Serializer::new(&mut body).with_struct_map());
-        encoded.map_err(|error| state_error("write", folder)(std::io::Error::other(error.to_string())))?;
-        let sum = *blake3::hash(&body).as_bytes();
-        replace_file(&Self::path(folder), &[&sum[..], &body].concat(), durable)
-    }
-}
 
 /// Limits of one record.
 #[derive(Debug, Clone, Copy)]

@@ -17,6 +17,7 @@ use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
 /// Options for making a vault.
+#[non_exhaustive]
 pub struct CreateOptions {
     /// Opens the first key slot.
     pub secret: Secret,
@@ -32,6 +33,21 @@ pub struct CreateOptions {
     pub now: u64,
     /// Secret of a recovery key: a second slot that opens with it.
     pub recovery: Option<Secret>,
+}
+
+impl CreateOptions {
+    /// A vault that opens with this secret, in a store that delivers at once. `now` is in seconds since 1970.
+    pub fn new(secret: Secret, now: u64) -> Self {
+        Self {
+            secret,
+            label: String::new(),
+            kdf: KdfParams::Standard,
+            params: ChunkParams::default(),
+            delivery: Delivery::Direct,
+            now,
+            recovery: None,
+        }
+    }
 }
 
 impl Vault {

@@ -76,6 +76,8 @@ pub enum About {
     Change {
         /// The snapshot as it is.
         snapshot: ObjectName,
+        /// The record with the change.
+        change: ObjectName,
         /// The machine whose change has no effect.
         host: String,
     },
@@ -132,9 +134,9 @@ impl KnownFinding {
     pub const fn can_be_accepted(&self) -> bool {
         match &self.about {
             About::Object { state, .. } => state.is_loss(),
-            About::Records { .. } | About::Files { .. } => true,
+            About::Records { .. } | About::Files { .. } | About::Change { .. } => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
-            About::Source { .. } | About::OtherVault(_) | About::Change { .. } | About::Clocks { .. } => false,
+            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
         }
     }
 
@@ -192,7 +194,7 @@ impl KnownFinding {
                     &vault.to_string()[..8]
                 )
             }
-            About::Change { snapshot, host } => format!(
+            About::Change { snapshot, host, .. } => format!(
                 "what {} changed of snapshot {} does not count, since another machine changed it at the same time",
                 crate::path::Shown(host.as_bytes()),
                 snapshot.short()
@@ -230,7 +232,9 @@ impl KnownFinding {
                 SlotFault::Late => "when the sync has brought it, or accepting that it is gone",
             },
             About::OtherVault(_) => "that vault being moved to a folder of its own",
-            About::Change { .. } => "the next change of that snapshot, with vault tag, amend or rewrite",
+            About::Change { .. } => {
+                "the next change of that snapshot (vault tag, amend or rewrite), which takes this one over"
+            }
             About::Clocks { .. } => {
                 "the next records of these machines with the right time, or vault client retire for one that is gone"
             }

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::client::replace_file;
+use crate::vault::files::replace_file;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
@@ -241,17 +241,11 @@ impl Vault {
         let mut findings = Vec::new();
         self.object_findings(&memory, open, &accepted, &mut findings);
         self.record_findings(&mut findings)?;
+        self.change_findings(&accepted, &mut findings);
         memory.healed = self.file_findings(&memory, accepted, &mut findings)?;
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings)?;
         self.clock_findings(&mut findings);
-        findings.extend(self.void_changes().into_iter().map(|void| KnownFinding {
-            id: FindingId::of("change", [void.change.as_bytes().to_vec()]),
-            about: About::Change { snapshot: void.snapshot, host: void.host },
-            since: Time::default(),
-            snapshots: 0,
-            files: 0,
-        }));
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
             if finding.since == Time::default() {
@@ -408,6 +402,19 @@ impl Vault {
             }
         }
         Ok(losses.healed)
+    }
+
+    /// Adds findings for changes of snapshots that have no effect.
+    fn change_findings(&self, accepted: &BTreeSet<ObjectRef>, findings: &mut Vec<KnownFinding>) {
+        let void =
+            self.void_changes().into_iter().filter(|void| !accepted.contains(&ObjectRef::record(void.change.id)));
+        findings.extend(void.map(|void| KnownFinding {
+            id: FindingId::of("change", [void.change.id.as_bytes().to_vec()]),
+            about: About::Change { snapshot: void.snapshot, change: void.change.id, host: void.host },
+            since: Time::default(),
+            snapshots: 0,
+            files: 0,
+        }));
     }
 
     /// Adds findings for roots that were lost in the last snapshot of each source of this host.
@@ -629,7 +636,8 @@ impl Vault {
                 RecordBody::Slots(SlotChange { add: Vec::new(), remove: vec![slot.id] })
             }
             About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
-            About::Source { .. } | About::OtherVault(_) | About::Change { .. } | About::Clocks { .. } => return Ok(()),
+            About::Change { change, .. } => RecordBody::Findings(accepted(ObjectRef::record(*change))),
+            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;

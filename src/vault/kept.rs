@@ -20,7 +20,7 @@ use crate::seal::{HEADER_LEN, ObjectKind, SlotFile};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 use crate::sync::lock;
 use crate::vault::Vault;
-use crate::vault::client::{make_private_folder, replace_file};
+use crate::vault::files::{make_private_folder, replace_file};
 
 /// The length of the hash at the start of a kept part.
 const HASH_LEN: usize = 32;

@@ -94,7 +94,7 @@ impl Slots {
                 }
                 Some(Err((what, newer))) => {
                     let key = ObjectKey::Named(Kind::Key, name);
-                    slots.bad.push(BadObject { key, state: state(newer), what });
+                    slots.bad.push(BadObject { key, state: ObjectState::of_unread(newer), what });
                 }
                 None => {}
             }
@@ -355,9 +355,4 @@ pub(super) fn unlock(
         Err(UnlockError::Slot(error @ SlotError::Memory { .. })) => Err(error.into()),
         Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
     }
-}
-
-/// State of an object that cannot be read, as long as nothing more is known about it.
-pub(super) const fn state(newer: bool) -> ObjectState {
-    if newer { ObjectState::Newer } else { ObjectState::Damaged }
 }

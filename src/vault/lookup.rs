@@ -19,8 +19,7 @@ use crate::progress::{Phase, Progress, Silent};
 use crate::seal::ObjectKind;
 use crate::store::{Kind, ObjectKey, StoreError};
 use crate::sync::{lock, try_share};
-use crate::vault::locked::state;
-use crate::vault::{BadObject, ReadError, Vault, VaultError};
+use crate::vault::{BadObject, ObjectState, ReadError, Vault, VaultError};
 
 /// Number of packs whose footers are read together.
 const GROUP: usize = 256;
@@ -131,7 +130,7 @@ impl Vault {
                     Err(error) => {
                         let newer = matches!(error, PackError::Newer { .. });
                         let key = ObjectKey::Named(kind.store_kind(), name);
-                        bad.push(BadObject { key, state: state(newer), what: error.reason() });
+                        bad.push(BadObject { key, state: ObjectState::of_unread(newer), what: error.reason() });
                     }
                 }
             }

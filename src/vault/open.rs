@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Reader};
+use crate::catalogue::{Catalogue, CatalogueError, PackInfo};
 use crate::id::{ClientId, ObjectName};
 use crate::log::{Chains, Finding, SweepRules};
 use crate::pack::index::IndexReader;
@@ -13,18 +13,29 @@ use crate::progress::Progress;
 use crate::seal::{HEADER_LEN, Keys, ObjectKind, Secret};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::{catch, lock};
-use crate::vault::client::{ClientState, Identity, RecordLimits, replace_file};
+use crate::vault::client::RecordLimits;
+use crate::vault::files::{make_private_folder, replace_file};
+use crate::vault::identity::{ClientState, Identity};
+use crate::vault::listing::{Known, Listing, raise};
 use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, unlock};
 use crate::vault::lookup::{FEW, Unread};
 use crate::vault::records::LogLook;
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// Options for opening a vault.
+#[non_exhaustive]
 pub struct OpenOptions {
     /// The folder in which this user keeps the state of all vaults.
     pub state: PathBuf,
     /// The machine and user that work with it.
     pub identity: Identity,
+}
+
+impl OpenOptions {
+    /// Keeps the state of vaults in this folder, and works as this user.
+    pub const fn new(state: PathBuf, identity: Identity) -> Self {
+        Self { state, identity }
+    }
 }
 
 /// Number of objects that a list returns in one answer.
@@ -113,7 +124,7 @@ fn open_as(
         name = format!("{name}.{}", &blake3::hash(store.place().as_bytes()).to_hex()[..16]);
     }
     let state = options.state.join(name);
-    crate::vault::client::make_private_folder(&state)?;
+    make_private_folder(&state)?;
     // This only makes the next opening quick, so a failure is no error.
     let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);
     let key = keys.derive_local("catalogue");
@@ -168,61 +179,6 @@ fn open_as(
     Ok(vault)
 }
 
-/// This machine's knowledge before a look at the store. Other processes use the same state folder: objects that they
-/// put and entered since the look began exist, although the look does not show them.
-pub(super) struct Known {
-    pub(super) catalogue: Reader,
-    /// The highest number of each client that was ever seen.
-    seen: BTreeMap<ClientId, u64>,
-}
-
-/// Raises each client's number to the given one.
-fn raise(seen: &mut BTreeMap<ClientId, u64>, numbers: impl Iterator<Item = (ClientId, u64)>) {
-    for (client, number) in numbers {
-        let highest = seen.entry(client).or_default();
-        *highest = number.max(*highest);
-    }
-}
-
-/// A listing of the store.
-#[derive(Default)]
-pub(super) struct Listing {
-    packs: HashMap<ObjectName, (ObjectKind, u64)>,
-    /// Records, with the lengths of their objects.
-    pub(super) records: HashMap<ObjectName, u64>,
-    /// Index objects, with their lengths.
-    indexes: HashMap<ObjectName, u64>,
-    foreign: Vec<String>,
-}
-
-impl Listing {
-    /// Removes objects of another vault.
-    fn take_out(&mut self, elsewhere: &HashSet<ObjectKey>) {
-        for key in elsewhere {
-            match key {
-                ObjectKey::Named(Kind::Log, name) => drop(self.records.remove(name)),
-                ObjectKey::Named(Kind::Index, name) => drop(self.indexes.remove(name)),
-                ObjectKey::Named(_, name) => drop(self.packs.remove(name)),
-                ObjectKey::Vault => {}
-            }
-        }
-    }
-}
-
-fn list(store: &dyn Store) -> Result<Listing, StoreError> {
-    let mut listing = Listing::default();
-    // Records first: packs that a listed record mentions were put before it, so they are listed too.
-    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack, Kind::Index], &mut |kind, listed| match (kind, listed) {
-        (_, Listed::Foreign(path)) => listing.foreign.push(path),
-        (Kind::Log, Listed::Object { name, len }) => drop(listing.records.insert(name, len)),
-        (Kind::Pack, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Pack, len))),
-        (Kind::Meta, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Meta, len))),
-        (Kind::Index, Listed::Object { name, len }) => drop(listing.indexes.insert(name, len)),
-        (Kind::Key, Listed::Object { .. }) => {}
-    })?;
-    Ok(listing)
-}
-
 impl Vault {
     /// Looks at the store again: reads new records and the footers of new packs, and removes packs that are gone from
     /// the catalogue.
@@ -235,7 +191,7 @@ impl Vault {
         let mut looks = 1;
         let (known, mut listing, records, mut bad, look, findings) = loop {
             let known = self.known()?;
-            let mut listing = list(self.store())?;
+            let mut listing = Listing::of(self.store())?;
             let records = listing.records.clone();
             self.prove_records(Some(&records))?;
             listing.take_out(&elsewhere);

@@ -7,97 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
 use crate::id::ChunkId;
 use crate::limits::ENTRY_LEN_MAX;
+use crate::pack::PackReader;
 use crate::pack::segment::Segment;
-use crate::pack::{PackError, PackReader};
-use crate::seal::SealError;
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamError, StreamReader, decode_entry};
+use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamReader, decode_entry};
 use crate::vault::segments::SegmentCache;
-use crate::vault::{Lookup, Vault, VaultError};
-
-/// Error of reading something that is stored.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No pack has this chunk.
-    #[error("a piece of it is lost: chunk {0} is in no pack")]
-    Lost(ChunkId),
-    /// No pack that this version can read has this chunk, but there are packs that it cannot read.
-    #[error(
-        "a piece of it cannot be read by this version of vault, and a newer one has written packs here (chunk {0})"
-    )]
-    Hidden(ChunkId),
-    /// A pack could not be read.
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    /// The chunks contain no valid stream.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// The chunks contain no valid listing.
-    #[error(transparent)]
-    Entry(#[from] EntryError),
-    /// The catalogue failed.
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
-    /// The decompressor could not be set up.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// Another vault, from which it was to be read instead, could not be, for a reason other than damage. It says nothing about this one.
-    #[error("{place}, from which it is brought back")]
-    Lender {
-        /// Where the other vault lies.
-        place: String,
-        /// The trouble there.
-        source: Box<Self>,
-    },
-}
-
-impl ReadError {
-    /// Whether the error means damage in the store.
-    pub const fn is_damage(&self) -> bool {
-        match self {
-            Self::Lost(_) | Self::Stream(_) => true,
-            Self::Entry(error) => !error.is_newer(),
-            Self::Pack(error) => error.is_damage(),
-            Self::Hidden(_) | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
-        }
-    }
-
-    /// The same, of a vault from which something was to be read for another one.
-    #[must_use]
-    pub fn of_lender(self, donor: &Vault) -> Self {
-        match self {
-            Self::Lender { .. } => self,
-            error => Self::Lender { place: donor.store().place(), source: Box::new(error) },
-        }
-    }
-
-    /// Whether the error concerns something that a later version wrote.
-    pub const fn is_newer(&self) -> bool {
-        match self {
-            Self::Entry(error) => error.is_newer(),
-            Self::Pack(error) => error.is_newer(),
-            Self::Hidden(_) => true,
-            Self::Lost(_) | Self::Stream(_) | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
-        }
-    }
-
-    /// Whether the error concerns only the data that was read, so that everything else can continue.
-    pub const fn is_contained(&self) -> bool {
-        self.is_damage() || self.is_newer()
-    }
-}
-
-/// Converts an error of looking at the store during a read.
-impl From<VaultError> for ReadError {
-    fn from(error: VaultError) -> Self {
-        match error {
-            VaultError::Catalogue(error) => error.into(),
-            VaultError::Store(error) => PackError::from(error).into(),
-            error => CatalogueError::Database(error.to_string()).into(),
-        }
-    }
-}
+use crate::vault::{Lookup, ReadError, Vault};
 
 /// Raw bytes of opened segments that are kept for readers of trees.
 const SEGMENTS_KEPT: usize = 24 << 20;

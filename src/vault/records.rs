@@ -20,8 +20,7 @@ use crate::progress::Progress;
 use crate::seal::{HEADER_LEN, NONCE_LEN, TAG_LEN};
 use crate::store::{Kind, ObjectKey, StoreError};
 use crate::sync::try_share;
-use crate::vault::locked::state;
-use crate::vault::open::{Known, Listing};
+use crate::vault::listing::{Known, Listing};
 use crate::vault::{BadObject, ObjectState, Vault, VaultError};
 
 /// Number of bytes of the catalogue's records that are decoded together.
@@ -155,7 +154,7 @@ impl LogLook {
             // The record is known, but its object is not as it was put.
             if let Some(there) = listing.records.get(name).filter(|there| *there != len) {
                 let what = format!("it has {there} bytes instead of {len}");
-                bad.push(BadObject { key: object(name), state: state(false), what });
+                bad.push(BadObject { key: object(name), state: ObjectState::of_unread(false), what });
             }
         }
         for link in self.chains.links() {
@@ -343,7 +342,7 @@ impl Vault {
                         let newer = matches!(error, RecordError::Newer { .. });
                         bad.push(BadObject {
                             key: ObjectKey::Named(Kind::Log, name),
-                            state: state(newer),
+                            state: ObjectState::of_unread(newer),
                             what: error.reason(),
                         });
                     }

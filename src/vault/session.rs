@@ -19,7 +19,7 @@ use crate::store::ObjectKey;
 use crate::store::proof::is_kept;
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::client::{make_private_folder, state_error};
+use crate::vault::files::{make_private_folder, state_error};
 use crate::vault::{Vault, VaultError};
 
 /// Work that relies on data in the store, such as a snapshot under way. As long as it lives, no record of this client

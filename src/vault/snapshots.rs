@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, VaultId};
-use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody, Sight};
+use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody};
 use crate::path::components;
 use crate::tree::{Snapshot, Time};
 use crate::vault::{Vault, VaultError};
@@ -60,8 +60,8 @@ impl SnapshotInfo {
 pub(crate) struct VoidChange {
     /// The snapshot as it is.
     pub(crate) snapshot: ObjectName,
-    /// The record with the change.
-    pub(crate) change: ObjectName,
+    /// The snapshot as the record of the change has it.
+    pub(crate) change: SnapshotInfo,
     /// The machine that made the change.
     pub(crate) host: String,
     /// Nobody may have waited for that machine: what the change needs may be gone.
@@ -194,48 +194,11 @@ impl Vault {
         Some(SnapshotInfo { id: *id, number, replaced: Vec::new(), body, ..info.clone() })
     }
 
-    /// Changes of snapshots that have no effect, since others changed the same snapshots at the same time, and that
-    /// nobody has examined since. A later change of the same snapshot, by someone who had seen both, settles the
-    /// matter.
+    /// Changes of snapshots that have no effect, since others changed the same snapshots at the same time, and that no
+    /// counting snapshot names. That somebody has seen such a change does not settle it: its effect is missing until a
+    /// later change takes it over, and names it.
     pub(crate) fn void_changes(&self) -> Vec<VoidChange> {
-        let chains = self.chains();
-        let (order, sight) = (chains.order(), Sight::new(&chains));
-        let (taken, forgotten) = taken(&chains, &order);
-        let links: HashMap<ObjectName, (&Link, &Snapshot)> =
-            taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
-        let unawaited = unawaited(&chains, &taken, &forgotten);
-        let replaced = Replaced::new(&taken, &unawaited);
-        let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
-            if !replaced.void.contains(&link.name)
-                || replaced.by.contains_key(&link.name)
-                || forgotten.contains(&link.name)
-            {
-                return None;
-            }
-            let Record { client, number, .. } = link.record;
-            let is_doubted = unawaited.contains(&link.name);
-            // The base of a change may count as little as the change itself.
-            let (mut base, mut below) = (*body.replaces.first()?, HashSet::new());
-            while unawaited.contains(&base)
-                && below.insert(base)
-                && let Some(first) = links.get(&base).and_then(|(_, body)| body.replaces.first())
-            {
-                base = *first;
-            }
-            let mut above = replaced.by.get(&base);
-            let mut stands = is_doubted.then_some(base);
-            while let Some((other, said)) = above.and_then(|name| links.get(name)) {
-                let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
-                if says_the_same || sight.has_seen(&other.record, &client, number) {
-                    return None;
-                }
-                (stands, above) = (Some(other.name), replaced.by.get(&other.name));
-            }
-            let snapshot = stands.filter(|name| !forgotten.contains(name))?;
-            let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
-            Some(VoidChange { snapshot, change: link.name, host, is_doubted })
-        };
-        taken.iter().filter_map(change).collect()
+        void_changes(&self.chains())
     }
 
     /// Changes in doubt that nobody has settled yet (SPEC §8.3), in the order of cause: each with the snapshot that
@@ -245,15 +208,8 @@ impl Vault {
         if chains.put_unawaited().is_empty() {
             return Vec::new();
         }
-        let doubted: Vec<VoidChange> = self.void_changes().into_iter().filter(|void| void.is_doubted).collect();
-        let links: HashMap<ObjectName, &Link> = chains.links().map(|link| (link.name, link)).collect();
-        let info = |VoidChange { snapshot, change, .. }: VoidChange| match &links.get(&change)?.record {
-            Record { client, number, body: RecordBody::Snapshot(body), .. } => {
-                Some((SnapshotInfo::new(change, *client, *number, Snapshot::clone(body)), snapshot))
-            }
-            _ => None,
-        };
-        doubted.into_iter().filter_map(info).collect()
+        let doubted = self.void_changes().into_iter().filter(|void| void.is_doubted);
+        doubted.map(|void| (void.change, void.snapshot)).collect()
     }
 
     /// The snapshots whose data must not be deleted: those that are listed, and those that may or may not count.
@@ -286,6 +242,45 @@ impl Vault {
         let same = last.filter(|link| own.is_some() && place(link) == own).map(|link| link.record.client);
         same.chain([client]).collect()
     }
+}
+
+/// The changes without effect of these records, as [`Vault::void_changes`] returns them.
+fn void_changes(chains: &Chains) -> Vec<VoidChange> {
+    let order = chains.order();
+    let (taken, forgotten) = taken(chains, &order);
+    let links: HashMap<ObjectName, (&Link, &Snapshot)> =
+        taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
+    let unawaited = unawaited(chains, &taken, &forgotten);
+    let replaced = Replaced::new(&taken, &unawaited);
+    let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
+        if !replaced.void.contains(&link.name) || replaced.by.contains_key(&link.name) || forgotten.contains(&link.name)
+        {
+            return None;
+        }
+        let Record { client, number, .. } = link.record;
+        let is_doubted = unawaited.contains(&link.name);
+        // The base of a change may count as little as the change itself.
+        let (mut base, mut below) = (*body.replaces.first()?, HashSet::new());
+        while unawaited.contains(&base)
+            && below.insert(base)
+            && let Some(first) = links.get(&base).and_then(|(_, body)| body.replaces.first())
+        {
+            base = *first;
+        }
+        let mut above = replaced.by.get(&base);
+        let mut stands = is_doubted.then_some(base);
+        while let Some((other, said)) = above.and_then(|name| links.get(name)) {
+            if **said == (Snapshot { replaces: said.replaces.clone(), ..(*body).clone() }) {
+                return None;
+            }
+            (stands, above) = (Some(other.name), replaced.by.get(&other.name));
+        }
+        let snapshot = stands.filter(|name| !forgotten.contains(name))?;
+        let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
+        let change = SnapshotInfo::new(link.name, client, number, Snapshot::clone(body));
+        Some(VoidChange { snapshot, change, host, is_doubted })
+    };
+    taken.iter().filter_map(change).collect()
 }
 
 /// The snapshots of these records, as [`Vault::snapshots`] returns them.
@@ -624,6 +619,65 @@ mod tests {
 
     fn name(number: u8) -> ObjectName {
         ObjectName::new([number; 16])
+    }
+
+    /// One client's record, by number and name, which had seen these numbers of other clients.
+    fn link(client: u8, number: u64, own: u8, seen: &[(u8, u64)], body: RecordBody) -> Link {
+        let seen = seen.iter().map(|(other, number)| (ClientId::new([*other; 16]), *number)).collect();
+        let record = Record { client: ClientId::new([client; 16]), number, seen, body, ..any_record() };
+        let previous = Digest::new([if number == 1 { 0 } else { client * 16 + number as u8 - 1 }; 32]);
+        let digest = Digest::new([client * 16 + number as u8; 32]);
+        Link { name: name(own), digest, record: Record { previous, ..record } }
+    }
+
+    fn tagged(tag: &str, replaces: &[u8]) -> RecordBody {
+        RecordBody::Snapshot(Box::new(Snapshot { tags: vec![tag.to_owned()], ..body(1, false, replaces) }))
+    }
+
+    fn void(links: &[Link]) -> Vec<(ObjectName, bool)> {
+        let voids = void_changes(&Chains::new(links.iter().cloned()));
+        voids.into_iter().map(|void| (void.change.id, void.is_doubted)).collect()
+    }
+
+    #[test]
+    fn a_change_stays_without_effect_until_it_is_named() {
+        // Client 2 changes the snapshot 9. Client 1 sees that before it puts its own change.
+        let mut links = vec![
+            link(1, 1, 9, &[], snapshot(1, false, &[])),
+            link(2, 1, 8, &[(1, 1)], tagged("two", &[9])),
+            link(1, 2, 7, &[(2, 1)], tagged("one", &[9])),
+        ];
+        assert_eq!(void(&links), [(name(8), false)]);
+        links.push(link(1, 3, 6, &[(2, 1)], tagged("later", &[7])));
+        assert_eq!(void(&links), [(name(8), false)], "the later change says nothing of it");
+        let named = [&links[..], &[link(1, 4, 5, &[(2, 1)], tagged("both", &[6, 8]))]].concat();
+        assert_eq!(void(&named), []);
+        let same = [&links[..], &[link(1, 4, 5, &[(2, 1)], tagged("two", &[6]))]].concat();
+        assert_eq!(void(&same), [], "the snapshot says the same");
+        links.push(link(1, 4, 5, &[(2, 1)], RecordBody::Forget(vec![name(6)])));
+        assert_eq!(void(&links), [], "the snapshot is forgotten");
+    }
+
+    #[test]
+    fn a_change_stays_in_doubt_until_it_is_named() {
+        let retire = RecordBody::Retire(vec![ClientId::new([2; 16])]);
+        let mut links = vec![
+            link(1, 1, 9, &[], snapshot(1, false, &[])),
+            link(2, 1, 5, &[(1, 1)], RecordBody::Forget(Vec::new())),
+            link(1, 2, 4, &[(2, 1)], retire),
+            link(2, 2, 3, &[(1, 1)], tagged("doubted", &[9])),
+        ];
+        assert_eq!(void(&links), [(name(3), true)]);
+        // Later changes see it, and do not name it: their writers may have ended before they looked.
+        links.push(link(1, 3, 7, &[(2, 2)], tagged("one", &[9])));
+        assert_eq!(void(&links), [(name(3), true)]);
+        links.push(link(1, 4, 6, &[(2, 2)], tagged("later", &[7])));
+        assert_eq!(void(&links), [(name(3), true)]);
+        let named = [&links[..], &[link(1, 5, 2, &[(2, 2)], tagged("both", &[6, 3]))]].concat();
+        assert_eq!(void(&named), []);
+        // What it is meant for is forgotten.
+        links.push(link(1, 5, 2, &[(2, 2)], RecordBody::Forget(vec![name(6)])));
+        assert_eq!(void(&links), []);
     }
 
     #[test]

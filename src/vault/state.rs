@@ -7,8 +7,9 @@ use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::Chains;
 use crate::pack::{PackError, TRAILER_LEN};
 use crate::store::{Delivery, Kind, ObjectKey, StoreError, Subject};
-use crate::vault::client::ClientState;
-use crate::vault::{BadObject, ReadError, SnapshotInfo, Vault, VaultError};
+use crate::vault::identity::ClientState;
+use crate::vault::read_error::ReadError;
+use crate::vault::{BadObject, SnapshotInfo, Vault, VaultError};
 
 /// State of an object. Only one of these is damage; each has words of its own everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +33,11 @@ pub enum ObjectState {
 }
 
 impl ObjectState {
+    /// State of an object that cannot be read, as long as nothing more is known about it.
+    pub(super) const fn of_unread(newer: bool) -> Self {
+        if newer { Self::Newer } else { Self::Damaged }
+    }
+
     /// Whether data is lost by it.
     pub const fn is_loss(self) -> bool {
         matches!(self, Self::Missing | Self::Damaged)

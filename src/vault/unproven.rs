@@ -10,7 +10,7 @@ use crate::progress::Silent;
 use crate::store::proof::{Given, prove};
 use crate::store::{Delivery, StoreError};
 use crate::sync::lock;
-use crate::vault::client::ClientState;
+use crate::vault::identity::ClientState;
 use crate::vault::{Vault, VaultError};
 
 /// Above this number of records, one list is cheaper than looking for each.

@@ -17,7 +17,7 @@ use crate::tree::Time;
 use crate::vault::{SnapshotInfo, Vault, VaultError, View};
 use crate::web::answer::Problem;
 use crate::web::gate::Names;
-use crate::web::jobs::Jobs;
+use crate::web::jobs::{Employer, Jobs};
 use crate::web::session::Sessions;
 
 /// Bytes of listings kept in memory.
@@ -130,6 +130,20 @@ pub struct Desk {
     running: Mutex<Option<Arc<Value>>>,
     /// The number of pages that follow changes.
     watchers: AtomicUsize,
+}
+
+impl Employer for Desk {
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    fn now(&self) -> Time {
+        self.home.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.home.elapsed()
+    }
 }
 
 /// Counts a page that follows changes, until this is dropped.

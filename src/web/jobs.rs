@@ -17,7 +17,6 @@ use crate::progress::{Counters, Phase, Progress};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::web::answer::Problem;
-use crate::web::desk::Desk;
 
 /// The number of finished jobs that are remembered.
 const KEPT: usize = 100;
@@ -177,6 +176,18 @@ impl Job {
     }
 }
 
+/// The holder of the jobs, which they are done for.
+pub trait Employer: Send + Sync + 'static {
+    /// Its jobs.
+    fn jobs(&self) -> &Jobs;
+
+    /// The time now.
+    fn now(&self) -> Time;
+
+    /// The time since the program started.
+    fn elapsed(&self) -> Duration;
+}
+
 /// All jobs.
 #[derive(Default)]
 pub struct Jobs {
@@ -189,14 +200,14 @@ impl Jobs {
     ///
     /// # Errors
     /// If too many jobs are running.
-    pub fn begin(
-        desk: &Arc<Desk>,
+    pub fn begin<E: Employer>(
+        employer: &Arc<E>,
         kind: &'static str,
         request: Value,
-        work: impl FnOnce(&Desk, &Watcher) -> Result<Value, Problem> + Send + 'static,
+        work: impl FnOnce(&E, &Watcher) -> Result<Value, Problem> + Send + 'static,
     ) -> Result<Arc<Job>, Problem> {
         let busy = |what: &str| Problem::new(StatusCode::CONFLICT, what).hint("Try again when that is done.");
-        let jobs = &desk.jobs();
+        let jobs = employer.jobs();
         let job = {
             let mut all = lock(&jobs.all);
             if all.iter().filter(|job| job.state() == State::Running).count() >= AT_ONCE {
@@ -210,21 +221,21 @@ impl Jobs {
                 id: jobs.last.fetch_add(1, Relaxed) + 1,
                 kind,
                 request,
-                started: desk.home().now(),
-                begun: desk.home().elapsed(),
+                started: employer.now(),
+                begun: employer.elapsed(),
                 watcher: Watcher::default(),
                 end: Mutex::default(),
             });
             all.push_back(job.clone());
             job
         };
-        let (its, desk) = (job.clone(), desk.clone());
+        let (its, employer) = (job.clone(), employer.clone());
         let run = move || {
-            let done = catch_unwind(AssertUnwindSafe(|| work(&desk, &its.watcher)));
+            let done = catch_unwind(AssertUnwindSafe(|| work(&employer, &its.watcher)));
             let defect = |_| Err(Problem::of_exit(Exit::Panic, "a bug in vault ended this"));
             let outcome = done.unwrap_or_else(defect);
             let mut end = lock(&its.end);
-            end.ended = Some((desk.home().now(), desk.home().elapsed()));
+            end.ended = Some((employer.now(), employer.elapsed()));
             end.outcome = Some(outcome);
         };
         if thread::Builder::new().name(format!("vault-{kind}")).spawn(run).is_err() {

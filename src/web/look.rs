@@ -23,7 +23,7 @@ use crate::tree::{Entry, FileKind};
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, SANDBOX, Told, encode};
 use crate::web::desk::Desk;
-use crate::web::routes::Query;
+use crate::web::query::{Query, from_hex};
 
 /// The largest number of entries in one answer.
 const PAGE_MAX: u64 = 10_000;
@@ -297,16 +297,6 @@ pub fn file(desk: &Arc<Desk>, query: &Query) -> Result<Response<Body>, Problem> 
 pub fn id_of(text: &str) -> Result<ObjectName, Problem> {
     let bytes = from_hex(text).and_then(|bytes| bytes.try_into().ok());
     bytes.map(ObjectName::new).ok_or_else(|| Problem::usage("this is no id of a snapshot"))
-}
-
-/// Decodes hexadecimal digits.
-pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits.chunks(2).map(|pair| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8)).collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod look;
 pub mod search;
 pub mod restore;
 pub mod events;
+pub mod query;
 pub mod routes;
 pub mod listen;
 pub mod dav;

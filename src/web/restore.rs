@@ -17,7 +17,7 @@ use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
 use crate::web::jobs::{Job, Jobs, State, Watcher};
-use crate::web::look::from_hex;
+use crate::web::query::from_hex;
 
 /// The number of changes of a dry run that are listed; all are counted.
 const CHANGES_MAX: usize = 1000;

@@ -14,7 +14,7 @@ use crate::progress::Silent;
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
-use crate::web::routes::Query;
+use crate::web::query::Query;
 
 /// The largest number of paths in an answer.
 const FOUND_MAX: u64 = 2000;

@@ -436,7 +436,7 @@ impl Bounds {
     /// The record that settles whether changes in doubt count, before the data of one is pruned.
     fn settle(&self, state: &State, client: usize) -> Option<Body> {
         let knowledge = state.knowledge(client, self.weakness);
-        let (doubted, stands) = (knowledge.unsettled(), knowledge.snapshots());
+        let (doubted, stands) = (knowledge.in_doubt(), knowledge.snapshots());
         let there = state.with(Chunk::Changed, knowledge.view.packs);
         if doubted == 0 || there != 0 && there & !knowledge.condemned() == 0 {
             return None;
@@ -522,7 +522,7 @@ impl Bounds {
                 }
                 let body = if self.changes {
                     let knowledge = state.knowledge(client, self.weakness);
-                    Body::Change(knowledge.snapshots() | knowledge.unsettled(), Chunk::Changed)
+                    Body::Change(knowledge.snapshots() | knowledge.in_doubt(), Chunk::Changed)
                 } else {
                     Body::Snapshot
                 };
@@ -801,7 +801,7 @@ impl Model for Bounds {
                 // change does not count, the listed snapshot says the same.
                 let listed = knowledge.snapshots();
                 let changes = state.reported & !snapshot_bit(CLIENTS - 1, 1);
-                let open = knowledge.unsettled() & changes;
+                let open = knowledge.in_doubt() & changes;
                 let says_it = knowledge.chunks(listed).all(|chunk| chunk == Chunk::Changed);
                 listed != 0
                     && state.is_whole(knowledge, listed)
@@ -834,18 +834,18 @@ impl Model for Bounds {
             Property::sometimes(OPEN, |_, state: &State| {
                 let all = state.everything();
                 let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
-                knowledge.unsettled() & state.reported != 0
+                knowledge.in_doubt() & state.reported != 0
             }),
             Property::sometimes(SETTLED, |_, state: &State| {
                 let all = state.everything();
                 let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
                 let last = knowledge.chunks(knowledge.snapshots()).all(|chunk| chunk == Chunk::Changed);
-                knowledge.unawaited() & state.reported != 0 && knowledge.unsettled() == 0 && last
+                knowledge.unawaited() & state.reported != 0 && knowledge.in_doubt() == 0 && last
             }),
             Property::sometimes(UNDONE, |_, state: &State| {
                 let all = state.everything();
                 let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
-                knowledge.unawaited() != 0 && all.packs & state.changed == 0 && knowledge.unsettled() == 0
+                knowledge.unawaited() != 0 && all.packs & state.changed == 0 && knowledge.in_doubt() == 0
             }),
             Property::sometimes(TAKEN, |_, state: &State| state.taken != [0; CLIENTS]),
             Property::sometimes(FREED, |_, state: &State| {

@@ -307,28 +307,9 @@ impl Knowledge<'_> {
         found
     }
 
-    /// Changed snapshots in doubt that nobody has settled: no counting change was put by a client that had seen them.
-    pub fn unsettled(self) -> Snapshots {
-        let doubted = self.in_doubt();
-        let mut settled = 0;
-        for (client, number, record) in self.links() {
-            let bit = snapshot_bit(client, usize::from(number) - 1);
-            let Body::Change(names, _) = record.body else { continue };
-            for (other, at, _) in
-                self.links().filter(|(other, at, _)| doubted & snapshot_bit(*other, usize::from(*at) - 1) != 0)
-            {
-                let is_seen = if other == client { at < number } else { record.seen[other] >= at };
-                if doubted & bit == 0 && names != 0 && is_seen {
-                    settled |= snapshot_bit(other, usize::from(at) - 1);
-                }
-            }
-        }
-        doubted & !settled
-    }
-
     /// The snapshots whose data must not be deleted.
     pub fn needed(self) -> Snapshots {
-        self.snapshots() | if self.weakness == Weakness::Doubtless { 0 } else { self.unsettled() }
+        self.snapshots() | if self.weakness == Weakness::Doubtless { 0 } else { self.in_doubt() }
     }
 
     /// The chunks that these snapshots need.

@@ -34,14 +34,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 use vault::chunk::ChunkParams;
-use vault::engine::exclude::ExcludeOptions;
 use vault::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 use vault::id::ObjectName;
 use vault::id::VaultId;
 use vault::progress::Silent;
 use vault::seal::{KdfParams, Secret};
+use vault::store::Store;
 use vault::store::testing::mem::MemStore;
-use vault::store::{Delivery, Store};
 use vault::tree::Time;
 use vault::vault::create::create;
 use vault::vault::open::open;
@@ -114,15 +113,11 @@ pub fn cheap() -> KdfParams {
 
 /// Makes a vault with two key slots.
 pub fn create_vault(store: &dyn Store, params: ChunkParams) -> Result<VaultId, VaultError> {
-    let options = CreateOptions {
-        secret: Secret::password(PASSWORD),
-        label: "first".to_owned(),
-        kdf: cheap(),
-        params,
-        delivery: Delivery::Direct,
-        now: 1_700_000_000,
-        recovery: Some(Secret::raw(&RAW)),
-    };
+    let mut options = CreateOptions::new(Secret::password(PASSWORD), 1_700_000_000);
+    options.label = "first".to_owned();
+    options.kdf = cheap();
+    options.params = params;
+    options.recovery = Some(Secret::raw(&RAW));
     create(store, &options).map(|created| created.id)
 }
 
@@ -133,31 +128,20 @@ pub fn open_vault(store: &Arc<dyn Store>, state: &Path) -> Result<Vault, VaultEr
 
 /// Opens a vault with a secret, as a machine.
 pub fn open_as(store: &Arc<dyn Store>, state: &Path, secret: &Secret, machine: &str) -> Result<Vault, VaultError> {
-    let options = OpenOptions { state: state.to_owned(), identity: identity(machine) };
+    let options = OpenOptions::new(state.to_owned(), identity(machine));
     open(store.clone(), secret, options, &Silent::default())
 }
 
 /// Default options of a snapshot of one folder.
 pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> SnapshotOptions<'a> {
-    SnapshotOptions {
-        source: "source".to_owned(),
-        inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
-        time: clock(),
-        given: false,
+    let mut options = SnapshotOptions::new(
+        "source",
+        vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
         clock,
-        tags: Vec::new(),
-        description: String::new(),
-        exclude: ExcludeOptions::default(),
-        skip_if_unchanged: false,
-        allow_empty: false,
-        dry_run: false,
-        level: 1,
-        verify: true,
-        others: vault::engine::trust::VerifyOthers::Sample,
-        read_all: false,
-        read_special: false,
-        threads: THREADS,
-    }
+    );
+    options.level = 1;
+    options.threads = THREADS;
+    options
 }
 
 /// Takes a snapshot of one folder.

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 
+use crate::tree::Time;
 use clap::Args;
 use clap::Subcommand;
 use clap_complete::engine::ArgValueCompleter;
-use vault::tree::Time;
 
 use crate::cli::args::FilterArgs;
 use crate::cli::args::snapshot::time;
-use crate::cli::complete;
+use crate::cli::offer;
 
 /// `vault tag`.
 #[derive(Debug, Args)]
@@ -41,11 +41,11 @@ Example:
 #[derive(Debug, Args)]
 pub struct TagChangeArgs {
     /// The tags, with commas between them
-    #[arg(add = ArgValueCompleter::new(complete::tags), value_name = "TAG[,TAG]")]
+    #[arg(add = ArgValueCompleter::new(offer::tags), value_name = "TAG[,TAG]")]
     pub tags: String,
 
     /// The snapshots
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Which ones.
@@ -70,7 +70,7 @@ and there for given dates apart: so --host and --time may change what they keep.
 )]
 pub struct AmendArgs {
     /// The snapshots
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Describe it like this; an empty text takes the description off
@@ -113,7 +113,7 @@ A snapshot of which all would go stays as it is: vault forget is for these."
 )]
 pub struct RewriteArgs {
     /// The snapshots [default: all]
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT")]
     pub snapshots: Vec<OsString>,
 
     /// Take out what matches (can be given again)

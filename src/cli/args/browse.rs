@@ -4,15 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::trust::VerifyOthers;
 use clap::Args;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
-use vault::engine::trust::VerifyOthers;
 
 use super::ExcludeArgs;
 use super::FilterArgs;
 use super::parse_duration;
-use crate::cli::complete;
+use crate::cli::offer;
 use crate::cli::units;
 
 /// `vault find`.
@@ -83,7 +83,7 @@ leave it out: put fuse.vault into PRUNEFS in /etc/updatedb.conf.")]
 )]
 pub struct MountArgs {
     /// The snapshot, and a folder in it [default: all snapshots]
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: Option<OsString>,
 
     /// The folder in which it appears [default: one that is made for it]
@@ -227,11 +227,11 @@ last kept. What was left out of the snapshot is to be left out here too. The
 time of a folder does not count: it changes with whatever is in it.")]
 pub struct DiffArgs {
     /// The older one: a snapshot, and a path in it
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub old: OsString,
 
     /// The newer one; live is the disk as it is now
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]|live", default_value = "live")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]|live", default_value = "live")]
     pub new: OsString,
 
     /// Print only the sums
@@ -259,11 +259,11 @@ Examples:
 Sizes are those of the files, not what they take up in the vault.")]
 pub struct DuArgs {
     /// The snapshot, and a folder in it
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
     pub snapshot: OsString,
 
     /// Count only files that are not in this snapshot, or have another content there
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), long, value_name = "SNAPSHOT")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), long, value_name = "SNAPSHOT")]
     pub since: Option<OsString>,
 
     /// How far to go down
@@ -293,7 +293,7 @@ the archive; sockets, file flags and times of birth are not. What is damaged in
 the vault is left out or filled with zeros, and listed.")]
 pub struct ExportArgs {
     /// The snapshot, and a path in it
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
 
     /// Write a tar archive; .zst at the end of the name compresses it (-: standard output)

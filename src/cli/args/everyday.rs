@@ -8,8 +8,9 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
 
-use crate::cli::complete;
-use vault::service::schedule;
+use crate::service::schedule;
+
+use crate::cli::offer;
 
 /// `vault config`.
 #[derive(Debug, Args)]
@@ -68,7 +69,7 @@ interrupted), VAULT_SOURCE, VAULT_HOOK, VAULT_ERROR, VAULT_SNAPSHOTS,
 VAULT_FILES, VAULT_BYTES, VAULT_BYTES_STORED, VAULT_DURATION_MS.")]
 pub struct RunArgs {
     /// Only these sources
-    #[arg(add = ArgValueCompleter::new(complete::configured_sources), value_name = "NAME", conflicts_with = "list")]
+    #[arg(add = ArgValueCompleter::new(offer::configured_sources), value_name = "NAME", conflicts_with = "list")]
     pub names: Vec<String>,
 
     /// Take the sources from a CSV file instead of the configuration

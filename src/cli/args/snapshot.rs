@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::engine::trust::VerifyOthers;
+use crate::tree::Time;
 use clap::Args;
-use vault::engine::trust::VerifyOthers;
-use vault::tree::Time;
 
 use super::NewVaultArgs;
 use crate::cli::dates;

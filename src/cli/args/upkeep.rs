@@ -4,18 +4,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vault::id::ObjectName;
+use crate::id::ObjectName;
 
 use clap::Args;
 use clap::Subcommand;
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::args::FilterArgs;
-use vault::service::keep::Keep;
-use vault::service::values::parse_duration;
-use vault::service::values::parse_part;
+use crate::service::keep::Keep;
+use crate::service::values::parse_duration;
+use crate::service::values::parse_part;
 
-use crate::cli::complete;
+use crate::cli::offer;
 use crate::cli::units;
 
 /// `vault check`.
@@ -59,7 +59,7 @@ repaired, or is accepted here. Accepting changes nothing in what is stored: it
 says that you know of the loss. New damage is a new finding.")]
 pub struct AcceptArgs {
     /// Findings, as vault accept, list, check and doctor name them
-    #[arg(add = ArgValueCompleter::new(complete::findings), value_name = "FINDING")]
+    #[arg(add = ArgValueCompleter::new(offer::findings), value_name = "FINDING")]
     pub findings: Vec<String>,
 
     /// Do not ask
@@ -386,7 +386,7 @@ one is to be named with --source. On a terminal it asks before it forgets the
 last complete snapshot of a source.")]
 pub struct ForgetArgs {
     /// The snapshots
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Do not ask
@@ -406,7 +406,7 @@ Examples:
   vault unpin 1f2e3d4c")]
 pub struct PinArgs {
     /// The snapshots
-    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(offer::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Which ones.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vault::service::guide::unwanted;
+use crate::service::guide::unwanted;
 
 use crate::cli::error::Failure;
 use crate::cli::guide::TRIES;

@@ -6,17 +6,17 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use crate::mount::Serving;
+use crate::mount::ServingOptions;
+use crate::mount::Tree;
+use crate::mount::TreeOptions;
+use crate::path::Shown;
+use crate::progress::Progress;
+use crate::tree::FileKind;
+use crate::tree::Time;
+use crate::vault::SnapshotInfo;
+use crate::vault::View;
 use jiff::tz::TimeZone;
-use vault::mount::Serving;
-use vault::mount::ServingOptions;
-use vault::mount::Tree;
-use vault::mount::TreeOptions;
-use vault::path::Shown;
-use vault::progress::Progress;
-use vault::tree::FileKind;
-use vault::tree::Time;
-use vault::vault::SnapshotInfo;
-use vault::vault::View;
 
 use crate::cli::args::MountArgs;
 use crate::cli::context::Context;
@@ -110,7 +110,7 @@ pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: 
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let report = {
         let told = Arc::clone(&told);
-        move |at: &str, error: &vault::vault::ReadError| {
+        move |at: &str, error: &crate::vault::ReadError| {
             let next = if error.is_damage() { "; what to do: vault doctor" } else { "" };
             told.lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -16,14 +16,14 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::mount::Serving;
+use crate::mount::fuse;
+use crate::mount::fuse::MountOptions;
+use crate::mount::fuse::Mounted;
+use crate::mount::fuse::Owners;
+use crate::progress::Progress;
+use crate::progress::plain;
 use serde::Serialize;
-use vault::mount::Serving;
-use vault::mount::fuse;
-use vault::mount::fuse::MountOptions;
-use vault::mount::fuse::Mounted;
-use vault::mount::fuse::Owners;
-use vault::progress::Progress;
-use vault::progress::plain;
 
 use crate::cli::args::MountArgs;
 use crate::cli::args::OwnerArg;

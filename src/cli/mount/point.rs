@@ -143,7 +143,7 @@ pub fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result
         made.map_err(|error| Failure::caused(format!("cannot make the folder {shown}"), &error))?;
     }
     let mut point = Point { folder, is_made: given.is_none() };
-    let entries = vault::folder::entries(&point.folder).map_err(|error| {
+    let entries = crate::folder::entries(&point.folder).map_err(|error| {
         let failure = Failure::caused(format!("cannot mount in {shown}"), &error);
         match error.kind() {
             io::ErrorKind::NotFound => failure.hint(format!("Make it first: mkdir -p {}", quoted(&shown))),
@@ -231,12 +231,12 @@ fn end_at_once(folder: &Path, even_if_used: bool) -> io::Result<()> {
 /// The programs that use something below a folder, as far as the system shows them.
 pub fn users(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    for process in vault::folder::entries("/proc").into_iter().flatten().flatten() {
+    for process in crate::folder::entries("/proc").into_iter().flatten().flatten() {
         let path = process.path();
         if !process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
-        let files = vault::folder::entries(path.join("fd")).into_iter().flatten().flatten().map(|file| file.path());
+        let files = crate::folder::entries(path.join("fd")).into_iter().flatten().flatten().map(|file| file.path());
         let uses = files
             .chain([path.join("cwd"), path.join("exe"), path.join("root")])
             .any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(folder)));

@@ -1,10 +1,10 @@
 //! A share of snapshots for other programs on this computer (WebDAV).
 
+use crate::progress::Progress;
+use crate::web::Bound;
+use crate::web::Place;
+use crate::web::dav::Share;
 use serde::Serialize;
-use vault::progress::Progress;
-use vault::web::Bound;
-use vault::web::Place;
-use vault::web::dav::Share;
 
 use crate::cli::args::MountArgs;
 use crate::cli::context::Context;

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
+use crate::progress::Phase;
+use crate::progress::Progress;
+use crate::service::report::Report;
 use serde_json::Value;
 use serde_json::json;
-use vault::progress::Phase;
-use vault::progress::Progress;
-use vault::service::report::Report;
 
 use super::folder;
 use super::history;

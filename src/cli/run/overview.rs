@@ -1,12 +1,12 @@
 //! The overview that `vault` without a command shows once something is configured: the sources in each vault, their
 //! last snapshots, and what to do next.
 
-use vault::path::Shown;
-use vault::service::plan::Due;
-use vault::service::run::overview;
-use vault::service::run::overview::OverviewJson;
-use vault::service::run::overview::There;
-use vault::service::status::Status;
+use crate::path::Shown;
+use crate::service::plan::Due;
+use crate::service::run::overview;
+use crate::service::run::overview::OverviewJson;
+use crate::service::run::overview::There;
+use crate::service::status::Status;
 
 use super::folder;
 use crate::cli::context::Context;

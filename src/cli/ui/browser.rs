@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
 
-use vault::fs::replace_private_file;
+use crate::ownfile::replace_private_file;
 
 use crate::cli::machine;
 

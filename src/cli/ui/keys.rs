@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
+use crate::engine::keys;
+use crate::engine::keys::When;
+use crate::sync::lock;
+use crate::vault::Vault;
 use serde_json::Value;
 use serde_json::json;
-use vault::engine::keys;
-use vault::engine::keys::When;
-use vault::sync::lock;
-use vault::vault::Vault;
 use zeroize::Zeroizing;
 
 use crate::cli::args::Kdf;

@@ -14,10 +14,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
+use crate::progress::Phase;
+use crate::progress::Progress;
+use crate::vault::Vault;
 use serde_json::Value;
-use vault::progress::Phase;
-use vault::progress::Progress;
-use vault::vault::Vault;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::context::Context;

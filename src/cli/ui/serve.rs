@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::progress::Progress;
+use crate::web;
+use crate::web::Bound;
+use crate::web::Desk;
+use crate::web::Place;
+use crate::web::gate::Names;
 use serde::Serialize;
-use vault::progress::Progress;
-use vault::web;
-use vault::web::Bound;
-use vault::web::Desk;
-use vault::web::Place;
-use vault::web::gate::Names;
 
 use super::around::Around;
 use super::browser;
@@ -59,7 +59,7 @@ pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
         .flatten();
     if io::stdin().is_terminal() {
         let desk = Arc::clone(&desk);
-        vault::sync::detach(move || offer_more(&desk));
+        crate::sync::detach(move || offer_more(&desk));
     }
     context.screen.watch_interrupts_quietly();
     let served = web::serve(&desk, bound, &|| context.screen.stopped());

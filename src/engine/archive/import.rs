@@ -18,7 +18,7 @@ use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::engine::walk::{LeftOut, SkippedList};
 use crate::fs::OwnerNames;
 use crate::id::ObjectName;
-use crate::limits::PATH_DEPTH_MAX;
+use crate::limits::{LEVEL, PATH_DEPTH_MAX};
 use crate::log::RecordBody;
 use crate::path;
 use crate::path::{Shown, check_name};
@@ -30,6 +30,7 @@ use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
 /// Options of an import.
+#[non_exhaustive]
 pub struct ImportOptions<'a> {
     /// Name of the source.
     pub source: String,
@@ -51,6 +52,24 @@ pub struct ImportOptions<'a> {
     pub others: VerifyOthers,
     /// Number of threads that compress and seal.
     pub threads: usize,
+}
+
+impl<'a> ImportOptions<'a> {
+    /// An import into this source, dated now, by one thread.
+    pub fn new(source: impl Into<String>, clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self {
+            source: source.into(),
+            time: clock(),
+            clock,
+            tags: Vec::new(),
+            description: String::new(),
+            strip: 0,
+            level: LEVEL,
+            verify: true,
+            others: VerifyOthers::Sample,
+            threads: 1,
+        }
+    }
 }
 
 /// Why an archive was not imported; then there is no snapshot.

@@ -27,7 +27,7 @@ use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::engine::mark::{MarkError, Marks, mark};
 use crate::engine::trust::Standings;
 use crate::id::{ChunkId, ClientId, ObjectName};
-use crate::limits::PACK_LEN;
+use crate::limits::{LEVEL, PACK_LEN};
 use crate::log::record::PackRef;
 use crate::log::{Acknowledgements, Finding, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
@@ -42,6 +42,7 @@ use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 
 /// Options of a prune.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct CollectOptions<'a> {
     /// Maximum ratio of unused to needed bytes in the packs that stay.
     pub max_unused: f64,
@@ -56,6 +57,16 @@ pub struct CollectOptions<'a> {
     /// Number of threads.
     pub threads: usize,
 }
+
+impl<'a> CollectOptions<'a> {
+    /// Gives back space until no more than [`MAX_UNUSED`] is left unused, by one thread.
+    pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self { max_unused: MAX_UNUSED, max_moved: None, level: LEVEL, verify: true, clock, threads: 1 }
+    }
+}
+
+/// The usual ratio of unused to needed bytes that is tolerated.
+pub const MAX_UNUSED: f64 = 0.05;
 
 /// Why space could not be freed. No needed data is lost by that.
 #[derive(Debug, thiserror::Error)]

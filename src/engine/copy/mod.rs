@@ -18,7 +18,7 @@ use crate::engine::presence::is_future;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::engine::walk::SkippedList;
 use crate::id::{ObjectName, VaultId};
-use crate::limits::sum_of;
+use crate::limits::{LEVEL, sum_of};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
@@ -37,6 +37,7 @@ const DAMAGED: &str = "it is damaged in the vault that this is a copy from";
 
 /// Options for copying snapshots.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct CopyOptions<'a> {
     /// Only report which snapshots would be copied.
     pub dry_run: bool,
@@ -52,6 +53,21 @@ pub struct CopyOptions<'a> {
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// The number of threads.
     pub threads: usize,
+}
+
+impl<'a> CopyOptions<'a> {
+    /// Copies whatever can be read, by one thread.
+    pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self {
+            dry_run: false,
+            whole: false,
+            level: LEVEL,
+            verify: true,
+            others: VerifyOthers::Sample,
+            clock,
+            threads: 1,
+        }
+    }
 }
 
 /// The reason why snapshots could not be copied. Those that were copied before it stay.

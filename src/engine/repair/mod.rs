@@ -31,6 +31,7 @@ use crate::engine::repair::bring::{Copies, Lent, available, bring, bring_copies,
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
 use crate::id::{ChunkId, ObjectName};
+use crate::limits::LEVEL;
 use crate::log::past::Past;
 use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef, PackRef};
 use crate::log::{Damage, FoundRecord, Held, RecordBody, RecordError};
@@ -51,11 +52,10 @@ const PATHS_KEPT: usize = 10_000;
 pub(crate) const BODY_LEN: usize = 8 << 20;
 /// Number of broken packs to replace together.
 const BATCH: usize = 1 << 10;
-/// zstd level for new segments; whole segments are copied as they are, so nothing is compressed at present.
-const LEVEL: i32 = 3;
 
 /// Options of a repair.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct RepairOptions<'a> {
     /// Read every byte of every pack. Otherwise only damage in their frames is found.
     pub read_data: bool,
@@ -68,6 +68,13 @@ pub struct RepairOptions<'a> {
     /// Another vault from which lost data is brought back. A vault with the same ids (a mirror, or one created like this one)
     /// provides chunks; any other provides its copies of snapshots. A mirror also provides records.
     pub from: Option<&'a Vault>,
+}
+
+impl<'a> RepairOptions<'a> {
+    /// A repair of the damage that shows without reading the packs' contents, by one thread.
+    pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self { read_data: false, of_others: false, clock, threads: 1, from: None }
+    }
 }
 
 impl<'a> RepairOptions<'a> {

@@ -3,9 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::engine::restore::execute::{Batch, Executor, FinishError, Worker};
+use crate::engine::restore::attributes::Identity;
+use crate::engine::restore::execute::{Batch, Executor, Worker};
 use crate::engine::restore::run::{Halt, Run, lock};
-use crate::engine::restore::task::{Action, Hole, Identity, Piece};
+use crate::engine::restore::task::{Action, FinishError, Hole, Piece};
 use crate::fs::{SourceFile, TargetFile};
 use crate::tree::FileKind;
 
@@ -17,47 +18,44 @@ const fn continues(_: &Piece, second: &Piece) -> bool {
     second.skip > 0
 }
 
-/// Removes the pieces that are already in place, and makes the holes of existing files.
-pub(super) fn compare(
-    executor: &Executor<'_, '_>,
-    batch: &Batch,
-    pieces: &mut Vec<Piece>,
-    holes: &[Hole],
-) -> Result<(), Halt> {
-    let right: Vec<AtomicBool> = pieces.iter().map(|_| AtomicBool::new(false)).collect();
-    let updates = |file: u32| matches!(batch.file(file).action, Action::Update { .. });
-    // Each unit is a range of pieces of one file that divides no chunk.
-    let mut units = Vec::new();
-    let (mut start, mut chunks) = (0, 0);
-    for at in 1..=pieces.len() {
-        let ends = at == pieces.len()
-            || pieces[at].file != pieces[start].file
-            || chunks >= CHUNKS_AT_ONCE && !continues(&pieces[at - 1], &pieces[at]);
-        chunks += 1;
-        if ends {
-            if updates(pieces[start].file) {
-                units.push(start..at);
+impl Executor<'_, '_> {
+    /// Removes the pieces that are already in place, and makes the holes of existing files.
+    pub(super) fn compare(&self, batch: &Batch, pieces: &mut Vec<Piece>, holes: &[Hole]) -> Result<(), Halt> {
+        let right: Vec<AtomicBool> = pieces.iter().map(|_| AtomicBool::new(false)).collect();
+        let updates = |file: u32| matches!(batch.file(file).action, Action::Update { .. });
+        // Each unit is a range of pieces of one file that divides no chunk.
+        let mut units = Vec::new();
+        let (mut start, mut chunks) = (0, 0);
+        for at in 1..=pieces.len() {
+            let ends = at == pieces.len()
+                || pieces[at].file != pieces[start].file
+                || chunks >= CHUNKS_AT_ONCE && !continues(&pieces[at - 1], &pieces[at]);
+            chunks += 1;
+            if ends {
+                if updates(pieces[start].file) {
+                    units.push(start..at);
+                }
+                (start, chunks) = (at, 0);
             }
-            (start, chunks) = (at, 0);
         }
+        self.parallel(&units, |worker, unit| {
+            let same = compare_unit(self, batch, worker, &pieces[unit.clone()], &right[unit.clone()])?;
+            if same == 0 {
+                return Ok(());
+            }
+            let bytes = pieces[unit.clone()].iter().zip(&right[unit.clone()]).filter(|(_, right)| right.load(Relaxed));
+            self.run.progress.counters().add(0, bytes.map(|(piece, _)| u64::from(piece.len)).sum());
+            self.complete(batch, worker, pieces[unit.start].file, same)
+        })?;
+        let files: Vec<&[Hole]> = holes.chunk_by(|a, b| a.file == b.file).collect();
+        self.parallel(&files, |worker, holes| {
+            make_holes(self, batch, holes)?;
+            self.complete(batch, worker, holes[0].file, holes.len())
+        })?;
+        let mut right = right.into_iter();
+        pieces.retain(|_| !right.next().is_some_and(AtomicBool::into_inner));
+        Ok(())
     }
-    executor.parallel(&units, |worker, unit| {
-        let same = compare_unit(executor, batch, worker, &pieces[unit.clone()], &right[unit.clone()])?;
-        if same == 0 {
-            return Ok(());
-        }
-        let bytes = pieces[unit.clone()].iter().zip(&right[unit.clone()]).filter(|(_, right)| right.load(Relaxed));
-        executor.run.progress.counters().add(0, bytes.map(|(piece, _)| u64::from(piece.len)).sum());
-        executor.complete(batch, worker, pieces[unit.start].file, same)
-    })?;
-    let files: Vec<&[Hole]> = holes.chunk_by(|a, b| a.file == b.file).collect();
-    executor.parallel(&files, |worker, holes| {
-        make_holes(executor, batch, holes)?;
-        executor.complete(batch, worker, holes[0].file, holes.len())
-    })?;
-    let mut right = right.into_iter();
-    pieces.retain(|_| !right.next().is_some_and(AtomicBool::into_inner));
-    Ok(())
 }
 
 /// Compares some pieces of a file with its present content. Returns how many are right.
@@ -147,19 +145,21 @@ fn make_holes(executor: &Executor<'_, '_>, batch: &Batch, holes: &[Hole]) -> Res
     Ok(())
 }
 
-/// Reads pieces of a file back and compares them with their chunk.
-pub(super) fn read_back(
-    run: &Run<'_>,
-    file: &TargetFile,
-    pieces: &[Piece],
-    buffer: &mut Vec<u8>,
-) -> Result<(), FinishError> {
-    for chunk in pieces.chunk_by(continues) {
-        run.check().map_err(|Halt| FinishError::Halt)?;
-        if !is_chunk(run, chunk, |buffer, offset| file.read_at(buffer, offset), buffer)? {
-            let what = format!("what was written reads back differently (at byte {})", chunk[0].at);
-            return Err(FinishError::Differs(what));
+impl Run<'_> {
+    /// Reads pieces of a file back and compares them with their chunk.
+    pub(super) fn read_back(
+        &self,
+        file: &TargetFile,
+        pieces: &[Piece],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), FinishError> {
+        for chunk in pieces.chunk_by(continues) {
+            self.check().map_err(|Halt| FinishError::Halt)?;
+            if !is_chunk(self, chunk, |buffer, offset| file.read_at(buffer, offset), buffer)? {
+                let what = format!("what was written reads back differently (at byte {})", chunk[0].at);
+                return Err(FinishError::Differs(what));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

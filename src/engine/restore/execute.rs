@@ -11,11 +11,11 @@ use bytes::Bytes;
 
 use crate::catalogue::PackInfo;
 use crate::engine::restore::RestoreError;
-use crate::engine::restore::compare;
-use crate::engine::restore::links::{First, Links};
+use crate::engine::restore::attributes::Identity;
+use crate::engine::restore::links::Links;
 use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, fatal, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
-use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
+use crate::engine::restore::task::{Action, FileState, FileTask, FinishError, First, Piece, Window};
 use crate::fs::{Stat, TargetDir, TargetFile};
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
@@ -93,7 +93,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         lock(&self.unfinished).extend(files.iter().cloned());
         let mut batch = Batch { files, by_file: Vec::new() };
         if batch.files.iter().any(|task| matches!(task.action, Action::Update { .. })) {
-            compare::compare(self, &batch, &mut pieces, &holes)?;
+            self.compare(&batch, &mut pieces, &holes)?;
         }
         if self.run.options.dry_run {
             self.pretend(&batch, &pieces, &ending)?;
@@ -454,7 +454,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 Action::Update { identity, .. } if unchanged || !task.keeps_copy => Some(identity),
                 _ => None,
             };
-            let meta = task.attributes.meta(FileKind::File, run);
+            let meta = task.attributes.meta(FileKind::File, &run.names, run.meta);
             let problems = match identity {
                 Some(_) => run.handles.open(&task.folder)?.foresee_metadata(&task.name, &meta, !unchanged),
                 None => run.foresee_new(&task.folder, &meta),
@@ -466,7 +466,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             counted();
             return Ok(());
         }
-        let meta = task.attributes.meta(FileKind::File, run);
+        let meta = task.attributes.meta(FileKind::File, &run.names, run.meta);
         let dir = run.handles.open(&task.folder)?;
         let problems = if unchanged {
             dir.set_metadata(&task.name, &meta)
@@ -478,7 +478,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 file.set_len(task.size)?;
             }
             if run.options.verify {
-                compare::read_back(run, &file, batch.pieces_of(index), &mut worker.buffer)?;
+                run.read_back(&file, batch.pieces_of(index), &mut worker.buffer)?;
                 run.tally.files_verified.fetch_add(1, Relaxed);
             }
             if let Some(name) = &state.temporary {
@@ -572,7 +572,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         }
         let mut state = lock(&task.state);
         let read = match self.open_task(task, &mut state) {
-            Ok(Some(file)) => compare::read_back(self.run, &file, pieces, &mut lock(&self.workers[0]).buffer),
+            Ok(Some(file)) => self.run.read_back(&file, pieces, &mut lock(&self.workers[0]).buffer),
             Ok(None) => Ok(()),
             Err(error) => Err(error.into()),
         };
@@ -596,22 +596,6 @@ impl<'r, 'a> Executor<'r, 'a> {
                 self.discard(&task, &mut state);
             }
         }
-    }
-}
-
-/// Why a file could not be finished.
-pub(super) enum FinishError {
-    /// An operation on the target failed.
-    Target(io::Error),
-    /// The file reads back differently.
-    Differs(String),
-    /// The restore has been stopped.
-    Halt,
-}
-
-impl From<io::Error> for FinishError {
-    fn from(error: io::Error) -> Self {
-        Self::Target(error)
     }
 }
 

@@ -5,31 +5,28 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use crate::engine::restore::Overwrite;
-use crate::engine::restore::guard::{Kept, Ward};
-use crate::engine::restore::run::{Halt, Mark, Run, lock};
-use crate::engine::restore::task::Attributes;
-use crate::fs::{Meta, Problem, Stat, TargetDir};
-use crate::tree::FileKind;
+use crate::engine::restore::attributes::Attributes;
+use crate::fs::TargetDir;
+use crate::sync::lock;
 
 /// A folder that is restored into. It is finished, and gets its metadata, when its listing has been walked and everything in it is
 /// finished.
 #[derive(Debug)]
 pub(super) struct Folder {
-    parent: Option<Arc<Folder>>,
+    pub(super) parent: Option<Arc<Folder>>,
     /// The name in the parent; without a parent, the path inside the snapshot of what is restored here.
-    name: Box<[u8]>,
-    attributes: Option<Attributes>,
+    pub(super) name: Box<[u8]>,
+    pub(super) attributes: Option<Attributes>,
     /// The folder belongs to the selection, so its metadata is set even if it existed before.
-    selected: bool,
+    pub(super) selected: bool,
     /// How the folder came to be, once it is made or found.
-    made: OnceLock<Made>,
+    pub(super) made: OnceLock<Made>,
     /// Device number and mount number, if the folder exists.
-    device: OnceLock<(u64, u64)>,
+    pub(super) device: OnceLock<(u64, u64)>,
     /// In a dry run: whether something in it would have been made or removed.
-    touched: AtomicBool,
-    pending: AtomicUsize,
-    handle: Mutex<Option<Arc<TargetDir>>>,
+    pub(super) touched: AtomicBool,
+    pub(super) pending: AtomicUsize,
+    pub(super) handle: Mutex<Option<Arc<TargetDir>>>,
 }
 
 /// How a target folder came to be.
@@ -192,7 +189,7 @@ impl Handles {
     }
 
     /// Keeps a handle open and closes the oldest one.
-    fn keep(&self, folder: &Arc<Folder>, dir: Arc<TargetDir>) {
+    pub(super) fn keep(&self, folder: &Arc<Folder>, dir: Arc<TargetDir>) {
         *lock(&folder.handle) = Some(dir);
         let oldest = {
             let mut open = lock(&self.open);
@@ -202,228 +199,5 @@ impl Handles {
         if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
             lock(&oldest.handle).take();
         }
-    }
-}
-
-/// The item at the place of a folder.
-enum Found {
-    Nothing,
-    Folder(Stat),
-    Other,
-}
-
-impl Run<'_> {
-    /// Makes a folder, whose parent has been made, or uses the existing one. `ward` belongs to the parent. Returns `false` if it cannot
-    /// be made; that has been reported.
-    pub(super) fn make_folder(&self, folder: &Arc<Folder>, ward: &Ward) -> Result<bool, Halt> {
-        let Some(parent) = &folder.parent else { return Ok(true) };
-        let failed = |error| {
-            let action = "cannot make the folder, so nothing in it is restored";
-            self.target_problem_in(folder.path(), Some(parent), action, error).map(|()| false)
-        };
-        let found = match self.find_folder(folder, parent) {
-            Ok(found) => found,
-            Err(error) => return failed(error),
-        };
-        let obstacle = |what: String| {
-            self.problem(folder.path(), format!("{what}; what belongs into the folder is not restored"), false);
-            Ok(false)
-        };
-        let made = match found {
-            Found::Folder(stat) => {
-                match self.guard().own(&stat) {
-                    Some(Kept::State) => {
-                        // A snapshot of a home folder contains the state folder as it was then. Nobody wants it reset.
-                        self.keep(folder.path(), Kept::State);
-                        return Ok(false);
-                    }
-                    Some(Kept::Vault) => return obstacle(format!("nothing is written there: {}", Kept::Vault)),
-                    _ => {}
-                }
-                self.open_folder(folder, parent, &stat)
-            }
-            Found::Other if !self.options.overwrite.changes() => {
-                return obstacle("something that is no folder lies there; it is left as it is".to_owned());
-            }
-            Found::Other => {
-                let dir = match self.handles.open(parent) {
-                    Ok(dir) => dir,
-                    Err(error) => return failed(error),
-                };
-                if let Some(what) = self.give_way(parent, &dir, &folder.name, folder.path(), ward)? {
-                    return obstacle(what);
-                }
-                self.new_folder(folder, parent)
-            }
-            Found::Nothing => self.new_folder(folder, parent),
-        };
-        match made {
-            Ok(made) => {
-                let _ = folder.made.set(made);
-                Ok(true)
-            }
-            Err(error) => failed(error),
-        }
-    }
-
-    fn find_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>) -> io::Result<Found> {
-        if parent.is_blank(self.options.dry_run) {
-            return Ok(Found::Nothing);
-        }
-        Ok(match self.handles.open(parent)?.stat_at(&folder.name)? {
-            None => Found::Nothing,
-            Some(stat) if stat.kind == FileKind::Directory => Found::Folder(stat),
-            Some(_) => Found::Other,
-        })
-    }
-
-    fn new_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>) -> io::Result<Made> {
-        if self.options.dry_run {
-            self.may_write(parent)?;
-        } else {
-            let dir = self.handles.open(parent)?;
-            dir.make_dir(&folder.name)?;
-            let mut opened = dir.open_dir(&folder.name)?;
-            opened.claim()?;
-            self.opened(folder, opened);
-        }
-        self.change(Mark::Added, folder.path(), true, "it is not there", None);
-        Ok(Made::New)
-    }
-
-    fn open_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>, stat: &Stat) -> io::Result<Made> {
-        let dir = self.handles.open(parent)?;
-        let mut made = Made::Found;
-        let opened = match dir.open_dir(&folder.name) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                if self.guard().is_skipped(&folder.path()) {
-                    return Ok(Made::Sealed);
-                }
-                made = Made::Closed;
-                if self.options.dry_run && dir.is_closed(&folder.name) {
-                    return Ok(made);
-                }
-                if self.options.dry_run {
-                    return Err(error);
-                }
-                dir.unlock_at(&folder.name)?;
-                dir.open_dir(&folder.name)?
-            }
-            opened => opened?,
-        };
-        if self.sets_metadata(folder, false) {
-            if !self.options.dry_run {
-                // If this fails, so do the changes in it, which are then reported.
-                let _ = opened.unlock();
-            }
-            // Its time changes with every change in it.
-            let differs = folder.attributes.as_ref().map(|attributes| attributes.differs(stat, self));
-            if let Some(differs) = differs.filter(|differs| differs.rights()) {
-                self.change(Mark::Changed, folder.path(), true, differs.after(Vec::new()), None);
-            }
-        }
-        self.opened(folder, opened);
-        Ok(made)
-    }
-
-    fn opened(&self, folder: &Arc<Folder>, opened: TargetDir) {
-        if let Ok(stat) = opened.stat() {
-            let _ = folder.device.set((stat.dev, stat.mount));
-        }
-        self.handles.keep(folder, Arc::new(opened));
-    }
-
-    /// For a dry run: whether names could be created in a folder.
-    pub(super) fn may_write(&self, folder: &Arc<Folder>) -> io::Result<()> {
-        if !folder.is_blank(true) {
-            self.handles.open(folder)?.may_write(self.sets_metadata(folder, false))?;
-        }
-        folder.touch();
-        Ok(())
-    }
-
-    /// For a dry run: whether the item of this name in a folder could be replaced.
-    pub(super) fn may_take(&self, folder: &Arc<Folder>, name: &[u8]) -> io::Result<()> {
-        if !folder.is_blank(true) {
-            self.handles.open(folder)?.may_take(name, self.sets_metadata(folder, false))?;
-        }
-        folder.touch();
-        Ok(())
-    }
-
-    /// For a dry run: metadata that could not be set on a new item in a folder.
-    pub(super) fn foresee_new(&self, folder: &Arc<Folder>, meta: &Meta) -> Vec<Problem> {
-        // A missing folder will be made in the first existing one above it.
-        let mut near = Some(folder);
-        while let Some(folder) = near {
-            if !folder.is_blank(true)
-                && let Ok(dir) = self.handles.open(folder)
-            {
-                return TargetDir::foresee_new_metadata(Some(&dir), meta);
-            }
-            near = folder.parent.as_ref();
-        }
-        TargetDir::foresee_new_metadata(None, meta)
-    }
-
-    /// Metadata that could not be set on the folder itself.
-    fn foresee_own(&self, folder: &Arc<Folder>, made: Made, meta: &Meta) -> io::Result<Vec<Problem>> {
-        let touched = folder.touched.load(Relaxed);
-        match (made, &folder.parent) {
-            (Made::New, parent) => Ok(parent
-                .as_ref()
-                .map_or_else(|| TargetDir::foresee_new_metadata(None, meta), |parent| self.foresee_new(parent, meta))),
-            (Made::Sealed | Made::Closed, Some(parent)) => {
-                self.handles.open(parent).map(|dir| dir.foresee_metadata(&folder.name, meta, touched))
-            }
-            _ => self.handles.open(folder).map(|dir| dir.foresee_own_metadata(meta, touched)),
-        }
-    }
-
-    /// Whether the folder's own metadata is set.
-    pub(super) fn sets_metadata(&self, folder: &Folder, fresh: bool) -> bool {
-        folder.attributes.is_some() && (fresh || folder.selected && self.options.overwrite != Overwrite::Never)
-    }
-
-    /// Drops one pending item: the listing or something in the folder. Dropping the last one finishes the folder, and possibly its
-    /// parents.
-    pub(super) fn folder_done(&self, folder: &Arc<Folder>) -> Result<(), Halt> {
-        let mut folder = folder;
-        loop {
-            if folder.pending.fetch_sub(1, AcqRel) > 1 {
-                return Ok(());
-            }
-            self.finish_folder(folder)?;
-            match &folder.parent {
-                Some(parent) => folder = parent,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    fn finish_folder(&self, folder: &Arc<Folder>) -> Result<(), Halt> {
-        let Some(made) = folder.made() else { return Ok(()) };
-        let Some(attributes) = &folder.attributes else { return Ok(()) };
-        if self.sets_metadata(folder, made == Made::New) {
-            let meta = attributes.meta(FileKind::Directory, self);
-            let set = match (made, &folder.parent) {
-                _ if self.options.dry_run => self.foresee_own(folder, made, &meta),
-                (Made::Sealed, Some(parent)) => {
-                    self.handles.open(parent).map(|dir| dir.set_metadata(&folder.name, &meta))
-                }
-                _ => self.handles.open(folder).map(|dir| dir.set_own_metadata(&meta)),
-            };
-            match set {
-                Ok(problems) => self.metadata(|| folder.path(), problems)?,
-                Err(error) => {
-                    self.target_problem_in(folder.path(), Some(folder), "cannot set the metadata", error)?;
-                }
-            }
-        }
-        if folder.parent.is_some() {
-            lock(&folder.handle).take();
-        }
-        self.tally.folders.fetch_add(1, AcqRel);
-        Ok(())
     }
 }

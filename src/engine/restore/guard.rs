@@ -24,23 +24,17 @@
 //! item that has to be replaced by one of another kind is removed by the same rules, with everything in it; if part of it must stay, the
 //! whole item stays, and that is a problem of the restored file.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::absence::{Omitted, skipped_paths};
+use crate::engine::absence::Omitted;
 use crate::engine::exclude::{ExcludeOptions, Rules};
-use crate::engine::restore::run::{Halt, Run};
-use crate::engine::restore::task::Identity;
-use crate::engine::restore::{RestoreOptions, Target};
+use crate::engine::restore::attributes::Identity;
 use crate::engine::walk::IGNORE_FILE_MAX;
-use crate::fs::{Dir, Names, Stat, TargetDir, real_path};
-use crate::path::{from_os, to_path};
+use crate::fs::{Names, Stat, TargetDir};
 use crate::store::Kind;
+use crate::tree::FileKind;
 use crate::tree::entry::flags;
-use crate::tree::{FileKind, Root, RuleSet, Snapshot};
-use crate::vault::{SnapshotInfo, TreeReader};
 
 /// The beginning of every `VAULT` file.
 const VAULT_MARK: &[u8] = b"vault archive, format ";
@@ -162,48 +156,16 @@ impl Ward {
 /// Decides what stays.
 #[derive(Debug)]
 pub(super) struct Guard {
-    own: Vec<(Identity, Kept)>,
+    pub(super) own: Vec<(Identity, Kept)>,
     /// The paths that the snapshot could not read, and those that it left out.
-    omitted: Omitted,
-    today: ExcludeOptions,
+    pub(super) omitted: Omitted,
+    pub(super) today: ExcludeOptions,
     /// Name and path of each root, and why nothing in it is removed, if so.
-    roots: Vec<(Vec<u8>, PathBuf, Option<Kept>)>,
-    delete_excluded: bool,
+    pub(super) roots: Vec<(Vec<u8>, PathBuf, Option<Kept>)>,
+    pub(super) delete_excluded: bool,
 }
 
 impl Guard {
-    /// The guard of one restore.
-    pub(super) fn new(run: &Run<'_>, info: &SnapshotInfo, trees: &mut TreeReader<'_>) -> Result<Self, Halt> {
-        let body = &info.body;
-        let skipped = read_skipped_paths(run, body, trees)?;
-        let rules = match RuleSet::read(&body.rules, trees) {
-            Ok(rules) => rules,
-            Err(error) => {
-                let (what, damage) = run.read(error)?;
-                if run.options.delete {
-                    let what = format!("what the snapshot left out is not known, so nothing is deleted: {what}");
-                    run.problem(Vec::new(), what, damage);
-                }
-                None
-            }
-        };
-        let roots = body.roots.iter();
-        let is_in_place = matches!(run.options.target, Target::InPlace);
-        let roots = roots.map(|root| {
-            let why =
-                if root.lost { Some(Kept::Lost) } else { (is_in_place && has_moved(root)).then_some(Kept::Elsewhere) };
-            (root.name.clone(), to_path(&root.path).into_owned(), why)
-        });
-        let roots = roots.collect();
-        Ok(Self {
-            own: own_places(run),
-            omitted: Omitted::new(skipped, rules),
-            today: run.options.today.clone(),
-            roots,
-            delete_excluded: run.options.delete_excluded,
-        })
-    }
-
     /// The rules for the folder at this path inside the snapshot, before the folder in the target is known.
     pub(super) fn ward(&self, path: &[u8]) -> Ward {
         let mut ward = Ward {
@@ -397,14 +359,6 @@ impl Guard {
     }
 }
 
-/// Whether the path of a root leads to another place than when the snapshot was taken.
-fn has_moved(root: &Root) -> bool {
-    match real_path(&to_path(&root.path)) {
-        Ok(real) => real != *to_path(root.place()),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
-}
-
 /// Which rules leave out something in the folder of `ward`. `below` is its path below the root.
 fn by_pattern(ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
     if below.is_empty() {
@@ -432,58 +386,4 @@ fn is_vault(dir: &TargetDir) -> bool {
     }
     let needed = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Index);
     needed.map(Kind::folder).all(|folder| is(folder.as_bytes(), FileKind::Directory))
-}
-
-fn read_skipped_paths(
-    run: &Run<'_>,
-    body: &Snapshot,
-    trees: &mut TreeReader<'_>,
-) -> Result<Option<BTreeSet<Vec<u8>>>, Halt> {
-    let (what, damage) = match skipped_paths(&body.skipped_list, body.skipped, trees) {
-        Ok(Some(paths)) => return Ok(Some(paths)),
-        Ok(None) => ("the list is too long".to_owned(), false),
-        Err(error) => run.read(error)?,
-    };
-    if run.options.delete {
-        let what = format!("what the snapshot could not read is not known, so nothing is deleted: {what}");
-        run.problem(Vec::new(), what, damage);
-    }
-    Ok(None)
-}
-
-/// The program's own places: the vault with its folders, its state, those named by the caller, and the links that lead there.
-fn own_places(run: &Run<'_>) -> Vec<(Identity, Kept)> {
-    let mut own = Vec::new();
-    if let Some(folder) = run.vault.store().folder() {
-        add_place(&mut own, folder, Kept::Vault);
-        Kind::ALL.iter().for_each(|kind| add_place(&mut own, &folder.join(kind.folder()), Kept::Vault));
-    }
-    add_place(&mut own, run.vault.state(), Kept::State);
-    let RestoreOptions { state, configuration, .. } = run.options;
-    state.iter().for_each(|path| add_place(&mut own, path, Kept::State));
-    configuration.iter().for_each(|path| add_place(&mut own, path, Kept::Configuration));
-    own
-}
-
-fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) {
-    // Each link on the way, and the final place of the path.
-    let mut paths: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
-    let real = std::fs::canonicalize(path).ok();
-    for path in paths.drain(..) {
-        let Some(stat) = stat_of(&path) else { continue };
-        if stat.kind == FileKind::Symlink {
-            own.push((Identity::of(&stat), kept));
-        }
-    }
-    if let Some(stat) = real.and_then(|real| stat_of(&real)) {
-        own.push((Identity::of(&stat), kept));
-    }
-}
-
-/// The item at a path: the link itself if it is one.
-fn stat_of(path: &Path) -> Option<Stat> {
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Dir::open(parent).ok()?.stat_at(&from_os(name)).ok(),
-        _ => Dir::open(path).ok()?.stat().ok(),
-    }
 }

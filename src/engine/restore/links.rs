@@ -6,12 +6,12 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::restore::execute::FinishError;
+use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::place::Places;
 use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
-use crate::engine::restore::task::Identity;
+use crate::engine::restore::task::{FinishError, First};
 use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
 use crate::path;
 use crate::read::links::GroupReader;
@@ -69,17 +69,6 @@ struct Group {
     made: Option<First>,
     /// A file in the target all of whose names are restored with this group.
     covers: Option<Identity>,
-}
-
-/// The file that has the first name of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct First {
-    /// The identity of the file; unknown in a dry run if the file would be new.
-    pub(super) identity: Option<Identity>,
-    /// Its length in bytes.
-    pub(super) size: u64,
-    /// The file existed and was changed in place.
-    pub(super) changed: bool,
 }
 
 fn hash(path: &[u8]) -> Hash {

@@ -4,15 +4,19 @@
 //! bounded size. A window is executed while the next one is planned: its chunks are sorted by segment, each segment is opened once, and
 //! every chunk is written to all its places.
 //!
-//! `select` which paths are restored · `run` state that all parts share, and counts · `folder` folders and their handles · `task` files
-//! and the pieces of their content · `place` where each part goes · `plan` from trees to windows · `special` existing items, links,
-//! pipes, devices · `execute` from windows to files · `fetch` segments read ahead from a far store · `compare` existing content, and reading
-//! back · `links` hard links · `guard` what is never removed · `removal` removing the rest.
+//! `select` which paths are restored · `run` state that all parts share, and counts · `attributes` metadata to set · `folder` folders and
+//! their handles · `make` making and finishing them · `task` files and the pieces of their content · `place` where each part goes ·
+//! `plan` from trees to windows · `special` existing items, links, pipes, devices · `execute` from windows to files · `fetch` segments read
+//! ahead from a far store · `compare` existing content, and reading back · `links` hard links · `guard` what is never removed, by the
+//! `facts` · `removal` removing the rest.
 
 mod select;
+mod attributes;
 mod guard;
+mod facts;
 mod run;
 mod folder;
+mod make;
 mod task;
 mod place;
 mod plan;
@@ -34,7 +38,6 @@ use crate::catalogue::CatalogueError;
 use crate::engine::browse::BrowseError;
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::restore::execute::Executor;
-use crate::engine::restore::guard::Guard;
 pub use crate::engine::restore::guard::Kept;
 use crate::engine::restore::links::Links;
 use crate::engine::restore::place::{Place, Places};
@@ -75,6 +78,7 @@ pub enum Overwrite {
 
 /// Options of a restore.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RestoreOptions {
     /// The snapshot.
     pub snapshot: ObjectName,
@@ -381,7 +385,7 @@ pub fn restore_telling(
     };
     let mut trees = vault.tree_reader().map_err(unreadable)?;
     let places = Places::find(&run, &info, &mut trees)?;
-    run.set_guard(Guard::new(&run, &info, &mut trees).map_err(|Halt| run.failure())?);
+    run.set_guard(run.learn(&info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;
     if run.selection.is_all() {
         let listings: Vec<&Stream> = places.0.iter().filter_map(Place::listing).collect();

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::engine::browse;
+use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::Kept;
 use crate::engine::restore::run::{Halt, Run, fatal};
 use crate::engine::restore::select::Picked;
-use crate::engine::restore::task::{Attributes, Identity};
 use crate::engine::restore::{Overwrite, RestoreError, Target};
 use crate::fs::TargetDir;
 use crate::path;

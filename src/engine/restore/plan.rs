@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::catalogue::ChunkPlace;
 use crate::engine::browse::{Step, TreeWalk};
+use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::{Folder, Made};
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::{Links, Member};
@@ -14,7 +15,7 @@ use crate::engine::restore::place::{Place, Places, What};
 use crate::engine::restore::run::{Halt, Run, lock};
 use crate::engine::restore::select::{Amount, Counted, Picked, Spot};
 use crate::engine::restore::special::Decision;
-use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
+use crate::engine::restore::task::{Action, FileState, FileTask, Hole, Piece, Window};
 use crate::engine::restore::{RestoreError, Target};
 use crate::fs::{Names, Stat};
 use crate::id::ChunkId;
@@ -359,7 +360,10 @@ impl<'r, 'a> Planner<'r, 'a> {
             is_mount: there.as_ref().is_some_and(|stat| stat.mount_root),
             frozen,
             keeps_copy: there.as_ref().is_some_and(|stat| self.run.keeps_copy(&attributes, stat)),
-            differs: there.as_ref().map(|stat| attributes.differs(stat, self.run)).unwrap_or_default(),
+            differs: there
+                .as_ref()
+                .map(|stat| attributes.differs(stat, &self.run.names, self.run.meta))
+                .unwrap_or_default(),
             replaced: self.why_replaced(there.as_ref()),
             place: self.run.next_place(),
             folder,

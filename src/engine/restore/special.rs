@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::engine::restore::Overwrite;
+use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::{Kept, Ward};
-use crate::engine::restore::links::First;
 use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED};
-use crate::engine::restore::task::{Attributes, Identity};
+use crate::engine::restore::task::First;
 use crate::fs::{Problem, SourceFile, Stat, TargetDir, TargetFile, is_expected, privileged};
 use crate::path::join;
 use crate::seal::random;
@@ -176,7 +176,7 @@ impl Run<'_> {
     ) -> io::Result<Made> {
         let dry = self.options.dry_run;
         let name = entry.name.as_slice();
-        let meta = attributes.meta(entry.kind, self);
+        let meta = attributes.meta(entry.kind, &self.names, self.meta);
         let told: Told = match there {
             None => (Mark::Added, "it is not there".into()),
             Some(stat) if stat.kind != entry.kind => (Mark::Changed, "a thing of another kind is there".into()),
@@ -193,7 +193,7 @@ impl Run<'_> {
             && is_same(&dir, entry, stat)?
         {
             self.tally.files_unchanged.fetch_add(1, Relaxed);
-            let differs = attributes.differs(stat, self);
+            let differs = attributes.differs(stat, &self.names, self.meta);
             let told = if differs.any() {
                 (Mark::Changed, differs.after(Vec::new()).into())
             } else {

@@ -1,110 +1,15 @@
 //! Files to restore, and the pieces of their content.
 
+use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use crate::catalogue::ChunkPlace;
+use crate::engine::restore::attributes::{Attributes, Differs, Identity};
 use crate::engine::restore::folder::Folder;
-use crate::engine::restore::run::Run;
-use crate::fs::{Meta, Stat, TargetFile, privileged};
+use crate::fs::TargetFile;
 use crate::id::ChunkId;
 use crate::path::join;
-use crate::tree::{Entry, FileKind, Owner, Time};
-
-/// Metadata to set on a file or folder once its content is there.
-#[derive(Debug, Clone)]
-pub(super) struct Attributes {
-    pub(super) mode: u32,
-    flags: u32,
-    mtime: Time,
-    owner: Arc<Owner>,
-    xattrs: Box<[(Vec<u8>, Vec<u8>)]>,
-}
-
-impl Attributes {
-    /// Takes the metadata out of an entry. Neighbours mostly have the same owner, which is then stored once.
-    pub(super) fn take(entry: &mut Entry, last: &mut Arc<Owner>) -> Self {
-        if **last != entry.owner {
-            *last = Arc::new(std::mem::take(&mut entry.owner));
-        }
-        Self {
-            mode: entry.mode,
-            flags: entry.flags,
-            mtime: entry.mtime,
-            owner: last.clone(),
-            xattrs: std::mem::take(&mut entry.xattrs).into_boxed_slice(),
-        }
-    }
-
-    /// Which metadata of an existing item differs and would be set, as far as `stat` tells.
-    pub(super) fn differs(&self, stat: &Stat, run: &Run<'_>) -> Differs {
-        let owner = || run.names.resolve(&self.owner, run.meta.numeric) != (stat.uid, stat.gid);
-        Differs {
-            time: stat.mtime != self.mtime,
-            mode: cfg!(unix) && stat.kind != FileKind::Symlink && stat.mode != self.mode & 0o7777,
-            owner: cfg!(unix) && run.meta.owner && privileged() && owner(),
-        }
-    }
-
-    /// Whether an item was modified later than in the snapshot.
-    pub(super) fn is_older_than(&self, stat: &Stat) -> bool {
-        self.mtime < stat.mtime
-    }
-
-    /// The metadata in the form in which it is set.
-    pub(super) fn meta<'a>(&'a self, kind: FileKind, run: &'a Run<'_>) -> Meta<'a> {
-        Meta {
-            kind,
-            mode: self.mode,
-            owner: &self.owner,
-            mtime: self.mtime,
-            xattrs: &self.xattrs,
-            flags: self.flags,
-            options: run.meta,
-            names: &run.names,
-        }
-    }
-}
-
-/// Which metadata of an item differs from what is to be set.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Differs {
-    time: bool,
-    mode: bool,
-    owner: bool,
-}
-
-impl Differs {
-    /// Whether anything differs.
-    pub(super) const fn any(self) -> bool {
-        self.time || self.rights()
-    }
-
-    /// Whether mode or owner differ.
-    pub(super) const fn rights(self) -> bool {
-        self.mode || self.owner
-    }
-
-    /// The differences in words, after others.
-    pub(super) fn after(self, mut words: Vec<&'static str>) -> String {
-        let all = [("time", self.time), ("mode", self.mode), ("owner", self.owner)];
-        words.extend(all.into_iter().filter(|(_, differs)| *differs).map(|(word, _)| word));
-        words.join(", ")
-    }
-}
-
-/// Identity of a file on a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) dev: u64,
-    pub(super) ino: u64,
-}
-
-impl Identity {
-    pub(super) const fn of(stat: &Stat) -> Self {
-        Self { dev: stat.dev, ino: stat.ino }
-    }
-}
 
 /// How a regular file is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,4 +126,31 @@ pub(super) struct Window {
     pub(super) ending: Vec<u32>,
     /// Position of the last planned change up to here.
     pub(super) place: u64,
+}
+
+/// The file that has the first name of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct First {
+    /// The identity of the file; unknown in a dry run if the file would be new.
+    pub(super) identity: Option<Identity>,
+    /// Its length in bytes.
+    pub(super) size: u64,
+    /// The file existed and was changed in place.
+    pub(super) changed: bool,
+}
+
+/// Why a file could not be finished.
+pub(super) enum FinishError {
+    /// An operation on the target failed.
+    Target(io::Error),
+    /// The file reads back differently.
+    Differs(String),
+    /// The restore has been stopped.
+    Halt,
+}
+
+impl From<io::Error> for FinishError {
+    fn from(error: io::Error) -> Self {
+        Self::Target(error)
+    }
 }

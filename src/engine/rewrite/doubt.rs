@@ -1,16 +1,20 @@
-//! Changes in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not
+//! Changes without effect. Some were made while another machine changed the same snapshot: the next change takes them
+//! over. Others are in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not
 //! have waited for them. Their data may be gone. Or all of it is there, and they were reported. The log alone does
 //! not tell, so a client that changes the snapshot again, or deletes anything, looks first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::mark::{Marks, mark};
 use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
 use crate::id::ObjectName;
+use crate::log::RecordBody;
 use crate::progress::Progress;
 use crate::store::Delivery;
+use crate::tree::Snapshot;
+use crate::vault::snapshots::VoidChange;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change whose data is complete takes
@@ -54,11 +58,12 @@ impl RewritePlan {
 }
 
 impl Goal {
-    /// Handles a change in doubt that another client has put in place of the snapshot. It may have been reported, so
-    /// its fields are kept if all of its data is there. If some data is gone, it was not reported: the snapshot that
-    /// stands there is then put once more, and replaces the change as well, which records that somebody has looked.
-    /// Returns `false` if the outcome cannot be known now.
-    pub(super) fn meet_doubted(
+    /// Handles changes without effect that others have meant for the snapshot. They were reported, so the next change
+    /// takes them over, if all of their data is there. Of a change in doubt, that is not known: if some of its data is
+    /// gone, it was not reported. Then the snapshot that stands there is put once more, and replaces the change as
+    /// well, which records that somebody has looked. Returns `false` if it cannot be known now whether a change in
+    /// doubt counts.
+    pub(super) fn meet_void(
         &mut self,
         vault: &Vault,
         there: &[SnapshotInfo],
@@ -68,22 +73,24 @@ impl Goal {
         if self.stands.is_some() || self.own.contains(&stands.id) {
             return Ok(true);
         }
-        let mut doubted: Vec<SnapshotInfo> =
-            vault.doubted().into_iter().filter(|(_, of)| *of == stands.id).map(|(info, _)| info).collect();
+        let mut void = vault.void_changes();
+        void.retain(|void| void.snapshot == stands.id && !self.own.contains(&void.change.id));
         let mut lost = Vec::new();
-        while let Some(info) = doubted.pop() {
-            match soundness(vault, &info, progress)? {
+        while let Some(VoidChange { change, is_doubted, .. }) = void.pop() {
+            // Without the snapshot that was changed, it is not known what the change was. It stays known that it has no
+            // effect.
+            let Some(origin) = made_of(vault, stands, &change) else { continue };
+            match soundness(vault, &change, progress)? {
                 Soundness::Whole => {
-                    // The snapshot from which the change was made, which shows what it changed.
-                    let base = info.body.replaces.iter().find(|name| stands.stands_for(name));
-                    let made_of = base.and_then(|base| vault.snapshot_before(stands, base)).map(|before| before.body);
-                    self.origin = made_of.unwrap_or_else(|| stands.body.clone());
-                    self.take_over(stands.id, info);
+                    self.origin = origin;
+                    self.take_over(stands.id, change);
                     self.stands = Some(stands.clone());
                     break;
                 }
-                Soundness::Unknown => return Ok(false),
-                Soundness::Lost => lost.push(info.id),
+                Soundness::Unknown if is_doubted => return Ok(false),
+                Soundness::Lost if is_doubted => lost.push(change.id),
+                // Nobody has kept its data, since another change counts.
+                Soundness::Unknown | Soundness::Lost => {}
             }
         }
         if self.stands.is_none() && !lost.is_empty() && soundness(vault, stands, progress)? == Soundness::Whole {
@@ -96,6 +103,29 @@ impl Goal {
         }
         Ok(true)
     }
+}
+
+/// The snapshot from which a change without effect was made, by way of others in doubt: the first one that `stands` takes
+/// the place of, or is.
+fn made_of(vault: &Vault, stands: &SnapshotInfo, change: &SnapshotInfo) -> Option<Snapshot> {
+    let chains = vault.chains();
+    let bodies: HashMap<ObjectName, &Snapshot> = chains
+        .links()
+        .filter_map(|link| match &link.record.body {
+            RecordBody::Snapshot(body) => Some((link.name, &**body)),
+            _ => None,
+        })
+        .collect();
+    let (mut look, mut seen) = (VecDeque::from(change.body.replaces.clone()), HashSet::new());
+    while let Some(name) = look.pop_front() {
+        let body = bodies.get(&name);
+        if stands.stands_for(&name) {
+            return body.map(|body| Snapshot::clone(body));
+        }
+        let below = body.filter(|_| seen.insert(name)).map(|body| &body.replaces);
+        look.extend(below.into_iter().flatten());
+    }
+    None
 }
 
 /// Whether all data of a snapshot is in the store.

@@ -26,7 +26,7 @@ use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ChunkId, ObjectName};
-use crate::limits::{PATH_COST, PATHS_LEN_MAX};
+use crate::limits::{LEVEL, PATH_COST, PATHS_LEN_MAX};
 use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
@@ -76,6 +76,7 @@ impl Change {
 
 /// Options of a rewrite.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct RewriteOptions<'a> {
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
@@ -87,6 +88,13 @@ pub struct RewriteOptions<'a> {
     pub others: VerifyOthers,
     /// Number of threads.
     pub threads: usize,
+}
+
+impl<'a> RewriteOptions<'a> {
+    /// A rewrite by one thread.
+    pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
+        Self { clock, level: LEVEL, verify: true, others: VerifyOthers::Sample, threads: 1 }
+    }
 }
 
 /// A snapshot that changes.
@@ -369,14 +377,16 @@ fn put_all(
         let session = vault.begin_writing((options.clock)(), progress)?;
         let there = vault.snapshots();
         // A snapshot that is gone was forgotten.
-        goals.retain_mut(|goal| {
-            let is_there = goal.settle(vault, &there);
-            report.forgotten.extend((!is_there).then_some(goal.id));
-            is_there
-        });
+        for mut goal in std::mem::take(&mut goals) {
+            if goal.settle(vault, &there, progress)? {
+                goals.push(goal);
+            } else {
+                report.forgotten.push(goal.id);
+            }
+        }
         look_again(vault, &mut goals, &session, options, &mut report, progress)?;
         for mut goal in std::mem::take(&mut goals) {
-            if goal.meet_doubted(vault, &there, progress)? {
+            if goal.meet_void(vault, &there, progress)? {
                 goals.push(goal);
             } else if *change != Change::default() {
                 return Err(RewriteError::GivenUp);
@@ -398,8 +408,8 @@ fn put_all(
             let is_told = report.unread.iter().any(|(info, unread)| stays(info) && unread.path.is_empty())
                 || report.whole.iter().any(|(info, _)| stays(info));
             if !changes && !goal.own.is_empty() {
-                // Somebody has changed a record of ours.
-                report.replaced.push((goal.id, goal.base.id));
+                // Somebody has changed a record of ours, or somebody else's record stays as it is.
+                report.replaced.push((goal.id, goal.stands.as_ref().map_or(goal.base.id, |stands| stands.id)));
             } else if !changes && !is_told {
                 report.unchanged.push(goal.id);
             }
@@ -451,42 +461,59 @@ impl Goal {
     }
 
     /// Determines the snapshot to change now. Returns whether there is one.
-    fn settle(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
-        let Some(info) = there.iter().find(|info| info.stands_for(&self.id)) else { return false };
+    fn settle(&mut self, vault: &Vault, there: &[SnapshotInfo], progress: &dyn Progress) -> Result<bool, RewriteError> {
+        let Some(info) = there.iter().find(|info| info.stands_for(&self.id)) else { return Ok(false) };
         if !self.own.contains(&info.id) && info.id != self.base.id {
             // Somebody has changed a record of ours. What we considered before may or may not be part of theirs, so we consider
             // everything again.
             let (own, origin) = (std::mem::take(&mut self.own), self.origin.clone());
             *self = Self { id: self.id, origin, own, ..Self::new(info) };
             if !self.own.is_empty() {
-                self.meet_rival(vault, there, info);
+                self.meet_rival(vault, there, info, progress)?;
             }
         }
         self.doubted = (self.own.contains(&info.id) && self.stands.is_none()).then(|| info.clone());
-        true
+        Ok(true)
     }
 
     /// Whether the record that counts is ours and nothing else is left to do: somebody else may have put another record there at the same
     /// time, and may have been told that it counts.
-    fn is_reached(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
-        let Some(new) = self.own.last().and_then(|id| there.iter().find(|info| info.id == *id)) else { return false };
-        !self.meet_rival(vault, there, new)
+    fn is_reached(
+        &mut self,
+        vault: &Vault,
+        there: &[SnapshotInfo],
+        progress: &dyn Progress,
+    ) -> Result<bool, RewriteError> {
+        let own = self.own.last();
+        let Some(new) = own.and_then(|id| there.iter().find(|info| info.id == *id)) else { return Ok(false) };
+        Ok(!self.meet_rival(vault, there, new, progress)?)
     }
 
     /// Looks for records that others put in the same place, beside the one that stands there. What they say must be said too. Returns
-    /// whether there is one. Our own records count only if they are there.
-    fn meet_rival(&mut self, vault: &Vault, there: &[SnapshotInfo], stands: &SnapshotInfo) -> bool {
+    /// whether there is one. Our own records count only if they are there, and changes in doubt only if all of their data is: until
+    /// somebody names such a change, it stays in doubt.
+    fn meet_rival(
+        &mut self,
+        vault: &Vault,
+        there: &[SnapshotInfo],
+        stands: &SnapshotInfo,
+        progress: &dyn Progress,
+    ) -> Result<bool, RewriteError> {
         let rivals = vault.meant_for(&[&self.names[..], &[self.id]].concat()).0;
         let is_there = |id: &ObjectName| there.iter().any(|info| info.id == *id);
-        let counts = |info: &&SnapshotInfo| {
-            info.id != stands.id
-                && !self.rivals.contains(&info.id)
-                && (!self.own.contains(&info.id) || is_there(&info.id))
-        };
-        let Some(rival) = rivals.iter().find(counts) else { return false };
-        self.take_over(stands.id, rival.clone());
-        self.stands = Some(stands.clone());
-        true
+        let chains = vault.chains();
+        for rival in rivals {
+            let is_known = rival.id == stands.id
+                || self.rivals.contains(&rival.id)
+                || self.own.contains(&rival.id) && !is_there(&rival.id);
+            let is_doubted = chains.put_unawaited().contains(&rival.id);
+            if !is_known && (!is_doubted || is_whole(vault, &rival, progress)?) {
+                self.take_over(stands.id, rival);
+                self.stands = Some(stands.clone());
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Paths that this run or others removed in the snapshot that counts. They are removed from the base as well, so that none of them
@@ -672,13 +699,14 @@ impl Work<'_> {
         let new: Vec<(ObjectName, ObjectName)> = goals.iter().map(|goal| goal.base.id).zip(names.clone()).collect();
         self.carry_damage(&new)?;
         let there = vault.snapshots();
-        let mut names = names.into_iter();
-        goals.retain_mut(|goal| {
-            goal.own.extend(names.next());
-            let is_reached = goal.is_reached(vault, &there);
-            report.replaced.extend(goal.own.last().filter(|_| is_reached).map(|now| (goal.id, *now)));
-            !is_reached
-        });
+        for (mut goal, name) in std::mem::take(goals).into_iter().zip(names) {
+            goal.own.push(name);
+            if goal.is_reached(vault, &there, progress)? {
+                report.replaced.push((goal.id, name));
+            } else {
+                goals.push(goal);
+            }
+        }
         if !published.packs.is_empty() {
             vault.tend_index(progress);
         }

@@ -41,6 +41,8 @@ const PAGE_MAX: usize = 4096;
 pub const IGNORE_FILE_MAX: usize = 64 << 20;
 /// The file that marks a cache (CACHEDIR.TAG specification 1.1).
 const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";
+/// Maximum number of skipped files in a report.
+pub const SKIPPED_SHOWN: usize = 1000;
 /// A page ends after a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
@@ -231,7 +233,7 @@ impl SkippedList {
             let _ = self.stream.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink());
             self.count += 1;
         }
-        if self.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
+        if self.first.len() < SKIPPED_SHOWN {
             self.first.push(skipped);
         }
     }
@@ -257,7 +259,7 @@ pub struct LeftOut {
 impl LeftOut {
     fn push(&mut self, path: &[u8]) {
         self.count += 1;
-        if self.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
+        if self.first.len() < SKIPPED_SHOWN {
             self.first.push(path.to_vec());
         }
     }

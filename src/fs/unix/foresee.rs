@@ -10,7 +10,6 @@ use rustix::fs::{Access, AtFlags, FileType, Gid, StatVfsMountFlags, Uid, accessa
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 
-use super::meta::Handle;
 use super::process::privileged;
 use super::stat::{stat_at, stat_fd};
 use super::xattr::Node;
@@ -76,10 +75,21 @@ pub fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     })
 }
 
+/// A way to a file, for questions.
+#[derive(Default)]
+pub struct Way<'a> {
+    /// A handle of the file.
+    pub fd: Option<BorrowedFd<'a>>,
+    /// Whether the handle can read or write.
+    pub is_open: bool,
+    /// How its attributes are reached.
+    pub node: Option<Node<'a>>,
+}
+
 /// A file whose metadata would be set, with the answers that it would give.
 pub struct Asked<'a> {
-    /// The file itself if it exists; otherwise the directory in which it would be made.
-    near: Option<&'a Handle<'a>>,
+    /// The way to the file itself if it exists; otherwise to the directory in which it would be made, if that is known.
+    near: Way<'a>,
     is_there: bool,
     uid: u32,
     gid: u32,
@@ -90,23 +100,23 @@ pub struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// A file that exists.
-    pub fn of(file: &'a Handle<'a>, stat: &Stat) -> Self {
+    pub fn of(file: Way<'a>, stat: &Stat) -> Self {
+        let is_read_only = file.fd.is_some_and(is_read_only);
         Self {
-            near: Some(file),
+            near: file,
             is_there: true,
             uid: stat.uid,
             gid: stat.gid,
             flags: stat.flags,
             kind: stat.kind,
-            is_read_only: file.fd().is_some_and(is_read_only),
+            is_read_only,
         }
     }
 
-    /// A file that this process would make in a directory, if that is known.
-    pub fn new(kind: FileKind, dir: Option<&'a Handle<'a>>) -> Self {
-        let above = dir.and_then(|dir| dir.stat().ok());
+    /// A file that this process would make in a directory, with what is known of that.
+    pub fn new(kind: FileKind, dir: Way<'a>, above: Option<&Stat>) -> Self {
         // Owner and flags that systems give to files made in a directory.
-        let gid = above.as_ref().filter(|above| above.mode & 0o2000 != 0).map(|above| above.gid);
+        let gid = above.filter(|above| above.mode & 0o2000 != 0).map(|above| above.gid);
         Self {
             near: dir,
             is_there: false,
@@ -153,12 +163,11 @@ impl<'a> Asked<'a> {
     /// Whether these flags, among the known ones, could be set.
     #[cfg(target_os = "linux")]
     pub fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
-        let fd = match self.near {
-            Some(Handle::Open(fd)) => Some(fd),
-            // Only files and directories have them.
-            Some(_) if self.is_there => return Err(io::ErrorKind::Unsupported.into()),
-            _ => None,
-        };
+        let fd = self.near.fd.filter(|_| self.near.is_open);
+        // Only files and directories have them.
+        if fd.is_none() && self.is_there {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if !matches!(self.kind, FileKind::File | FileKind::Directory) {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -186,9 +195,7 @@ impl<'a> Asked<'a> {
         }
         let is_plain = matches!(self.kind, FileKind::File | FileKind::Directory);
         let may = match name {
-            [b'u', b's', b'e', b'r', b'.', ..] => {
-                is_plain && (self.is_own() || self.near.and_then(Handle::fd).is_some_and(can_write))
-            }
+            [b'u', b's', b'e', b'r', b'.', ..] => is_plain && (self.is_own() || self.near.fd.is_some_and(can_write)),
             [b's', b'y', b's', b't', b'e', b'm', b'.', ..] => self.is_own(),
             _ => privileged(),
         };
@@ -196,16 +203,15 @@ impl<'a> Asked<'a> {
             return Err(Errno::PERM);
         }
         // Asking for an attribute shows whether the file system has attributes of this sort.
-        let node = self.near.and_then(Handle::node);
-        match node.map(|node| node.ask(name)) {
+        match self.near.node.as_ref().map(|node| node.ask(name)) {
             Some(Err(Errno::OPNOTSUPP)) => Err(Errno::OPNOTSUPP),
             _ => Ok(()),
         }
     }
 
     /// The attributes of the file, if it exists.
-    pub fn node(&self) -> Option<Node<'_>> {
-        self.near.filter(|_| self.is_there).and_then(Handle::node)
+    pub fn node(&self) -> Option<Node<'a>> {
+        self.near.node.clone().filter(|_| self.is_there)
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::foresee::Asked;
+use super::foresee::{Asked, Way};
 use super::process::privileged;
 #[cfg(not(target_os = "linux"))]
 use super::stat::stat_at;
@@ -80,7 +80,7 @@ pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let (Some(mut had), Ok(stat)) = (look(file, meta, &mut problems), file.stat()) {
         had.mtime = had.mtime.filter(|_| !touched);
-        apply(&Handle::Asked(Asked::of(file, &stat)), &had, meta, &mut problems);
+        apply(&Handle::Asked(Asked::of(file.way(), &stat)), &had, meta, &mut problems);
     }
     problems
 }
@@ -88,7 +88,8 @@ pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
 /// As [`foresee`], for a file that this process would make in a directory, if that is known.
 pub fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let asked = Asked::new(meta.kind, dir);
+    let above = dir.and_then(|dir| dir.stat().ok());
+    let asked = Asked::new(meta.kind, dir.map(Handle::way).unwrap_or_default(), above.as_ref());
     let (uid, gid, flags) = asked.owner_and_flags();
     let had = Had { uid, gid, flags, mode: owner_needs(meta.kind), mtime: None, xattrs: Vec::new() };
     apply(&Handle::Asked(asked), &had, meta, &mut problems);
@@ -313,6 +314,10 @@ impl Handle<'_> {
             Self::Named(..) => None,
             Self::Asked(_) => None,
         }
+    }
+
+    fn way(&self) -> Way<'_> {
+        Way { fd: self.fd(), is_open: matches!(self, Self::Open(_)), node: self.node() }
     }
 
     fn set_xattr(&self, node: &Node<'_>, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {

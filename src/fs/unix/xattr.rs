@@ -18,6 +18,7 @@ use rustix::io::Errno;
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The file whose attributes are read or set.
+#[derive(Clone)]
 pub enum Node<'a> {
     /// Open for reading or writing.
     Open(BorrowedFd<'a>),

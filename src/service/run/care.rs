@@ -10,7 +10,7 @@ use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use crate::service::config::VaultConfig;
 use crate::service::drill::{self, Last, Wish};
-use crate::service::forget::{self, LEVEL, MAX_UNUSED};
+use crate::service::forget;
 use crate::service::plan::waits_for_clock;
 use crate::service::report::{Care, Checked, Trouble};
 use crate::service::run::observer::Of;
@@ -113,14 +113,7 @@ impl Crew<'_> {
             return Ok(());
         }
         let clock = self.at.machine.clock();
-        let options = CollectOptions {
-            max_unused: MAX_UNUSED,
-            max_moved: None,
-            level: LEVEL,
-            verify: true,
-            clock: &clock,
-            threads: self.at.threads,
-        };
+        let options = CollectOptions { threads: self.at.threads, ..CollectOptions::new(&clock) };
         let report = prune::prune(vault, &decisions, &options, lane)?;
         care.forgotten = decisions.len() as u64;
         care.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_stored);

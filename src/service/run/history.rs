@@ -23,8 +23,8 @@ const LINES: usize = 200;
 pub(super) fn keep(folder: &Path, report: &Report, begun: Time, ended: Time) -> io::Result<()> {
     let path = path(folder, &now::name(begun));
     let folder = folder.join("reports");
-    crate::fs::make_private_folder(&folder)?;
-    crate::fs::replace_private_file(&path, &serde_json::to_vec(&report.json(begun, ended))?)?;
+    crate::ownfile::make_private_folder(&folder)?;
+    crate::ownfile::replace_private_file(&path, &serde_json::to_vec(&report.json(begun, ended))?)?;
     let kept = all(&folder);
     let surplus = kept.len().saturating_sub(REPORTS_KEPT);
     kept.iter().take(surplus).try_for_each(fs::remove_file)

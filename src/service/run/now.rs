@@ -351,7 +351,7 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
 fn open_log(folder: &Path, run: &str) -> io::Result<File> {
     let path = log_path(folder, run);
     let folder = folder.join("log");
-    crate::fs::make_private_folder(&folder)?;
+    crate::ownfile::make_private_folder(&folder)?;
     let found = crate::folder::entries(&folder)?.filter_map(|found| Some(found.ok()?.path()));
     let mut logs: Vec<PathBuf> = found.filter(|path| path.extension().is_some_and(|end| end == "ndjson")).collect();
     logs.sort();
@@ -369,7 +369,7 @@ fn is_asked(folder: &Path, run: &str) -> bool {
 pub fn ask_to_stop(folder: &Path, run: &str) -> Result<(), Failure> {
     let path = stop_path(folder);
     let failed = |error: io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
-    crate::fs::replace_private_file(&path, run.as_bytes()).map_err(failed)
+    crate::ownfile::replace_private_file(&path, run.as_bytes()).map_err(failed)
 }
 
 /// The content of `now.json`: null if the run has not written it (yet), `None` if no run goes on.

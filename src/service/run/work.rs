@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use std::thread;
 
 use crate::engine::copy::{CopyOptions, copy, copy_of};
-use crate::engine::digest::{Digests, TreeDigest};
+use crate::engine::digest::Digests;
 use crate::engine::index::{Index, IndexError};
 use crate::engine::snapshot::{Input, SnapshotOptions, SnapshotReport};
 use crate::failure::{Exit, Failure, of_left};
@@ -28,6 +28,7 @@ use crate::service::run::observer::{Of, Setting};
 use crate::service::{roots, sources};
 pub(super) use crate::sync::lock;
 use crate::sync::try_spawn;
+use crate::tree::digest::TreeDigest;
 use crate::tree::{Snapshot, Stream, Verdict};
 use crate::vault::{SnapshotInfo, Vault};
 

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_RANGE, DATE, RANGE, RETRY_AFTER};
@@ -31,6 +33,11 @@ const CONNECT: Duration = Duration::from_secs(20);
 const PIECE: usize = 64 << 10;
 /// The number of bytes read of an answer that explains a failure.
 const REASON_MAX: usize = 64 << 10;
+
+/// The header field that passes a user and a password.
+pub(super) fn authorization(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+}
 
 /// The request's action, for any kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

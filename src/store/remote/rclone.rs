@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use crate::progress::plain;
+use crate::store::remote::http::authorization;
 use crate::store::remote::line::Line;
-use crate::store::remote::rest::authorization;
 use crate::store::{StoreError, Subject};
 use crate::sync::lock;
 

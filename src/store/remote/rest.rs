@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, LOCATION, RANGE};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -47,11 +45,6 @@ pub(super) enum Server {
     At { url: String, authorization: Option<String> },
     /// rclone as a child of this process.
     Rclone(Rclone),
-}
-
-/// The header field that passes a user and a password.
-pub(super) fn authorization(user: &str, password: &str) -> String {
-    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// A client.

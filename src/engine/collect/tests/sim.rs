@@ -27,7 +27,7 @@ use crate::store::testing::synced::{SyncedView, SyncedWorld};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
-use crate::vault::client::ClientState;
+use crate::vault::identity::ClientState;
 use crate::vault::{CreateOptions, Identity, OpenOptions, SnapshotInfo, Vault};
 
 /// Number of different files.
@@ -967,7 +967,7 @@ fn is_known(vault: &Vault, id: &ObjectName) -> bool {
         || vault
             .void_changes()
             .iter()
-            .any(|void| void.change == *id && (!void.is_doubted || read_back(vault, body).is_some()))
+            .any(|void| void.change.id == *id && (!void.is_doubted || read_back(vault, body).is_some()))
 }
 
 /// A member of an archive.

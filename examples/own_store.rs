@@ -2,8 +2,8 @@
 //! and reads it back; the test runs the suite that every store must pass.
 //!
 //! ```text
-//! cargo run --example store -- FOLDER NEW-FILE
-//! cargo test --example store
+//! cargo run --example own_store -- FOLDER NEW-FILE
+//! cargo test --example own_store
 //! ```
 #![allow(clippy::disallowed_methods, reason = "a program reads the clock and its arguments; only the library does not")]
 
@@ -15,18 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use vault::chunk::ChunkParams;
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
-use vault::engine::trust::VerifyOthers;
-use vault::id::ObjectName;
-use vault::progress::Silent;
-use vault::seal::{KdfParams, Secret};
-use vault::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
-use vault::tree::Time;
-use vault::vault::create::create;
-use vault::vault::open::open;
-use vault::vault::{CreateOptions, Identity, OpenOptions};
+use vault::store::{Kind, Listed, ObjectKey, StoreLimits};
+use vault::{
+    CreateOptions, Identity, Input, ObjectName, OpenOptions, Secret, Silent, SnapshotOptions, Store, StoreError,
+};
+use vault::{Time, create, open, snapshot};
 
 /// Objects by their path below the store's top, such as `packs/3f/3f…`.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -171,43 +164,17 @@ fn now() -> Time {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(folder), Some(file)) = (args.next(), args.next()) else {
-        return Err("usage: store FOLDER NEW-FILE".into());
+        return Err("usage: own_store FOLDER NEW-FILE".into());
     };
     let store: Arc<dyn Store> = Arc::new(FileStore::new(&file)?);
     let secret = || Secret::password("an example");
-    let options = CreateOptions {
-        secret: secret(),
-        label: "first".to_owned(),
-        kdf: KdfParams::Standard,
-        params: ChunkParams::default(),
-        delivery: Delivery::Direct,
-        now: now().secs.cast_unsigned(),
-        recovery: None,
-    };
-    create(store.as_ref(), &options)?;
+    create(store.as_ref(), &CreateOptions::new(secret(), now().secs.cast_unsigned()))?;
     let (host, user, machine) = ("host".to_owned(), "user".to_owned(), "machine".to_owned());
-    let identity = Identity { host, user, machine, program: "store".to_owned() };
+    let identity = Identity { host, user, machine, program: "example".to_owned() };
     let state = file.with_extension("state");
-    let vault = open(store, &secret(), OpenOptions { state, identity }, &Silent::default())?;
-    let options = SnapshotOptions {
-        source: "folder".to_owned(),
-        inputs: vec![Input::Path { name: b"folder".to_vec(), path: folder, only: None }],
-        time: now(),
-        given: false,
-        clock: &now,
-        tags: Vec::new(),
-        description: String::new(),
-        exclude: ExcludeOptions::default(),
-        allow_empty: false,
-        skip_if_unchanged: false,
-        dry_run: false,
-        level: 3,
-        verify: true,
-        others: VerifyOthers::Sample,
-        read_all: false,
-        read_special: false,
-        threads: 2,
-    };
+    let vault = open(store, &secret(), OpenOptions::new(state, identity), &Silent::default())?;
+    let inputs = vec![Input::Path { name: b"folder".to_vec(), path: folder, only: None }];
+    let options = SnapshotOptions::new("folder", inputs, &now);
     let report = snapshot(&vault, options, &Silent::default())?;
     let (files, bytes) = (report.snapshot.files, report.snapshot.bytes);
     println!("kept {files} files, {bytes} bytes, in {}", file.display());
