@@ -22,19 +22,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{number, plant, source_len};
-use vault::chunk::ChunkParams;
 use vault::engine::collect::CollectOptions;
-use vault::engine::exclude::ExcludeOptions;
 use vault::engine::prune::prune;
 use vault::engine::restore::{RestoreOptions, Target, restore};
 use vault::engine::retention::{self, Rules};
 use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::progress::Silent;
-use vault::seal::{KdfParams, Secret};
+use vault::seal::Secret;
 use vault::store::dir::DirStore;
 use vault::store::testing::counting::CountingStore;
 use vault::store::testing::sleeping::SleepingStore;
-use vault::store::{Delivery, Store, StoreLimits};
+use vault::store::{Store, StoreLimits};
 use vault::tree::Time;
 use vault::vault::create::create;
 use vault::vault::open::open;
@@ -56,16 +54,7 @@ impl Far {
     fn new(folder: PathBuf, delay: Duration) -> Self {
         fs::create_dir_all(&folder).unwrap();
         let store = DirStore::create(&folder.join("store")).unwrap();
-        let made = CreateOptions {
-            secret: Secret::raw(SECRET),
-            label: String::new(),
-            kdf: KdfParams::Standard,
-            params: ChunkParams::default(),
-            delivery: Delivery::Direct,
-            now: 0,
-            recovery: None,
-        };
-        create(&store, &made).unwrap();
+        create(&store, &CreateOptions::new(Secret::raw(SECRET), 0)).unwrap();
         let counting = Arc::new(CountingStore::new(store));
         let inner: Arc<dyn Store> = counting.clone();
         let sleep = move || {
@@ -79,12 +68,8 @@ impl Far {
 
     /// The vault with this state folder.
     fn open(&self, state: &str) -> Vault {
-        let text = |text: &str| text.to_owned();
-        let identity =
-            Identity { host: text("host"), user: text("user"), machine: text("machine"), program: text("bench") };
-        let options = OpenOptions { state: self.folder.join(state), identity };
         let store: Arc<dyn Store> = self.sleeping.clone();
-        open(store, &Secret::raw(SECRET), options, &Silent::default()).unwrap()
+        open_with(store, self.folder.join(state), "machine")
     }
 
     /// Does some work, and prints its time and requests.
@@ -103,6 +88,12 @@ impl Far {
     }
 }
 
+fn open_with(store: Arc<dyn Store>, state: PathBuf, machine: &str) -> Vault {
+    let text = |text: &str| text.to_owned();
+    let identity = Identity { host: text("host"), user: text("user"), machine: text(machine), program: text("bench") };
+    open(store, &Secret::raw(SECRET), OpenOptions::new(state, identity), &Silent::default()).unwrap()
+}
+
 fn clock() -> Time {
     Time { secs: 1_800_000_000, nanos: 0 }
 }
@@ -112,25 +103,9 @@ fn threads() -> usize {
 }
 
 fn take(vault: &Vault, folder: &Path) {
-    let options = SnapshotOptions {
-        source: "source".to_owned(),
-        inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
-        time: clock(),
-        given: false,
-        clock: &clock,
-        tags: Vec::new(),
-        description: String::new(),
-        exclude: ExcludeOptions::default(),
-        skip_if_unchanged: false,
-        allow_empty: false,
-        dry_run: false,
-        level: 3,
-        verify: true,
-        others: vault::engine::trust::VerifyOthers::Sample,
-        read_all: false,
-        read_special: false,
-        threads: threads(),
-    };
+    let inputs = vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }];
+    let mut options = SnapshotOptions::new("source", inputs, &clock);
+    options.threads = threads();
     snapshot(vault, options, &Silent::default()).unwrap();
 }
 
@@ -155,32 +130,20 @@ fn main() {
     let id = vault.snapshots()[0].id;
     let to = |name: &str| Target::Folder(folder.path().join(name));
     let restored = |vault: &Vault, name: &str| {
-        let options = RestoreOptions { threads: threads(), ..RestoreOptions::new(id, to(name)) };
+        let mut options = RestoreOptions::new(id, to(name));
+        options.threads = threads();
         assert_eq!(restore(vault, &options, &Silent::default()).unwrap().problem_count, 0);
     };
     far.measure("restore, everything", || restored(&vault, "restored"));
     let local: Arc<dyn Store> = Arc::new(DirStore::open(&far.folder.join("store")).unwrap());
-    let (secret, state) = (Secret::raw(SECRET), far.folder.join("local"));
-    let identity = Identity {
-        host: "host".to_owned(),
-        user: "user".to_owned(),
-        machine: "another".to_owned(),
-        program: "bench".to_owned(),
-    };
-    let beside = open(local, &secret, OpenOptions { state, identity }, &Silent::default()).unwrap();
+    let beside = open_with(local, far.folder.join("local"), "another");
     far.measure("the same from a folder", || restored(&beside, "restored beside"));
     drop(beside);
     far.measure("prune, one of two snapshots", || {
         let rules = Rules { last: Some(1), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let options = CollectOptions {
-            max_unused: 0.05,
-            max_moved: None,
-            level: 3,
-            verify: true,
-            clock: &clock,
-            threads: threads(),
-        };
+        let mut options = CollectOptions::new(&clock);
+        options.threads = threads();
         prune(&vault, &decisions, &options, &Silent::default()).unwrap()
     });
     drop(vault);

@@ -28,7 +28,7 @@ use packs::fill;
 use vault::engine::restore::{RestoreOptions, Target, restore};
 use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::progress::Silent;
-use vault::seal::{KdfParams, Secret};
+use vault::seal::Secret;
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::store::testing::counting::{Action, CountingStore};

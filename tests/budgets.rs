@@ -26,7 +26,6 @@ use vault::engine::restore::{RestoreOptions, RestoreReport, Target, restore};
 use vault::engine::retention::{self, Rules};
 use vault::engine::rewrite::{Change, RewriteOptions, rewrite};
 use vault::engine::stats::stats;
-use vault::engine::trust::VerifyOthers;
 use vault::engine::{browse, diff, history, keys, prune, usage};
 use vault::log::RecordBody;
 use vault::progress::Silent;
@@ -330,7 +329,9 @@ fn of_small_vaults(far: &mut Far) {
     far.cost("drill", || {
         let aside = folder.path().join("drill");
         fs::create_dir(&aside).unwrap();
-        let options = DrillOptions { files: 5, len_max: 1 << 20, scratch: aside, seed: 5, threads: THREADS };
+        let mut options = DrillOptions::new(aside, 5);
+        options.files = 5;
+        options.threads = THREADS;
         let report = drill(&vault, &all, &options, &silent).unwrap();
         assert_eq!(report.failed.len(), 0);
     });
@@ -340,7 +341,9 @@ fn of_small_vaults(far: &mut Far) {
         let pin = RecordBody::Pin { snapshots: vec![last.id], pinned: true };
         prune::say(&vault, pin, now(), &silent).unwrap();
     });
-    let how = RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: THREADS };
+    let mut how = RewriteOptions::new(&now);
+    how.level = 1;
+    how.threads = THREADS;
     let changed = |change: Change| {
         let report = rewrite(&vault, &vault.snapshots(), &change, &how, &silent).unwrap();
         assert_eq!(report.replaced.len(), FEW as usize);
@@ -350,18 +353,9 @@ fn of_small_vaults(far: &mut Far) {
         changed(Change { exclude: vec!["**/changing".to_owned()], ..Change::default() });
     });
     far.cost("import", || {
-        let options = ImportOptions {
-            source: "archive".to_owned(),
-            time: now(),
-            clock: &now,
-            tags: Vec::new(),
-            description: String::new(),
-            strip: 0,
-            level: 1,
-            verify: true,
-            others: VerifyOthers::Sample,
-            threads: THREADS,
-        };
+        let mut options = ImportOptions::new("archive", &now);
+        options.level = 1;
+        options.threads = THREADS;
         assert!(import(&vault, &mut archive.as_slice(), &options, &silent).unwrap().id.is_some());
     });
     let view = View::new(Arc::new(open_vault(&store, &state).unwrap()), 16 << 20, &silent).unwrap();
@@ -380,15 +374,9 @@ fn of_small_vaults(far: &mut Far) {
     let other: Arc<dyn Store> = Arc::new(MemStore::new());
     create_vault(other.as_ref(), small_chunks()).unwrap();
     let beside = open_vault(&other, &folder.path().join("beside")).unwrap();
-    let options = CopyOptions {
-        dry_run: false,
-        whole: false,
-        level: 1,
-        verify: true,
-        others: VerifyOthers::Sample,
-        clock: &now,
-        threads: THREADS,
-    };
+    let mut options = CopyOptions::new(&now);
+    options.level = 1;
+    options.threads = THREADS;
     let copied = || copy(&vault, &beside, &vault.snapshots(), &options, &silent).unwrap().copied.len() as u64;
     far.cost("copy, as far as it reads", || assert!(copied() > FEW));
     far.cost("copy, nothing new", || assert_eq!(copied(), 0));
@@ -399,7 +387,9 @@ fn of_small_vaults(far: &mut Far) {
     let (key, _) = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
     mem.mutate(&key, |bytes| bytes[400] ^= 1);
     far.cost("repair, a damaged pack", || {
-        let options = RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS, from: None };
+        let mut options = RepairOptions::new(&now);
+        options.read_data = true;
+        options.threads = THREADS;
         let plan = repair::plan(&vault, &options, &silent).unwrap();
         assert_eq!(repair::execute(&vault, plan, &options, &silent).unwrap().moved_aside, 1);
     });

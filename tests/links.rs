@@ -238,7 +238,7 @@ fn what_root_writes_belongs_to_the_user_whose_folder_it_is() {
     let (config, to, tar, pages) = (home("config/vault.toml"), home("out/restored"), home("a.tar"), home("man/pages"));
     let every: [&[&str]; 4] = [
         &["config", "init", "--config", &config],
-        &["restore", "latest", "--to", &to, "--no-owner"],
+        &["restore", "latest", "--to", &to],
         &["export", "latest", "--tar", &tar],
         &["man", &pages],
     ];

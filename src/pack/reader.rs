@@ -8,27 +8,12 @@ use crate::id::{ChunkId, ObjectName};
 use crate::limits::{FOOTER_LEN_MAX, PACK_LEN_MAX};
 use crate::pack::footer::Footer;
 use crate::pack::segment::{Segment, open_segment};
-use crate::pack::together::{GAP, Together};
+use crate::pack::together::{GAP, SegmentPlace, Together};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectOpener, TAG_LEN};
 use crate::store::{ObjectKey, Store, StoreError};
 use crate::sync::lock;
 use crate::varint::Reader;
-
-/// Position of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentPlace {
-    /// Pack or meta pack.
-    pub kind: ObjectKind,
-    /// The pack.
-    pub pack: ObjectName,
-    /// Number of the segment in the pack.
-    pub number: u32,
-    /// Offset in the pack, in bytes.
-    pub offset: u64,
-    /// Its sealed length, in bytes.
-    pub len: u32,
-}
 
 /// Receives each pack that is found damaged, at the moment when it is found.
 pub trait Witness: Sync {

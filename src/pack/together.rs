@@ -1,16 +1,31 @@
-//! Neighbouring segments of a pack, which are read with one request.
+//! Places of segments in packs, and which of them are read with one request.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::pack::SegmentPlace;
+use crate::id::ObjectName;
 use crate::seal::ObjectKind;
 
 /// The most bytes to read with one request.
 const TOGETHER_MAX: u64 = 8 << 20;
 /// The most bytes between two wanted parts of a pack that are read along with them: another request would take longer.
 pub(super) const GAP: u64 = 256 << 10;
+
+/// Position of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentPlace {
+    /// Pack or meta pack.
+    pub kind: ObjectKind,
+    /// The pack.
+    pub pack: ObjectName,
+    /// Number of the segment in the pack.
+    pub number: u32,
+    /// Offset in the pack, in bytes.
+    pub offset: u64,
+    /// Its sealed length, in bytes.
+    pub len: u32,
+}
 
 /// The sealed bytes of neighbouring segments.
 #[derive(Debug, Clone)]
@@ -56,7 +71,6 @@ pub fn runs(places: &[Option<SegmentPlace>]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ObjectName;
 
     #[test]
     fn neighbours_are_read_together() {
