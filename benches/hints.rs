@@ -14,6 +14,8 @@
 )]
 
 mod common;
+#[path = "common/packs.rs"]
+mod packs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,26 +23,21 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::{noise, number};
+use common::number;
+use packs::fill;
 use vault::engine::restore::{RestoreOptions, Target, restore};
 use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
-use vault::id::{ChunkId, ObjectName};
-use vault::pack::Footer;
-use vault::pack::footer::SegmentEntry;
 use vault::progress::Silent;
-use vault::seal::{IndexSection, Keys, Method, ObjectKind, Secret};
+use vault::seal::Secret;
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::store::testing::counting::{Action, CountingStore};
-use vault::sync::share;
 use vault::tree::Time;
 use vault::vault::create::create;
 use vault::vault::open::{open, open_locked_to_read};
 use vault::vault::{CreateOptions, Identity, LockedVault, OpenOptions, Vault, Wanted};
 
 const SECRET: &[u8] = b"only for measuring";
-/// Chunks in a segment.
-const IN_SEGMENT: u64 = 32;
 /// The variable that tells a process which part of the work to do.
 const PART: &str = "VAULT_BENCH_PART";
 const FOLDER: &str = "VAULT_BENCH_FOLDER";
@@ -60,37 +57,6 @@ fn counting(folder: &Path) -> Arc<CountingStore<DirStore>> {
 
 fn clock() -> Time {
     Time { secs: 1_800_000_000, nanos: 0 }
-}
-
-/// A pack whose footer lists this many chunks; its content is too short for them.
-fn pack(keys: &Keys, seed: u64, chunks: u64) -> (ObjectName, Vec<u8>) {
-    let sealer = keys.create_object(ObjectKind::Pack).unwrap();
-    let mut bytes = sealer.header().to_vec();
-    let mut footer = Footer::default();
-    let ids = noise(seed, (chunks as usize) * ChunkId::LEN);
-    let mut ids = ids.as_chunks::<{ ChunkId::LEN }>().0.iter().map(|id| ChunkId::new(*id));
-    for number in 0..chunks.div_ceil(IN_SEGMENT) {
-        let start = bytes.len();
-        let chunks: Vec<(ChunkId, u32)> = ids.by_ref().take(IN_SEGMENT as usize).map(|id| (id, 60_000)).collect();
-        let all: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
-        sealer.seal_segment(number as u32, &all, b"short", &mut bytes).unwrap();
-        footer.segments.push(SegmentEntry {
-            sealed_len: (bytes.len() - start) as u32,
-            method: Method::Raw,
-            raw_len: chunks.len() as u32 * 60_000,
-            chunks,
-        });
-    }
-    let end = bytes.len();
-    let seal = keys.index_seal(ObjectKind::Pack, sealer.name());
-    seal.seal(IndexSection::Footer, &footer.encode(), &mut bytes).unwrap();
-    let mut locator = (end as u64).to_le_bytes().to_vec();
-    locator.extend_from_slice(&((bytes.len() - end) as u32).to_le_bytes());
-    locator.extend_from_slice(&(end as u64).to_le_bytes());
-    locator.extend_from_slice(&(footer.segments.len() as u32).to_le_bytes());
-    seal.seal(IndexSection::Locator, &locator, &mut bytes).unwrap();
-    bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-    (sealer.name(), bytes)
 }
 
 fn take(vault: &Vault, folder: &Path) {
@@ -121,15 +87,7 @@ fn plant(folder: &Path, packs: u64) {
     let shared: Arc<dyn Store> = Arc::new(store);
     let vault = open(shared, &Secret::raw(SECRET), options(&folder.join("planting")), &Silent::default()).unwrap();
     take(&vault, &source);
-    let chunks = number("VAULT_BENCH_CHUNKS", 32);
-    share(packs as usize, 8, |seed| {
-        let (name, bytes) = pack(vault.keys(), seed as u64, chunks);
-        let name = name.to_string();
-        let below = folder.join("store/packs").join(&name[..2]);
-        fs::create_dir_all(&below).unwrap();
-        // Not through the store, which would make each of them durable.
-        fs::write(below.join(name), bytes).unwrap();
-    });
+    fill(vault.keys(), &folder.join("store"), packs, number("VAULT_BENCH_CHUNKS", 32));
     fs::write(source.join("99/1999"), common::text(1 << 40, 3000)).unwrap();
     fs::remove_dir_all(folder.join("store/index")).unwrap();
     fs::create_dir(folder.join("store/index")).unwrap();

@@ -69,15 +69,36 @@ pub fn make_private_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// As root, gives new folders to the owner of the folder `there` in which they were made.
+/// Makes a folder, and its parents, as any program would. As root, new folders belong to the owner of the folder in which
+/// they are made.
+///
+/// # Errors
+/// The error of the system.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    let there = path.ancestors().find(|folder| folder.exists());
+    std::fs::create_dir_all(path)?;
+    adopt(path, there);
+    Ok(())
+}
+
+/// As root, gives a new file to the owner of its folder, who could not change it otherwise.
+pub fn hand_over(file: &Path) {
+    // A name without a folder is in the current one.
+    let folder = file.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    if let (Some(folder), Some(name)) = (folder, file.file_name()) {
+        adopt(&folder.join(name), Some(folder));
+    }
+}
+
+/// As root, gives what was made in the folder `there` to the owner of that folder: `path`, and the folders between.
 #[cfg(unix)]
 fn adopt(path: &Path, there: Option<&Path>) {
     use std::os::unix::fs::{MetadataExt, lchown};
     let Some((there, owner)) = there.and_then(|there| Some((there, std::fs::metadata(there).ok()?))) else { return };
     if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        for folder in path.ancestors().take_while(|folder| *folder != there) {
-            // A folder that stays root's is as usable as before.
-            let _ = lchown(folder, Some(owner.uid()), Some(owner.gid()));
+        for made in path.ancestors().take_while(|folder| *folder != there) {
+            // What stays root's is as usable as before.
+            let _ = lchown(made, Some(owner.uid()), Some(owner.gid()));
         }
     }
 }
@@ -115,6 +136,7 @@ pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
         if durable {
             file.sync_all()?;
         }
+        hand_over(&temporary);
         std::fs::rename(&temporary, path)?;
         match path.parent() {
             Some(folder) if durable && cfg!(unix) => File::open(folder)?.sync_all(),

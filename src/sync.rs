@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{Builder, Scope, ScopedJoinHandle, available_parallelism};
 
 use rayon::ThreadPoolBuilder;
@@ -147,6 +147,60 @@ pub fn try_share<T: Send, E: Send>(
         (!failed.load(Relaxed)).then(|| work(piece).inspect_err(|_| failed.store(true, Relaxed)))
     });
     done.into_iter().flatten().collect()
+}
+
+/// Room for work under way, bounded in the number of pieces and in the bytes of all of them together.
+#[derive(Debug)]
+pub struct Rooms {
+    most: usize,
+    bytes: u64,
+    taken: Mutex<Taken>,
+    left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    pieces: usize,
+    bytes: u64,
+}
+
+/// The room that one piece of work takes, until this is dropped.
+#[derive(Debug)]
+pub struct Room<'r> {
+    rooms: &'r Rooms,
+    len: u64,
+}
+
+impl Rooms {
+    /// Room for at most `most` pieces, and `bytes` bytes of them together.
+    pub const fn new(most: usize, bytes: u64) -> Self {
+        Self { most, bytes, taken: Mutex::new(Taken { pieces: 0, bytes: 0 }), left: Condvar::new() }
+    }
+
+    /// Waits until there is room for a piece of `len` bytes, and takes it. One that is longer than all the room gets in
+    /// alone.
+    pub fn enter(&self, len: u64) -> Room<'_> {
+        let mut taken = lock(&self.taken);
+        let is_full = |taken: &Taken| {
+            taken.pieces >= self.most || taken.pieces > 0 && taken.bytes.saturating_add(len) > self.bytes
+        };
+        while is_full(&taken) {
+            taken = self.left.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        taken.pieces += 1;
+        taken.bytes += len;
+        Room { rooms: self, len }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.rooms.taken);
+        taken.pieces -= 1;
+        taken.bytes -= self.len;
+        drop(taken);
+        self.rooms.left.notify_all();
+    }
 }
 
 /// Runs two functions, in parallel if `together`.

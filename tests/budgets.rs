@@ -5,29 +5,38 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
+use vault::chunk::ChunkParams;
+use vault::engine::archive::export::export;
+use vault::engine::archive::import::{ImportOptions, import};
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::collect::CollectOptions;
-use vault::engine::diff::{diff, entry_at};
+use vault::engine::copy::{CopyOptions, copy};
+use vault::engine::drill::{DrillOptions, drill};
 use vault::engine::find::{Search, find};
 use vault::engine::glob::Pattern;
 use vault::engine::keys::When;
+use vault::engine::mirror::mirror;
 use vault::engine::repair::{self, RepairOptions};
-use vault::engine::restore::{RestoreOptions, Target, restore};
+use vault::engine::restore::{RestoreOptions, RestoreReport, Target, restore};
 use vault::engine::retention::{self, Rules};
+use vault::engine::rewrite::{Change, RewriteOptions, rewrite};
 use vault::engine::stats::stats;
-use vault::engine::{browse, keys, prune};
+use vault::engine::{browse, diff, history, keys, prune, usage};
 use vault::log::RecordBody;
 use vault::progress::Silent;
+use vault::read::StoredFile;
 use vault::seal::{Purpose, Secret};
-use vault::store::testing::counting::{CountingStore, Requests};
+use vault::service::delivery;
+use vault::store::testing::counting::{Action, CountingStore, Requests, Target as Counted};
 use vault::store::testing::mem::MemStore;
 use vault::store::testing::sleeping::SleepingStore;
-use vault::store::{Store, StoreLimits};
-use vault::vault::Vault;
+use vault::store::{Delivery, Kind, ObjectKey, Store, StoreLimits};
+use vault::vault::{SnapshotInfo, Vault, View, Wanted};
 
 use crate::support::source::write;
 use crate::support::{PASSWORD, THREADS, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
@@ -73,7 +82,7 @@ impl Far {
         let counting = Arc::new(CountingStore::new(MemStore::new()));
         let limits = StoreLimits { reads: 8, writes: 8, bytes: 64 << 20 };
         let inner: Arc<dyn Store> = counting.clone();
-        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(5)));
+        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(10)));
         Self { counting, sleeping: Arc::new(sleeping), costs: BTreeMap::new() }
     }
 
@@ -92,9 +101,12 @@ impl Far {
         done
     }
 
-    /// Everything that exceeds the table, or is not in it.
+    /// Everything that exceeds the table, or is not in it. Prints all costs, which a test shows with `--nocapture`.
     fn faults(&self) -> Vec<String> {
         let (mut faults, budgets) = (Vec::new(), budgets());
+        for (command, (requests, rounds)) in &self.costs {
+            println!("{command} | {} | {rounds} | {requests}", requests.total());
+        }
         for (command, (requests, rounds)) in &self.costs {
             match budgets.iter().find(|budget| budget.command == *command) {
                 Some(budget) if requests.total() <= budget.requests && *rounds <= budget.rounds => {}
@@ -183,14 +195,15 @@ fn each_command_keeps_to_its_budget_of_requests() {
     });
     far.cost("diff", || {
         let (mut old_trees, mut new_trees) = (vault.tree_reader().unwrap(), vault.tree_reader().unwrap());
-        let old = entry_at(&first.body.tree, b"", &mut old_trees).unwrap();
-        let new = entry_at(&last.body.tree, b"", &mut new_trees).unwrap();
+        let old = diff::entry_at(&first.body.tree, b"", &mut old_trees).unwrap();
+        let new = diff::entry_at(&last.body.tree, b"", &mut new_trees).unwrap();
         let mut count = 0;
         let mut found = |_| {
             count += 1;
             true
         };
-        diff(b"", (old, &mut old_trees), (new, &mut new_trees), &[], &silent, &mut found).unwrap();
+        diff::bring(&old, &new, &new_trees, &silent);
+        diff::diff(b"", (old, &mut old_trees), (new, &mut new_trees), &[], &silent, &mut found).unwrap();
         assert!(count > 0);
     });
     let all: Vec<_> = snapshots.iter().collect();
@@ -275,7 +288,217 @@ fn each_command_keeps_to_its_budget_of_requests() {
     assert_eq!(far.cost("check, packs of others", || look().unwrap().packs_sampled), 3);
     assert_eq!(far.cost("check, packs looked at", || look().unwrap().packs_sampled), 0);
 
+    assert!(merged > SNAPSHOTS as u64 && idle == 0, "{merged} {idle}");
+    of_small_vaults(&mut far);
     let faults = far.faults();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-    assert!(merged > SNAPSHOTS as u64 && idle == 0, "{merged} {idle}");
+}
+
+/// Number of snapshots in the vault of [`of_small_vaults`].
+const FEW: u64 = 20;
+
+/// The commands that need no vault of many snapshots, one after the other at a vault of their own.
+fn of_small_vaults(far: &mut Far) {
+    *far = Far { costs: std::mem::take(&mut far.costs), ..Far::new() };
+    let (store, quick): (Arc<dyn Store>, Arc<dyn Store>) = (far.store(), far.counting.clone());
+    let folder = scratch();
+    let (source, state) = (folder.path().join("source"), folder.path().join("state"));
+    plant(&source);
+    let silent = Silent::default();
+    create_vault(quick.as_ref(), small_chunks()).unwrap();
+    let vault = open_vault(&quick, &state).unwrap();
+    for number in 0..FEW {
+        write(&source.join("folder 0/changing"), 1000 + number, 3000);
+        take(&vault, &source).unwrap();
+    }
+    drop(vault);
+    let vault = open_vault(&store, &state).unwrap();
+    let snapshots = vault.snapshots();
+    let all: Vec<_> = snapshots.iter().collect();
+    let last = snapshots.last().unwrap();
+
+    far.cost("history", || {
+        let path = |_: &SnapshotInfo| b"top/folder 0/changing".to_vec();
+        let spells = history::history(&vault, &all, &path, &mut Vec::new(), &silent).unwrap();
+        assert_eq!(spells.len(), all.len());
+    });
+    far.cost("du", || {
+        let sums = usage::usage(&vault, &last.body.tree, b"", 1, THREADS, &silent).unwrap();
+        assert!(sums.total.files > 40);
+    });
+    far.cost("drill", || {
+        let aside = folder.path().join("drill");
+        fs::create_dir(&aside).unwrap();
+        let mut options = DrillOptions::new(aside, 5);
+        options.files = 5;
+        options.threads = THREADS;
+        let report = drill(&vault, &all, &options, &silent).unwrap();
+        assert_eq!(report.failed.len(), 0);
+    });
+    let mut archive = Vec::new();
+    far.cost("export", || assert!(export(&vault, last, b"", &mut archive, &silent).unwrap().files > 40));
+    far.cost("pin", || {
+        let pin = RecordBody::Pin { snapshots: vec![last.id], pinned: true };
+        prune::say(&vault, pin, now(), &silent).unwrap();
+    });
+    let mut how = RewriteOptions::new(&now);
+    how.level = 1;
+    how.threads = THREADS;
+    let changed = |change: Change| {
+        let report = rewrite(&vault, &vault.snapshots(), &change, &how, &silent).unwrap();
+        assert_eq!(report.replaced.len(), FEW as usize);
+    };
+    far.cost("tag, all snapshots", || changed(Change { add_tags: vec!["new".to_owned()], ..Change::default() }));
+    far.cost("rewrite, a file out of all snapshots", || {
+        changed(Change { exclude: vec!["**/changing".to_owned()], ..Change::default() });
+    });
+    far.cost("import", || {
+        let mut options = ImportOptions::new("archive", &now);
+        options.level = 1;
+        options.threads = THREADS;
+        assert!(import(&vault, &mut archive.as_slice(), &options, &silent).unwrap().id.is_some());
+    });
+    let view = View::new(Arc::new(open_vault(&store, &state).unwrap()), 16 << 20, &silent).unwrap();
+    far.cost("mount and page, a file read", || {
+        let entry = browse::find_entry(view.vault(), view.vault().snapshots().last().unwrap(), b"top/folder 1/file 1");
+        let file = StoredFile::new(&entry.unwrap()).unwrap();
+        assert_eq!(file.read_at(&view, 0, &mut [0; 5000]).unwrap(), 5000);
+    });
+    drop(view);
+
+    let to = Far::new().store();
+    far.cost("mirror, first", || drop(mirror(store.as_ref(), to.as_ref(), &Wanted::default(), &silent).unwrap()));
+    far.cost("mirror, nothing new", || {
+        assert_eq!(mirror(store.as_ref(), to.as_ref(), &Wanted::default(), &silent).unwrap().copied, 0);
+    });
+    let other: Arc<dyn Store> = Arc::new(MemStore::new());
+    create_vault(other.as_ref(), small_chunks()).unwrap();
+    let beside = open_vault(&other, &folder.path().join("beside")).unwrap();
+    let mut options = CopyOptions::new(&now);
+    options.level = 1;
+    options.threads = THREADS;
+    let copied = || copy(&vault, &beside, &vault.snapshots(), &options, &silent).unwrap().copied.len() as u64;
+    far.cost("copy, as far as it reads", || assert!(copied() > FEW));
+    far.cost("copy, nothing new", || assert_eq!(copied(), 0));
+
+    // One pack of data is damaged in the middle, which all data read shows.
+    let mem = far.counting.inner();
+    let packs = mem.objects().into_iter().filter(|(key, _)| matches!(key, ObjectKey::Named(Kind::Pack, _)));
+    let (key, _) = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    mem.mutate(&key, |bytes| bytes[400] ^= 1);
+    far.cost("repair, a damaged pack", || {
+        let mut options = RepairOptions::new(&now);
+        options.read_data = true;
+        options.threads = THREADS;
+        let plan = repair::plan(&vault, &options, &silent).unwrap();
+        assert_eq!(repair::execute(&vault, plan, &options, &silent).unwrap().moved_aside, 1);
+    });
+    far.cost("client retire", || {
+        let _ = prune::retire_self(&vault, now(), &silent).unwrap();
+    });
+    let vault = open_vault(&store, &state).unwrap();
+    far.cost("delivery, from direct to synced", || {
+        assert!(delivery::set(&vault, Some(Delivery::Synced), now(), &silent).unwrap().changed);
+    });
+}
+
+/// A vault at a far store, with files of 24 MiB of noise in all, which are in two packs.
+struct Whole {
+    counting: Arc<CountingStore<MemStore>>,
+    sleeping: Arc<SleepingStore>,
+    folder: TempDir,
+}
+
+impl Whole {
+    /// With this many files.
+    fn new(files: u64) -> Self {
+        let counting = Arc::new(CountingStore::new(MemStore::new()));
+        let inner: Arc<dyn Store> = counting.clone();
+        let limits = StoreLimits { reads: 8, writes: 8, bytes: 64 << 20 };
+        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(20)));
+        let whole = Self { counting, sleeping: Arc::new(sleeping), folder: scratch() };
+        let quick: Arc<dyn Store> = whole.counting.clone();
+        create_vault(quick.as_ref(), ChunkParams::default()).unwrap();
+        let source = whole.path("source");
+        fs::create_dir_all(&source).unwrap();
+        for number in 0..files {
+            write(&source.join(format!("file {number}")), number, (24 << 20) / usize::try_from(files).unwrap());
+        }
+        take(&open_vault(&quick, &whole.path("state")).unwrap(), &source).unwrap();
+        whole
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open(&self) -> Vault {
+        let store: Arc<dyn Store> = self.sleeping.clone();
+        open_vault(&store, &self.path("state")).unwrap()
+    }
+
+    /// Restores everything by one thread; returns what was requested, and the most requests under way together.
+    fn restore(&self, vault: &Vault, to: &str) -> (RestoreReport, Requests, usize) {
+        let options = RestoreOptions::new(vault.snapshots()[0].id, Target::Folder(self.path(to)));
+        self.counting.take();
+        self.sleeping.take();
+        let report = restore(vault, &options, &Silent::default()).unwrap();
+        (report, self.counting.take(), self.sleeping.take().1)
+    }
+}
+
+#[test]
+fn a_restore_reads_neighbours_together_and_as_many_at_a_time_as_the_store_takes() {
+    let whole = Whole::new(48);
+    let (report, requests, most) = whole.restore(&whole.open(), "to");
+    assert_eq!((report.files, report.problem_count), (48, 0));
+    // A read has up to 8 MiB, and the first of a pack brings its header.
+    let reads = requests.at(Action::Get, Counted::Folder(Kind::Pack));
+    assert!((3..=5).contains(&reads), "{requests}");
+    assert!(most >= 3, "{most} requests together for one thread");
+}
+
+#[test]
+fn what_is_wrong_with_one_segment_does_not_keep_its_neighbours_from_being_restored() {
+    let whole = Whole::new(48);
+    let vault = whole.open();
+    let mem = whole.counting.inner();
+    let packs = mem.objects().into_iter().filter(|(key, _)| matches!(key, ObjectKey::Named(Kind::Pack, _)));
+    let (key, sound) = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - (1 << 20));
+    let flip = |bytes: &mut Vec<u8>| bytes[5 << 20] ^= 1;
+    for (name, damage) in [("cut", &cut as &dyn Fn(&mut Vec<u8>)), ("flipped", &flip)] {
+        // A read over several segments fails as a whole if the last of them is cut short; it has some 16 files.
+        mem.mutate(&key, damage);
+        let (report, ..) = whole.restore(&vault, name);
+        assert!((1..=8).contains(&report.damage_count), "{name}: {} files", report.damage_count);
+        assert_eq!(report.files, 48 - report.damage_count);
+        mem.replace(key, sound.clone());
+    }
+}
+
+#[test]
+fn content_that_goes_elsewhere_is_read_ahead() {
+    let silent = Silent::default();
+    let whole = Whole::new(1);
+    let vault = whole.open();
+    whole.counting.take();
+    whole.sleeping.take();
+    let mut out = Vec::new();
+    browse::cat(&vault, &vault.snapshots()[0], b"top/file 0", &mut out, &silent).unwrap();
+    let (requests, (rounds, _)) = (whole.counting.take(), whole.sleeping.take());
+    assert!(out == fs::read(whole.path("source/file 0")).unwrap(), "what was read ahead is not what was asked for");
+    // Some twelve segments in two packs. The trees are header and segment of a meta pack.
+    let reads = requests.at(Action::Get, Counted::Folder(Kind::Pack));
+    assert!(reads <= 10 && rounds <= 7, "cat: {rounds} round trips, {requests}");
+
+    let whole = Whole::new(48);
+    let vault = whole.open();
+    whole.counting.take();
+    whole.sleeping.take();
+    let report = export(&vault, &vault.snapshots()[0], b"", &mut std::io::sink(), &silent).unwrap();
+    let (requests, (rounds, most)) = (whole.counting.take(), whole.sleeping.take());
+    assert_eq!((report.files, report.problem_count), (48, 0));
+    // Two threads have stored the files, so that what is read for the first ones has gaps.
+    assert!(rounds <= 10 && most > 1, "export: {rounds} round trips, {requests}");
 }

@@ -153,3 +153,34 @@ fn a_shell_that_has_the_script_asks() {
     let said = said(&bash.output().unwrap());
     assert_eq!(said.out.trim(), "latest", "{}", said.err);
 }
+
+/// Packages put the script for zsh into a folder of functions, where zsh reads it at the first completion.
+#[test]
+fn the_first_completion_of_zsh_is_answered() {
+    let desk = Desk::new();
+    desk.write("a", "1");
+    desk.take("2026-01-01");
+    fs::create_dir(desk.path("functions")).unwrap();
+    fs::write(desk.path("functions/_vault"), desk.ok(&["completions", "zsh", "--dynamic"])).unwrap();
+    let inner = desk.command(&[]);
+    let program = std::path::Path::new(inner.get_program()).parent().unwrap().to_owned();
+    // What zsh's own completion has: it notes the functions of commands, and shows what it is given.
+    let asked = format!(
+        "path=('{}' $path); fpath=('{functions}' $fpath); typeset -A _comps; compdef() {{ _comps[$2]=$1 }}; \
+         _describe() {{ local list=${{@[-1]}}; print -r -- ${{(P)list}} }}; words=(vault ls la); CURRENT=3; \
+         source '{functions}/_vault'; print read; autoload -U _vault; _vault; $_comps[vault]",
+        program.display(),
+        functions = desk.path("functions").display()
+    );
+    let mut zsh = Command::new("zsh");
+    zsh.args(["-f", "-c", &asked]).current_dir(desk.source()).stdin(Stdio::null());
+    zsh.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("VAULT_PASSWORD");
+    match zsh.output() {
+        Ok(output) => {
+            let said = said(&output);
+            let lines: Vec<_> = said.out.lines().filter_map(|line| line.split(':').next()).collect();
+            assert_eq!(lines, ["read", "latest", "latest"], "{}", said.err);
+        }
+        Err(_) => eprintln!("NOTICE: not tried: there is no zsh"),
+    }
+}

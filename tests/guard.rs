@@ -556,6 +556,24 @@ fn a_newer_file_stays_as_a_copy() {
 }
 
 #[test]
+fn a_newer_file_stays_as_a_copy_where_the_snapshot_has_a_folder() {
+    let desk = Desk::new();
+    desk.write("folder/file", "old");
+    desk.take("2026-01-01");
+    fs::remove_dir_all(desk.source().join("folder")).unwrap();
+    desk.write("folder", "newer");
+    let args = ["restore", "latest", "--in-place", "--overwrite", "keep-newer-copy"];
+    let dry = desk.json(&[&args[..], &["--dry-run"]].concat()).pop().unwrap();
+    let real = desk.json(&args).pop().unwrap();
+    for report in [&dry, &real] {
+        assert_eq!((report["copies"].as_u64(), report["deleted"].as_u64()), (Some(1), Some(0)), "{report}");
+    }
+    assert_eq!(dry["changes"], real["changes"]);
+    let text = |path: &str| fs::read_to_string(desk.source().join(path)).unwrap();
+    assert_eq!((text("folder/file"), text("folder.newer")), ("old".into(), "newer".into()));
+}
+
+#[test]
 fn an_unchanged_source_has_the_same_rules_and_costs_nothing() {
     let desk = Desk::new();
     desk.write("a", "a");

@@ -184,8 +184,11 @@ fn addresses_of_other_machines_are_never_folders() {
         }
         assert_eq!(desk.run(&["restore", "latest", "--to", repo]).code, 2, "{repo}");
         assert_eq!(desk.run(&["list", "--state", repo]).code, 2, "{repo}");
+        for args in [&["config", "init", "--config", repo][..], &["man", repo], &["run", "--report", repo]] {
+            assert_eq!(desk.run(args).code, 2, "{args:?}");
+        }
     }
-    for home in ["~", "~/x", "~user/x"] {
+    for home in ["~", "~/x", "~user/x", "$HOME/x", "${HOME}"] {
         let given = said(&desk.command(&["snapshot", "--init", "."]).env("VAULT_REPO", home).output().unwrap());
         assert_eq!(given.code, 2, "{home}: {}{}", given.out, given.err);
         for args in [&["restore", "latest", "--to", home][..], &["list", "--state", home]] {
@@ -230,6 +233,21 @@ fn what_root_writes_belongs_to_the_user_whose_folder_it_is() {
     let state = desk.path("home/.local/state/vault");
     let taken = desk.command(&["snapshot", "."]).env("VAULT_STATE_DIR", &state).output().unwrap();
     assert_eq!(said(&taken).code, 0, "{}", said(&taken).err);
+    // Whatever else is made in the user's folder.
+    let home = |name: &str| desk.path("home").join(name).to_str().unwrap().to_owned();
+    let (config, to, tar, pages) = (home("config/vault.toml"), home("out/restored"), home("a.tar"), home("man/pages"));
+    let every: [&[&str]; 4] = [
+        &["config", "init", "--config", &config],
+        &["restore", "latest", "--to", &to],
+        &["export", "latest", "--tar", &tar],
+        &["man", &pages],
+    ];
+    for args in every {
+        let made = said(&desk.command(args).env("VAULT_STATE_DIR", &state).output().unwrap());
+        assert_eq!(made.code, 0, "{args:?}: {}", made.err);
+    }
+    // The files that were restored keep the owner of the source.
+    fs::remove_dir_all(Path::new(&to).join("source")).unwrap();
     for path in below(&desk.path("store")).into_iter().chain(below(&desk.path("home"))) {
         let found = fs::symlink_metadata(&path).unwrap();
         assert_eq!((found.uid(), found.gid()), (USER, USER), "{}", path.display());

@@ -12,6 +12,7 @@ class VaultBackup < Formula
     system "cargo", "install", *std_cargo_args
     system bin/"vault", "man", buildpath/"man"
     man1.install Dir["man/*.1"]
+    doc.install "README.md", "CHANGELOG.md", "SECURITY.md", "SPEC.md", "tests/reader.py", "docs"
     generate_completions_from_executable(bin/"vault", "completions", "--dynamic")
   end
 

@@ -1,3 +1,4 @@
+# From the project's folder, which must be a git repository: nix build '.?dir=packaging/nix'
 {
   description = "Encrypted, deduplicated backups of folders";
 
@@ -24,8 +25,17 @@
               $out/bin/vault completions $shell --dynamic > vault.$shell
             done
             installShellCompletion vault.{bash,zsh,fish}
+            install -Dm644 -t $out/share/doc/vault-backup README.md CHANGELOG.md SECURITY.md SPEC.md LICENSE tests/reader.py
+            install -Dm644 -t $out/share/doc/vault-backup/docs docs/*.md
+          '' + pkgs.lib.optionalString pkgs.stdenv.isLinux ''
+            install -Dm644 -t $out/lib/systemd/system packaging/systemd/vault-run.*
+            substituteInPlace $out/lib/systemd/system/vault-run.service --replace-fail /usr/bin/vault $out/bin/vault
           '';
-          meta.mainProgram = "vault";
+          meta = {
+            description = "Encrypted, deduplicated backups of folders";
+            license = with pkgs.lib.licenses; [ mit asl20 ];
+            mainProgram = "vault";
+          };
         };
       });
     };

@@ -21,6 +21,9 @@ use crate::cli::offer::Line;
 
 /// The variable by which a shell asks for completions. It holds the shell's name.
 const VARIABLE: &str = "VAULT_COMPLETE";
+/// The end of the script for zsh. If packages put the script into a folder of functions, zsh runs it for the first
+/// completion, and that completion would only define the function.
+const ZSH_FIRST: &[u8] = b"[[ ${funcstack[1]} != _vault ]] || ${_comps[vault]} \"$@\"\n";
 /// The options that choose the vault or its state.
 const CHOOSING: [&str; 4] = ["--repo", "--config", "--state", "--vault"];
 
@@ -46,6 +49,9 @@ pub(super) fn script(shell: Shell) -> Result<Vec<u8>, Failure> {
     let completer = shells.completer(&name).ok_or_else(unknown)?;
     let written = completer.write_registration(VARIABLE, "vault", "vault", "vault", &mut script);
     written.map_err(|error| Failure::output(&error))?;
+    if shell == Shell::Zsh {
+        script.extend_from_slice(ZSH_FIRST);
+    }
     script.flush().map_err(|error| Failure::output(&error))?;
     Ok(script)
 }

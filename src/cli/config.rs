@@ -24,6 +24,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
 use crate::json::Name;
+use crate::ownfile;
 
 #[derive(Serialize)]
 struct ConfigJson<'a> {
@@ -115,7 +116,7 @@ pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::caused(format!("cannot write the configuration {}", path.display()), &error);
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
+        ownfile::make_folder(folder).map_err(failed)?;
     }
     // The text is written to a file with another name, which is then linked in one step. An existing file is never
     // overwritten.
@@ -124,6 +125,7 @@ pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        ownfile::hand_over(&temporary);
         fs::hard_link(&temporary, path).or_else(|error| match error.kind() {
             // Not every file system has hard links.
             io::ErrorKind::AlreadyExists => Err(error),

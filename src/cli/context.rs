@@ -156,6 +156,9 @@ impl Context {
 
     /// The path of the configuration, whether or not the file exists.
     pub(super) fn config_place(&self) -> Result<PathBuf, Failure> {
+        if let Some(config) = &self.global.config {
+            local::refuse_remote(config, "the configuration")?;
+        }
         folders::config(self.global.config.as_deref(), &current_folder()?, &Here)
     }
 

@@ -111,6 +111,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let mut new = new.map_err(|error| other.failure(error))?;
         let base = base(&old_path, &other.path, &mut old, &mut new);
         let sides = (side(info, &old_path, &mut old_trees)?, side(&other.info, &other.path, &mut new_trees)?);
+        diff::bring(&old, &new, &new_trees, &context.screen);
         let mut judged = Judged::new(Judge::new(&base, sides.0, sides.1), &mut report);
         diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut judged)
     };

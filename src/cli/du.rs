@@ -106,6 +106,7 @@ fn news(
         Err(crate::engine::browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
         Err(error) => return Err(error.into()),
     };
+    diff::bring(&old, &new, &new_trees, &context.screen);
     let mut news = News::new(path, args.depth);
     let compared = diff::diff(path, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut news)?;
     let mut sums = news.finish()?;

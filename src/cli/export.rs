@@ -33,6 +33,7 @@ use crate::cli::select::Spot;
 use crate::cli::units;
 use crate::json::Name;
 use crate::json::ProblemJson;
+use crate::ownfile;
 
 /// The size of the write buffer in bytes.
 const BUFFER: usize = 1 << 20;
@@ -137,6 +138,7 @@ fn write_file(
     let part = PathBuf::from(name);
     let failed = |error: &io::Error| Failure::caused(format!("cannot write {}", args.tar.display()), error);
     let file = File::create(&part).map_err(|error| failed(&error))?;
+    ownfile::hand_over(&part);
     let result = (|| {
         let out = BufWriter::with_capacity(BUFFER, file);
         let wrong = |error: io::Error| failed(&error);

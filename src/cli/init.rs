@@ -48,6 +48,7 @@ use crate::cli::password::Password;
 use crate::cli::password::Sources;
 use crate::cli::probe;
 use crate::cli::sheet;
+use crate::ownfile;
 
 /// The name of the text beside VAULT for anyone who has to restore the files.
 const RESTORE_FILE: &str = "RESTORE.txt";
@@ -265,8 +266,10 @@ pub(super) fn make(
 /// Puts a text beside VAULT that explains how to restore the files. The text is not part of the vault, so it does not
 /// matter if it cannot be written or already exists.
 fn explain_restore(place: &Path) {
-    let file = OpenOptions::new().write(true).create_new(true).open(place.join(RESTORE_FILE));
+    let path = place.join(RESTORE_FILE);
+    let file = OpenOptions::new().write(true).create_new(true).open(&path);
     let _ = file.and_then(|mut file| file.write_all(RESTORE_TEXT.as_bytes()));
+    ownfile::hand_over(&path);
 }
 
 /// Reports a new vault. The recovery key is printed even with `--quiet`, because it is shown only once. If it cannot be

@@ -42,6 +42,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::init;
+use crate::cli::local;
 use crate::cli::machine::Here;
 use crate::cli::machine::Machine;
 use crate::cli::output::Output;
@@ -60,6 +61,9 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     }
     if args.background {
         crate::fs::low_priority();
+    }
+    if let Some(report) = &args.report {
+        local::refuse_remote(report, "the report")?;
     }
     let config = context.config()?;
     let (mut plan, settings, notify) = match (&args.list, config) {

@@ -32,6 +32,7 @@ use crate::cli::machine::Here;
 use crate::cli::machine::Machine;
 use crate::cli::note;
 use crate::cli::roots;
+use crate::ownfile;
 
 /// The default name of the file.
 const FILE: &str = "vault-recovery-key.txt";
@@ -168,6 +169,7 @@ fn write(file: &Path, place: &Place, text: &str) -> Result<(), String> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut out = options.open(file).map_err(|error| failed(&error))?;
+    ownfile::hand_over(file);
     out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(|error| failed(&error))
 }
 

@@ -16,10 +16,12 @@ use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::roots;
 use crate::cli::units;
 use crate::json::Name;
+use crate::ownfile;
 
 /// Runs `vault completions`.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
@@ -49,6 +51,7 @@ pub(super) fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
         out.bytes(&page)?;
         return out.finish().map(|()| Exit::Done);
     };
+    local::refuse_remote(folder, "the folder of the pages")?;
     let pages = pages_in(folder)
         .map_err(|error| Failure::caused(format!("cannot write the pages to {}", folder.display()), &error))?;
     if context.global.json {
@@ -66,7 +69,7 @@ pub(super) fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
 
 /// Writes all pages. Returns their number.
 fn pages_in(folder: &Path) -> io::Result<u64> {
-    fs::create_dir_all(folder)?;
+    ownfile::make_folder(folder)?;
     let mut command = whole(Cli::command()).disable_help_subcommand(true);
     command.build();
     write_page(&command, folder)

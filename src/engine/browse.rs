@@ -258,6 +258,9 @@ pub fn list(
         found(&path, &entry);
         return Ok(());
     };
+    if recursive {
+        trees.bring_trees(&[listing], &|| true);
+    }
     let mut walk = TreeWalk::new(&path, listing);
     let mut broken: Option<(String, ReadError, u64)> = None;
     let mut note = |path: &[u8], error: ReadError| match &mut broken {
@@ -313,26 +316,50 @@ pub fn cat(
     // Protects the needed packs from a concurrent sweep. With a read-only state folder we do without.
     let _session = vault.begin_session().ok();
     let mut layout = Layout::new(&entry);
-    let mut chunks = StreamReader::new(content);
     let mut written = 0;
-    while let Some(bytes) = chunks.next(&mut trees).map_err(failed)? {
-        let mut rest = bytes.as_slice();
+    let done = trees.read_ahead::<CatError>(content, |bytes, trees| {
+        let mut rest = bytes;
         while !rest.is_empty() {
             if progress.stopped() {
-                return Err(BrowseError::Interrupted);
+                return Err(BrowseError::Interrupted.into());
             }
-            let (at, len) = layout.next(rest.len(), &mut trees).map_err(failed)?;
+            let (at, len) = layout.next(rest.len(), trees)?;
             write_zeros(out, at - written, progress)?;
             out.write_all(&rest[..len]).map_err(BrowseError::Output)?;
             progress.counters().add(0, at + len as u64 - written);
             written = at + len as u64;
             rest = &rest[len..];
         }
-    }
+        Ok(())
+    });
+    done.map_err(|error| match error {
+        CatError::Read(error) => failed(error),
+        CatError::Other(error) => error,
+    })?;
     layout.finish(&mut trees).map_err(failed)?;
     write_zeros(out, entry.size - written, progress)?;
     out.flush().map_err(BrowseError::Output)?;
     Ok(entry.size)
+}
+
+/// Why a file was not written to its end.
+enum CatError {
+    /// It cannot be read.
+    Read(ReadError),
+    /// Anything else.
+    Other(BrowseError),
+}
+
+impl From<ReadError> for CatError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<BrowseError> for CatError {
+    fn from(error: BrowseError) -> Self {
+        Self::Other(error)
+    }
 }
 
 fn write_zeros(out: &mut dyn Write, mut len: u64, progress: &dyn Progress) -> Result<(), BrowseError> {

@@ -164,7 +164,8 @@ impl CheckReport {
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn check(vault: &Vault, options: &CheckOptions<'_>, progress: &dyn Progress) -> Result<CheckReport, CheckError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build();
+    let threads = vault.store().reading_threads(options.threads.max(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| CheckError::Threads(error.to_string()))?;
     vault.judge_store();
     pool.install(|| Check::new(vault, options, progress)?.run())
@@ -568,6 +569,7 @@ impl<'a> Check<'a> {
     }
 
     /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns the footer if they agree.
+    /// Without its header nothing in a pack can be read, so a check always reads that, too.
     fn check_footer(&self, info: &PackInfo) -> Result<Option<Footer>, CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());

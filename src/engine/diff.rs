@@ -14,8 +14,8 @@ use crate::path::{Shown, called};
 use crate::progress::Progress;
 use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
-use crate::vault::ReadError;
 use crate::vault::read::Listing;
+use crate::vault::{ReadError, TreeReader};
 
 /// Why a path is not in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -411,6 +411,16 @@ pub fn entry_at<S: ChunkSource<Error = ReadError>>(
         at = path::join(&at, name);
     }
     Ok(found)
+}
+
+/// To be called before two trees of one vault are compared: brings the folders that differ from a far store, those of one depth together.
+pub fn bring(old: &Entry, new: &Entry, trees: &TreeReader<'_>, progress: &dyn Progress) {
+    fn listing(entry: &Entry) -> Option<&Stream> {
+        entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory)
+    }
+    if let (Some(old), Some(new)) = (listing(old), listing(new)) {
+        trees.bring_differences(old, new, &|| !progress.stopped());
+    }
 }
 
 /// Compares two entries and everything below them; `base` is their path. Reports each path that differs, in the order of the names, until

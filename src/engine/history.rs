@@ -1,6 +1,6 @@
 //! The versions of one path in the snapshots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::engine::absence::Sayings;
 use crate::engine::browse::BrowseError;
@@ -13,6 +13,9 @@ use crate::path::called;
 use crate::progress::Progress;
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
+
+/// Number of folders that are read together from a far store.
+const FOLDERS_TOGETHER: usize = 32;
 
 /// The state of a path in consecutive snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub fn history(
 ) -> Result<Vec<Spell>, BrowseError> {
     let trees = vault.tree_reader().map_err(|source| BrowseError::Read { path: "the snapshots".to_owned(), source })?;
     let mut looker = Looker { trees, known: HashMap::new() };
+    looker.look_ahead(snapshots.iter().map(|info| (info.body.tree.clone(), path(info))).collect(), progress);
     let mut spells: Vec<Spell> = Vec::new();
     for (number, info) in snapshots.iter().enumerate() {
         if progress.stopped() {
@@ -118,6 +122,36 @@ struct Looker<'v> {
 }
 
 impl Looker<'_> {
+    /// Looks up paths in trees of a far store, with many requests at a time. What goes wrong shows when they are looked up again.
+    fn look_ahead(&mut self, mut ways: Vec<(Stream, Vec<u8>)>, progress: &dyn Progress) {
+        if !self.trees.is_far() {
+            return;
+        }
+        for depth in 0..PATH_DEPTH_MAX {
+            let mut seen = HashSet::new();
+            ways.retain(|(listing, path)| {
+                path::components(path).nth(depth).is_some_and(|name| seen.insert((stream_key(listing), name.to_vec())))
+            });
+            let mut below = Vec::new();
+            for ways in ways.chunks(FOLDERS_TOGETHER) {
+                if progress.stopped() {
+                    return;
+                }
+                self.trees.bring_small(ways.iter().map(|(listing, _)| listing));
+                for (listing, path) in ways {
+                    let Some(name) = path::components(path).nth(depth) else { continue };
+                    let Ok(Some(entry)) = self.entry(listing, name, b"") else { continue };
+                    let listing = entry.content.filter(|_| entry.kind == FileKind::Directory);
+                    below.extend(listing.map(|listing| (listing, path.clone())));
+                }
+            }
+            if below.is_empty() {
+                return;
+            }
+            ways = below;
+        }
+    }
+
     fn look(&mut self, top: &Stream, path: &[u8]) -> Result<Option<Entry>, BrowseError> {
         let mut found = Entry::new(Vec::new(), FileKind::Directory);
         found.content = Some(top.clone());

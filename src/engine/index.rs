@@ -277,7 +277,7 @@ pub fn explore<T: Default + Send>(
         progress.counters().add(files, 0);
         read
     };
-    pool(threads)?.install(|| explore_here(index, tops, progress, &look))
+    pool(index.vault.store().reading_threads(threads))?.install(|| explore_here(index, tops, progress, &look))
 }
 
 /// Finds the way through every distinct folder below these listings, on `threads` threads: the folders in it, and the key of its list of
@@ -295,7 +295,7 @@ pub fn explore_ways(
         *names = hand.way(listing, below)?;
         Ok(())
     };
-    pool(threads)?.install(|| explore_here(index, tops, progress, &look))
+    pool(index.vault.store().reading_threads(threads))?.install(|| explore_here(index, tops, progress, &look))
 }
 
 /// Those of these lists of names that have a name accepted by `wanted`, on `threads` threads. A list that is not in the index counts as

@@ -5,7 +5,7 @@
 //! continues reading. A thread starts a new pack as long as there is one, and then helps with others.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 
@@ -21,6 +21,8 @@ use crate::vault::{Vault, VaultError};
 
 /// Number of bytes of a pack to read at once, if its segments allow it.
 const PIECE: usize = 2 << 20;
+/// The same at a far store.
+const PIECE_FAR: usize = 4 << 20;
 
 /// A pack as the store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +62,8 @@ pub fn is_of_pack(error: &PackError) -> bool {
 struct Job {
     pack: ListedPack,
     footer: Footer,
-    opener: Arc<ObjectOpener>,
+    /// Its key, once the first piece was read.
+    opener: OnceLock<Arc<ObjectOpener>>,
     state: Mutex<State>,
 }
 
@@ -91,6 +94,8 @@ struct Inspector<'a> {
     /// Packs that have not been read to their end.
     open: Mutex<Vec<Arc<Job>>>,
     reader: PackReader<'a>,
+    /// Number of bytes to read at once.
+    piece: usize,
     goes_on: &'a (dyn Fn() -> bool + Sync),
     done: &'a (dyn Fn(&ListedPack, Inspection) -> Result<(), VaultError> + Sync),
     progress: &'a dyn Progress,
@@ -114,6 +119,7 @@ pub fn inspect(
         next: AtomicUsize::new(0),
         open: Mutex::default(),
         reader: vault.pack_reader(),
+        piece: if vault.store().is_far() { PIECE_FAR } else { PIECE },
         goes_on,
         done,
         progress,
@@ -151,8 +157,8 @@ impl Inspector<'_> {
     fn next_job(&self) -> Result<Option<Arc<Job>>, VaultError> {
         while (self.goes_on)() {
             let Some(pack) = self.packs.get(self.next.fetch_add(1, Relaxed)) else { break };
-            match self.reader.frame(pack.kind, pack.name, pack.len) {
-                Ok((opener, footer)) => {
+            match self.reader.footer(pack.kind, pack.name, pack.len) {
+                Ok(footer) => {
                     let state = State {
                         offset: 0,
                         number: 0,
@@ -161,15 +167,11 @@ impl Inspector<'_> {
                         outstanding: 0,
                         bad: Vec::new(),
                     };
-                    let job = Arc::new(Job { pack: *pack, footer, opener, state: Mutex::new(state) });
+                    let job = Arc::new(Job { pack: *pack, footer, opener: OnceLock::new(), state: Mutex::new(state) });
                     lock(&self.open).push(job.clone());
                     return Ok(Some(job));
                 }
-                Err(error) if is_of_pack(&error) => {
-                    (self.done)(pack, Inspection { footer: Err(error), bad: Vec::new(), is_checksum_wrong: false })?;
-                    self.progress.counters().add(1, pack.len);
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => self.without_frame(pack, error)?,
             }
         }
         // The one with the most bytes left to read.
@@ -179,7 +181,29 @@ impl Inspector<'_> {
         Ok(open.into_iter().max_by_key(left))
     }
 
-    /// Reads the next piece of a pack. `None` if everything has been read.
+    /// Passes on that header or footer of a pack cannot be read, so that nothing else of it is checked.
+    fn without_frame(&self, pack: &ListedPack, error: PackError) -> Result<(), VaultError> {
+        if !is_of_pack(&error) {
+            return Err(error.into());
+        }
+        (self.done)(pack, Inspection { footer: Err(error), bad: Vec::new(), is_checksum_wrong: false })?;
+        self.progress.counters().add(1, pack.len);
+        Ok(())
+    }
+
+    /// Takes the header out of the first piece, or reads it, if the piece as a whole cannot be read.
+    fn open_header(&self, job: &Job, piece: Option<&Bytes>) -> Result<(), PackError> {
+        let (kind, name) = (job.pack.kind, job.pack.name);
+        let opener = match piece.and_then(|bytes| bytes.get(..HEADER_LEN)) {
+            Some(header) => self.reader.opener_of(kind, name, header),
+            None => self.reader.opener_by_footer(kind, name),
+        };
+        let opener = opener?;
+        job.opener.get_or_init(|| opener);
+        Ok(())
+    }
+
+    /// Reads the next piece of a pack. `None` if everything has been read, or the header does not open.
     fn take_piece(&self, job: &Arc<Job>) -> Result<Option<Piece>, VaultError> {
         let mut state = lock(&job.state);
         let (offset, first) = (state.offset, state.number);
@@ -191,13 +215,13 @@ impl Inspector<'_> {
         let mut number = first;
         let mut len = if offset == 0 { HEADER_LEN } else { 0 };
         while let Some(entry) = job.footer.segments.get(number)
-            && (number == first || len + entry.sealed_len as usize <= PIECE)
+            && (number == first || len + entry.sealed_len as usize <= self.piece)
         {
             len += entry.sealed_len as usize;
             number += 1;
         }
         if number == job.footer.segments.len() {
-            len = len.max((job.pack.len - offset).min(PIECE as u64) as usize);
+            len = len.max((job.pack.len - offset).min(self.piece as u64) as usize);
         }
         let key = object_key(job.pack.kind, job.pack.name);
         let bytes = match self.vault.store().get_range(&key, offset, len) {
@@ -223,6 +247,15 @@ impl Inspector<'_> {
                 None
             }
         };
+        if offset == 0
+            && let Err(error) = self.open_header(job, bytes.as_ref())
+        {
+            // No other thread finds anything left to read.
+            state.offset = job.pack.len;
+            drop(state);
+            lock(&self.open).retain(|other| !Arc::ptr_eq(other, job));
+            return self.without_frame(&job.pack, error).map(|()| None);
+        }
         state.offset += len as u64;
         state.number = number;
         state.outstanding += 1;
@@ -279,6 +312,8 @@ impl Inspector<'_> {
         let key = object_key(job.pack.kind, job.pack.name);
         let expected = Some(job.footer.segments[number].chunks.as_slice());
         let keys = self.vault.keys();
-        open_segment(keys, &job.opener, &key, number as u32, sealed, expected, decompressor).map(drop)
+        let unopened = || PackError::Damaged { object: key, what: "its header was not read".to_owned() };
+        let opener = job.opener.get().ok_or_else(unopened)?;
+        open_segment(keys, opener, &key, number as u32, sealed, expected, decompressor).map(drop)
     }
 }

@@ -472,7 +472,7 @@ impl Pass<'_> {
             racy_from: earlier(self.begun, CLOCK_TICK),
             never: own_folders(vault),
             owners: &owners,
-            trees: Mutex::new(vault.tree_reader().map_err(SnapshotError::from)?),
+            trees: vault.tree_reader().map_err(SnapshotError::from)?,
             found: Found::default(),
             links: Mutex::default(),
             skipped: Mutex::default(),

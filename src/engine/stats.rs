@@ -161,7 +161,8 @@ pub fn stats(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Stats, MarkError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    let threads = vault.store().reading_threads(threads.max(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| CatalogueError::Database(format!("cannot start threads: {error}")))?;
     pool.install(|| {
         progress.counters().restart(0, 0);

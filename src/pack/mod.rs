@@ -7,13 +7,15 @@
 pub mod footer;
 pub mod segment;
 pub mod writer;
+pub mod together;
 pub mod reader;
 pub mod scan;
 pub mod index;
 
 pub use footer::{Footer, SegmentEntry};
-pub use reader::{Openers, PackReader, SegmentPlace, Witness};
+pub use reader::{Openers, PackReader, Witness};
 pub use segment::{SealedBody, SegmentBuilder};
+pub use together::SegmentPlace;
 pub use writer::{FinishedPack, PackWriter};
 
 use crate::seal::SealError;

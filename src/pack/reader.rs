@@ -1,30 +1,19 @@
 //! Opens packs: their footers, and segments one at a time (SPEC §5.3, §5.4).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
 
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::{FOOTER_LEN_MAX, PACK_LEN_MAX};
 use crate::pack::footer::Footer;
 use crate::pack::segment::{Segment, open_segment};
+use crate::pack::together::{GAP, SegmentPlace, Together};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectOpener, TAG_LEN};
 use crate::store::{ObjectKey, Store, StoreError};
+use crate::sync::lock;
 use crate::varint::Reader;
-
-/// Position of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentPlace {
-    /// Pack or meta pack.
-    pub kind: ObjectKind,
-    /// The pack.
-    pub pack: ObjectName,
-    /// Number of the segment in the pack.
-    pub number: u32,
-    /// Offset in the pack, in bytes.
-    pub offset: u64,
-    /// Its sealed length, in bytes.
-    pub len: u32,
-}
 
 /// Receives each pack that is found damaged, at the moment when it is found.
 pub trait Witness: Sync {
@@ -39,7 +28,9 @@ pub struct Openers(Arc<Mutex<Vec<Opened>>>);
 /// A pack, and its key.
 type Opened = (ObjectName, Arc<ObjectOpener>);
 
-/// Opens packs of one store. Remembers the keys of the packs that were opened last.
+/// Opens packs of one store. Remembers the keys of the packs that were opened last, together
+/// with its clones.
+#[derive(Clone)]
 pub struct PackReader<'a> {
     store: &'a dyn Store,
     keys: &'a Keys,
@@ -57,6 +48,16 @@ const TAIL: u64 = 16 << 10;
 /// The key of an object of this kind and name.
 pub fn object_key(kind: ObjectKind, name: ObjectName) -> ObjectKey {
     ObjectKey::Named(kind.store_kind(), name)
+}
+
+/// The error of a header, if the footer shows that the pack is of this version.
+fn by_footer(error: PackError) -> PackError {
+    match error {
+        PackError::Newer { object, .. } => {
+            PackError::Damaged { object, what: "its header is not what its footer says".to_owned() }
+        }
+        error => error,
+    }
 }
 
 impl<'a> PackReader<'a> {
@@ -84,17 +85,27 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// If it is missing, damaged, or from a newer version.
     pub fn opener(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
-        let mut recent = self.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = recent.iter().position(|(other, _)| *other == name) {
-            recent[..=index].rotate_right(1);
-            return Ok(recent[0].1.clone());
+        if let Some(opener) = self.known_opener(name) {
+            return Ok(opener);
         }
-        drop(recent);
-        let key = object_key(kind, name);
-        let header = self.store.get_range(&key, 0, HEADER_LEN)?;
-        let opener = self.keys.open_object(kind, name, &header).map_err(|error| PackError::open(key, &error))?;
-        let opener = Arc::new(opener);
-        recent = self.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let header = self.store.get_range(&object_key(kind, name), 0, HEADER_LEN)?;
+        self.enter_header(kind, name, &header)
+    }
+
+    /// The key of a pack, if it is remembered.
+    fn known_opener(&self, name: ObjectName) -> Option<Arc<ObjectOpener>> {
+        let mut recent = lock(&self.recent.0);
+        let index = recent.iter().position(|(other, _)| *other == name)?;
+        recent[..=index].rotate_right(1);
+        Some(recent[0].1.clone())
+    }
+
+    /// Authenticates a pack's header, and remembers its key.
+    fn enter_header(&self, kind: ObjectKind, name: ObjectName, header: &[u8]) -> Result<Arc<ObjectOpener>, PackError> {
+        let opener = self.keys.open_object(kind, name, header);
+        let opener = Arc::new(opener.map_err(|error| PackError::open(object_key(kind, name), &error))?);
+        let mut recent = lock(&self.recent.0);
+        recent.retain(|(other, _)| *other != name);
         recent.insert(0, (name, opener.clone()));
         recent.truncate(RECENT);
         Ok(opener)
@@ -174,12 +185,15 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// If it is missing or damaged.
     pub fn opener_by_footer(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
-        self.opener(kind, name).map_err(|error| match error {
-            PackError::Newer { object, .. } => {
-                PackError::Damaged { object, what: "its header is not what its footer says".to_owned() }
-            }
-            error => error,
-        })
+        self.opener(kind, name).map_err(by_footer)
+    }
+
+    /// As [`Self::opener_by_footer`], with the first [`HEADER_LEN`] bytes of the pack.
+    ///
+    /// # Errors
+    /// If the header is damaged.
+    pub fn opener_of(&self, kind: ObjectKind, name: ObjectName, header: &[u8]) -> Result<Arc<ObjectOpener>, PackError> {
+        self.enter_header(kind, name, header).map_err(by_footer)
     }
 
     /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, the ids and
@@ -193,19 +207,63 @@ impl<'a> PackReader<'a> {
         expected: Option<&[(ChunkId, u32)]>,
         decompressor: &mut Decompressor,
     ) -> Result<Segment, PackError> {
+        let read =
+            || Ok(self.store.get_range(&object_key(place.kind, place.pack), place.offset, place.len as usize)?);
+        self.open_sealed(place, read, expected, decompressor)
+    }
+
+    /// As [`Self::segment`], for a segment whose sealed bytes were read already.
+    ///
+    /// # Errors
+    /// As [`Self::segment`].
+    pub fn open_read(
+        &self,
+        place: &SegmentPlace,
+        sealed: Bytes,
+        decompressor: &mut Decompressor,
+    ) -> Result<Segment, PackError> {
+        self.open_sealed(place, || Ok(sealed), None, decompressor)
+    }
+
+    fn open_sealed(
+        &self,
+        place: &SegmentPlace,
+        sealed: impl FnOnce() -> Result<Bytes, PackError>,
+        expected: Option<&[(ChunkId, u32)]>,
+        decompressor: &mut Decompressor,
+    ) -> Result<Segment, PackError> {
         let key = object_key(place.kind, place.pack);
-        let mut read = || {
+        let open = || {
             let opener = self.opener_by_footer(place.kind, place.pack)?;
-            let sealed = self.store.get_range(&key, place.offset, place.len as usize)?;
-            open_segment(self.keys, &opener, &key, place.number, &sealed, expected, decompressor)
+            open_segment(self.keys, &opener, &key, place.number, &sealed()?, expected, decompressor)
         };
-        read().inspect_err(|error| {
+        open().inspect_err(|error| {
             if let (Some(witness), PackError::Damaged { .. } | PackError::Store(StoreError::Short { .. })) =
                 (self.witness, error)
             {
                 witness.saw_damage(&key, &error.reason());
             }
         })
+    }
+
+    /// Reads everything from the first to the last of some segments of one pack, with one request. The same request
+    /// brings the header of a pack of data, if that is needed and not far away; otherwise the header is read afterwards, unless
+    /// another thread has read it meanwhile. Nothing is opened.
+    ///
+    /// # Errors
+    /// If the bytes cannot be read. That says nothing about each single segment. A header that cannot be read shows
+    /// when a segment is opened.
+    pub fn read_together(&self, first: &SegmentPlace, last: &SegmentPlace) -> Result<Together, PackError> {
+        let is_known = self.known_opener(first.pack).is_some();
+        let brings_header = first.kind == ObjectKind::Pack && !is_known && first.offset <= GAP;
+        let from = if brings_header { 0 } else { first.offset };
+        let len = (last.offset + u64::from(last.len)).saturating_sub(from) as usize;
+        let bytes = self.store.get_range(&object_key(first.kind, first.pack), from, len)?;
+        match bytes.get(..HEADER_LEN) {
+            Some(header) if brings_header => drop(self.enter_header(first.kind, first.pack, header)),
+            _ => drop(self.opener(first.kind, first.pack)),
+        }
+        Ok(Together { from, bytes })
     }
 
     /// The store that is read.

@@ -66,16 +66,17 @@ pub fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
     }
 }
 
-/// Refuses an address of another machine, or a `~` that the shell did not replace, where a path of this machine is
+/// Refuses an address of another machine, or a `~` or `$HOME` that the shell did not replace, where a path of this machine is
 /// expected. `what` names the expected thing in the message.
 ///
 /// # Errors
 /// A usage error with a hint at the correct form.
 pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
-    if cfg!(unix) && path.as_os_str().as_encoded_bytes().starts_with(b"~") {
-        let text = path.display().to_string();
-        return Err(Failure::usage(format!("{}: the shell did not replace the ~", quoted(&text)))
-            .hint(format!("Write $HOME instead. If it really has this name: {}", quoted(&format!("./{text}")))));
+    let text = path.display().to_string();
+    let unread = [("~", "$HOME"), ("$HOME", "~"), ("${HOME}", "~")];
+    if let Some((start, other)) = unread.iter().find(|(start, _)| cfg!(unix) && text.starts_with(start)) {
+        return Err(Failure::usage(format!("{}: the shell did not replace the {start}", quoted(&text)))
+            .hint(format!("Write {other} instead. If it really has this name: {}", quoted(&format!("./{text}")))));
     }
     match path.to_str().filter(|text| looks_remote(text)) {
         None => Ok(()),

@@ -112,6 +112,10 @@ impl Store for GatedStore {
         self.inner.folder()
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
         self.inner.get(key, max).inspect(|bytes| self.read(bytes.len()))
     }

@@ -309,6 +309,18 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether answers take longer than the work on them, and many can be waited for together: so requests under way count
+    /// for more than cores. That holds for every place but a folder of this machine.
+    fn is_far(&self) -> bool {
+        self.folder().is_none() && self.limits().reads > 1
+    }
+
+    /// The number of threads for work in which each thread waits for reads: `threads` for a folder of this machine, and
+    /// as many as there may be reads under way for a far place.
+    fn reading_threads(&self, threads: usize) -> usize {
+        if self.is_far() { threads.max(self.limits().reads) } else { threads }
+    }
+
     /// Whether an object exists and has exactly these bytes. Where the place reports a digest of its content, an
     /// implementation may compare that.
     ///

@@ -1,28 +1,20 @@
 //! Several puts at a time: as many as the store takes, within its limit of bytes.
 
 use std::panic::resume_unwind;
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use bytes::Bytes;
 
-use crate::store::{ObjectKey, Pending, Store, StoreError, StoreLimits};
-use crate::sync::{lock, spawn};
+use crate::store::{ObjectKey, Pending, Store, StoreError};
+use crate::sync::{Rooms, spawn};
 
 /// Puts many objects at a time. Where the store takes one at a time, each is put in two halves instead (see
 /// [`Store::begin_put`]).
 #[derive(Debug)]
 pub struct Uploads<'s> {
     store: &'s dyn Store,
-    limits: StoreLimits,
-    under_way: Mutex<UnderWay>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct UnderWay {
-    puts: usize,
-    bytes: u64,
+    most: usize,
+    rooms: Rooms,
 }
 
 /// A put that has begun.
@@ -33,31 +25,17 @@ pub enum Upload<'scope> {
     UnderWay(ScopedJoinHandle<'scope, Result<(), StoreError>>),
 }
 
-/// The room that a put takes, until the put has ended in any way.
-struct Room<'u, 's> {
-    uploads: &'u Uploads<'s>,
-    len: u64,
-}
-
-impl Drop for Room<'_, '_> {
-    fn drop(&mut self) {
-        let mut under_way = lock(&self.uploads.under_way);
-        under_way.puts -= 1;
-        under_way.bytes -= self.len;
-        drop(under_way);
-        self.uploads.ended.notify_all();
-    }
-}
-
 impl<'s> Uploads<'s> {
     /// Puts into this store.
     pub fn new(store: &'s dyn Store) -> Self {
-        Self { store, limits: store.limits(), under_way: Mutex::default(), ended: Condvar::new() }
+        let limits = store.limits();
+        let most = limits.writes.max(1);
+        Self { store, most, rooms: Rooms::new(most, limits.bytes) }
     }
 
     /// The largest number of puts that may be begun and unfinished.
-    pub fn most(&self) -> usize {
-        self.limits.writes.max(1)
+    pub const fn most(&self) -> usize {
+        self.most
     }
 
     /// Begins a put as soon as there is room for it. If several may be under way, a thread of `scope` does it.
@@ -70,28 +48,14 @@ impl<'s> Uploads<'s> {
         key: &ObjectKey,
         bytes: Bytes,
     ) -> Result<Upload<'scope>, StoreError> {
-        if self.limits.writes <= 1 {
+        if self.most == 1 {
             return self.store.begin_put(key, bytes).map(Upload::Begun);
         }
-        let (key, room) = (*key, self.enter(bytes.len() as u64));
+        let (key, room) = (*key, self.rooms.enter(bytes.len() as u64));
         Ok(Upload::UnderWay(spawn(scope, move || {
             let _room = room;
             self.store.put(&key, bytes)
         })))
-    }
-
-    fn enter(&self, len: u64) -> Room<'_, 's> {
-        let mut under_way = lock(&self.under_way);
-        let is_full = |under_way: &UnderWay| {
-            under_way.puts >= self.limits.writes
-                || under_way.puts > 0 && under_way.bytes.saturating_add(len) > self.limits.bytes
-        };
-        while is_full(&under_way) {
-            under_way = self.ended.wait(under_way).unwrap_or_else(PoisonError::into_inner);
-        }
-        under_way.puts += 1;
-        under_way.bytes += len;
-        Room { uploads: self, len }
     }
 }
 
@@ -116,11 +80,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::Kind;
     use crate::store::gated::GatedStore;
     use crate::store::testing::conformance::key;
     use crate::store::testing::mem::MemStore;
     use crate::store::testing::sleeping::SleepingStore;
+    use crate::store::{Kind, StoreLimits};
 
     /// Puts objects of these lengths; returns the most puts and the most bytes that were under way together.
     fn check(limits: StoreLimits, lens: &[u64]) -> (usize, u64) {

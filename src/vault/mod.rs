@@ -16,6 +16,7 @@ pub mod session;
 mod read_error;
 pub mod read;
 pub mod segments;
+mod bring;
 pub mod view;
 pub mod snapshots;
 pub mod slots;

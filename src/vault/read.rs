@@ -20,10 +20,10 @@ const SEGMENTS_KEPT: usize = 24 << 20;
 
 /// Reads trees and other streams, one thread at a time.
 pub struct TreeReader<'a> {
-    packs: PackReader<'a>,
-    lookup: Arc<Lookup<'a>>,
+    pub(super) packs: PackReader<'a>,
+    pub(super) lookup: Arc<Lookup<'a>>,
     infos: HashMap<u32, Arc<PackInfo>>,
-    segments: Arc<SegmentCache>,
+    pub(super) segments: Arc<SegmentCache>,
     /// The segment that was used last, and the number of the chunk that was read from it.
     last: Option<(Arc<Segment>, usize)>,
 }
@@ -72,6 +72,18 @@ impl Vault {
 }
 
 impl<'a> TreeReader<'a> {
+    /// Another reader, for another thread, that shares what this one knows.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self {
+            packs: self.packs.clone(),
+            lookup: self.lookup.clone(),
+            infos: HashMap::new(),
+            segments: self.segments.clone(),
+            last: None,
+        }
+    }
+
     /// The lookup that finds the chunks.
     pub const fn lookup(&self) -> &Arc<Lookup<'a>> {
         &self.lookup

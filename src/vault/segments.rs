@@ -61,6 +61,11 @@ impl SegmentCache {
         lock(&self.kept).segments.weight()
     }
 
+    /// Whether a segment is in the cache.
+    pub fn has(&self, key: &SegmentKey) -> bool {
+        lock(&self.kept).segments.get(key).is_some()
+    }
+
     /// Returns a segment, which `open` opens unless it is cached. If another thread is opening it, this one waits. If
     /// that attempt fails, all waiting threads try by themselves, at once: none waits for one failure after the other.
     ///

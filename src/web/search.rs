@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::engine::absence::{Judge, Judged, Omitted, Side};
-use crate::engine::diff::{Difference, Sums, Visitor, diff, entry_at};
+use crate::engine::diff::{Difference, Sums, Visitor, bring, diff, entry_at};
 use crate::engine::find::{Search, find};
 use crate::engine::glob::Pattern;
 use crate::engine::keys;
@@ -98,6 +98,7 @@ pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
     let mut first_ones = First { found: Vec::new(), count };
     let mut judged = Judged::new(judge, &mut first_ones);
     let progress = Silent::default();
+    bring(&first, &second, &new_trees, &progress);
     let compared = diff(&at, (first, &mut old_trees), (second, &mut new_trees), &[], &progress, &mut judged)?;
     let (found, mut sums) = (first_ones.found, compared.sums);
     sums.unknown += compared.broken.len() as u64;

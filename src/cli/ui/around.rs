@@ -2,7 +2,6 @@
 //! page may run for weeks.
 
 use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Instant;
 
 use crate::engine::retention::Period;
 use crate::engine::retention::Rules;
+use crate::ownfile;
 use crate::ownfile::replace_private_file;
 use crate::progress::Progress;
 use crate::service::drill;
@@ -220,7 +220,7 @@ fn configure(context: &Context, wish: &Value) -> Result<Value, Failure> {
     }
     let failed = |error: std::io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
+        ownfile::make_folder(folder).map_err(failed)?;
     }
     if let Some(before) = before {
         replace_private_file(&path.with_extension("toml~"), before.as_bytes()).map_err(failed)?;

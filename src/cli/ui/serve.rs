@@ -23,6 +23,7 @@ use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::local;
 use crate::cli::output::Output;
 
 /// The port in the example of a tunnel.
@@ -38,7 +39,10 @@ struct UiJson {
 /// Runs `vault ui`.
 pub(super) fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     let place = match &args.socket {
-        Some(path) => Place::Socket(path.clone()),
+        Some(path) => {
+            local::refuse_remote(path, "the socket")?;
+            Place::Socket(path.clone())
+        }
         None => Place::Port(args.port.unwrap_or(0)),
     };
     let chosen = context.chosen()?;

@@ -16,13 +16,17 @@ use crate::progress::{Phase, Progress};
 use crate::read::links::GroupReader;
 use crate::read::sparse::Layout;
 use crate::sync::spawn;
-use crate::tree::{Entry, EntryError, FileKind, StreamReader};
+use crate::tree::{Entry, EntryError, FileKind};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
 /// Files up to this length are read before their header is written, so that a damaged one can be left out.
 const WHOLE_MAX: u64 = 4 << 20;
 /// Maximum number of pieces that wait to be written; none is longer than [`WHOLE_MAX`] or a chunk.
 const WAITING: usize = 16;
+/// Maximum number of steps of the walk for which the content of small files is read together, at a far store ...
+const STEPS_TOGETHER: usize = 512;
+/// ... and maximum size of that content, in bytes.
+const BYTES_TOGETHER: u64 = 16 << 20;
 /// A file with more parts than this is written with zeros in place of its holes.
 const PARTS_MAX: usize = 1 << 16;
 
@@ -221,23 +225,47 @@ impl Packer<'_, '_> {
             self.member(path, &entry)?;
         }
         let Some(listing) = listing else { return self.end() };
+        let progress = self.progress;
+        self.trees.bring_trees(&[&listing], &|| !progress.stopped());
         let mut walk = TreeWalk::new(path, &listing);
+        let (mut steps, mut bytes) = (Vec::new(), 0);
         while let Some(step) = walk.next(&mut self.trees) {
+            if let Step::Other(entry) = &step {
+                bytes += entry.content.as_ref().map_or(0, |content| content.len);
+            }
+            steps.push((walk.path().to_vec(), step));
+            if steps.len() >= STEPS_TOGETHER || bytes >= BYTES_TOGETHER {
+                self.steps(std::mem::take(&mut steps))?;
+                bytes = 0;
+            }
+        }
+        self.steps(steps)?;
+        self.end()
+    }
+
+    /// Writes what a part of the walk has met. The content of small files is read together.
+    fn steps(&mut self, steps: Vec<(Vec<u8>, Step)>) -> Result<(), Halt> {
+        let contents = steps.iter().filter_map(|(_, step)| match step {
+            Step::Other(entry) if entry.kind == FileKind::File => entry.content.as_ref(),
+            _ => None,
+        });
+        self.trees.bring_small(contents);
+        for (path, step) in steps {
             if self.progress.stopped() {
                 return Err(BrowseError::Interrupted.into());
             }
             match step {
-                Step::Enter(entry) | Step::Other(entry) => self.member(walk.path(), &entry)?,
+                Step::Enter(entry) | Step::Other(entry) => self.member(&path, &entry)?,
                 Step::Leave => {}
-                Step::Broken(error) => self.damaged(walk.path(), "not all that is in it is exported", error)?,
+                Step::Broken(error) => self.damaged(&path, "not all that is in it is exported", error)?,
                 Step::TooDeep(entry) => {
                     let name = Shown(&entry.name).to_string();
                     let error = EntryError::Invalid { name, what: "it lies too deep" }.into();
-                    self.damaged(walk.path(), "it is left out", error)?;
+                    self.damaged(&path, "it is left out", error)?;
                 }
             }
         }
-        self.end()
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), Halt> {
@@ -386,9 +414,8 @@ impl Content<'_> {
     ) -> Result<(), ContentError> {
         let Some(content) = &entry.content else { return Ok(()) };
         let mut layout = Layout::new(entry);
-        let mut chunks = StreamReader::new(content);
-        while let Some(bytes) = chunks.next(trees)? {
-            let mut rest = bytes.as_slice();
+        trees.read_ahead::<ContentError>(content, |bytes, trees| {
+            let mut rest = bytes;
             while !rest.is_empty() {
                 let (at, len) = layout.next(rest.len(), trees)?;
                 self.zeros_to(at, put)?;
@@ -396,7 +423,8 @@ impl Content<'_> {
                 self.at = at + len as u64;
                 rest = &rest[len..];
             }
-        }
+            Ok(())
+        })?;
         layout.finish(trees)?;
         self.zeros_to(entry.size, put)
     }

@@ -35,6 +35,7 @@ use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
+use crate::sync::try_share;
 use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
@@ -184,7 +185,7 @@ pub fn estimate(
     options: &CollectOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
-    in_pool(options.threads, || {
+    in_pool(vault.store().reading_threads(options.threads), || {
         let Pass { plan, uses, .. } = Pass::new(vault, None, forgotten, options, progress)?;
         let given_up: HashSet<u32> = plan.dead.iter().chain(&plan.moved).copied().collect();
         let waiting = uses.iter().filter(|pack| pack.condemned && !pack.free);
@@ -215,7 +216,7 @@ pub fn collect(
     if vault.condemned().is_empty() && vault.catalogue().collected()? == Some(before) {
         return Ok(CollectReport { nothing_new: true, ..CollectReport::default() });
     }
-    in_pool(options.threads, || {
+    in_pool(vault.store().reading_threads(options.threads), || {
         let (mut report, mut batch) = (CollectReport::default(), BATCH);
         for _ in 0..PASSES {
             vault.begin_again(session, (options.clock)(), progress)?;
@@ -551,14 +552,18 @@ impl<'a> Pass<'a> {
     /// other pack that stays. Packs whose footers cannot be read are left out.
     fn needed(&self, packs: &[u32]) -> Result<Vec<Needed>, CollectError> {
         let reader = self.vault.pack_reader();
-        let footers = packs
-            .par_iter()
-            .filter_map(|number| self.infos.get(number).map(|info| (*number, info)))
-            .map(|(number, info)| Ok((number, info, self.footer(&reader, info)?)))
-            .collect::<Result<Vec<_>, CollectError>>()?;
+        let infos = |numbers: &mut dyn Iterator<Item = &u32>| -> Vec<(u32, &PackInfo)> {
+            numbers.filter_map(|number| self.infos.get(number).map(|info| (*number, info))).collect()
+        };
+        let footers = |infos: &[(u32, &PackInfo)]| {
+            let reads = self.vault.store().limits().reads;
+            try_share(infos.len(), reads, |at| self.footer(&reader, infos[at].1))
+        };
+        let given_up = infos(&mut packs.iter());
+        let footers_here = footers(&given_up)?;
         let mut found = Vec::new();
         let mut ids: Vec<(ChunkId, u32, u32, u32)> = Vec::new();
-        for (number, info, footer) in footers {
+        for ((number, info), footer) in given_up.into_iter().zip(footers_here) {
             let Some(footer) = footer else { continue };
             let slot = found.len() as u32;
             for (segment, entry) in footer.segments.iter().enumerate() {
@@ -596,11 +601,11 @@ impl<'a> Pass<'a> {
             at < ids.len()
         })?;
         here.extend(ids[at..].iter().filter(|(id, ..)| self.marks.lost.contains(id)));
+        let others = infos(&mut elsewhere.keys());
+        let numbers = others.iter().map(|(number, _)| *number);
+        let mut footers: HashMap<u32, Option<Footer>> = numbers.zip(footers(&others)?).collect();
         for (pack, wanted) in elsewhere {
-            let footer = match self.infos.get(&pack) {
-                Some(info) => self.footer(&reader, info)?,
-                None => None,
-            };
+            let footer = footers.remove(&pack).flatten();
             let has: HashSet<ChunkId> = footer
                 .iter()
                 .flat_map(|footer| &footer.segments)

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -40,6 +41,7 @@ use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
 use crate::store::proof::put_proven;
 use crate::store::{Kind, ObjectKey, StoreError, Subject};
+use crate::sync::try_share;
 use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, Vault, VaultError};
@@ -277,7 +279,8 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress) -> Result<RepairPlan, RepairError> {
     vault.judge_store();
-    in_pool(options.threads, || look(vault, options, &HashSet::new(), progress))
+    let threads = vault.store().reading_threads(options.threads);
+    in_pool(threads, || look(vault, options, &HashSet::new(), progress))
 }
 
 /// Checks everything; the chunks in `not_there` cannot be brought back.
@@ -507,9 +510,7 @@ impl Repair<'_> {
             self.report.records_found += found.len() as u64;
             self.publish(RecordBody::Found(std::mem::replace(&mut found, rest).into()))?;
         }
-        for aside in &plan.aside {
-            self.move_aside(&aside.key)?;
-        }
+        self.move_aside(&plan.aside.iter().map(|aside| aside.key).collect::<Vec<_>>())?;
         if !plan.packs.is_empty() {
             let goal = plan.packs.iter().map(|pack| pack.bytes_saved).sum();
             self.progress.counters().restart(plan.packs.len() as u64, goal);
@@ -549,30 +550,41 @@ impl Repair<'_> {
         put.map(drop).ok_or(RepairError::Changed)
     }
 
-    /// Moves an object aside. One that no longer exists needs no move.
-    fn move_aside(&mut self, key: &ObjectKey) -> Result<(), RepairError> {
-        match self.vault.store().quarantine(key) {
-            Ok(()) => self.report.moved_aside += 1,
-            Err(StoreError::Missing { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
+    /// Moves objects aside. One that no longer exists needs no move.
+    fn move_aside(&mut self, keys: &[ObjectKey]) -> Result<(), RepairError> {
+        let (store, moved) = (self.vault.store(), AtomicU64::new(0));
+        let done = try_share(keys.len(), store.limits().writes, |number| {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            match store.quarantine(&keys[number]) {
+                Ok(()) => drop(moved.fetch_add(1, Relaxed)),
+                Err(StoreError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(())
+        });
+        self.report.moved_aside += moved.into_inner();
+        done.map(drop)
     }
 
     /// Repairs the VAULT file and the copies of key slots. Sound objects are put before damaged ones are moved.
     fn mend_small(&mut self, plan: &RepairPlan) -> Result<(), RepairError> {
         if plan.vault_file.is_some() {
-            self.move_aside(&ObjectKey::Vault)?;
+            self.move_aside(&[ObjectKey::Vault])?;
             self.vault.mend_vault_file(&crate::progress::Silent::default())?;
             self.report.vault_file = true;
         }
-        for copy in &plan.slot_copies {
+        let (store, put) = (self.vault.store(), AtomicU64::new(0));
+        let done = try_share(plan.slot_copies.len(), store.limits().writes, |number| -> Result<(), RepairError> {
             let name = crate::seal::random_name()?;
-            let bytes = Bytes::copy_from_slice(copy.slot.as_bytes());
-            put_proven(self.vault.store(), ObjectKey::Named(Kind::Key, name), bytes)?;
-            self.report.slot_copies += 1;
-        }
-        Ok(())
+            let bytes = Bytes::copy_from_slice(plan.slot_copies[number].slot.as_bytes());
+            put_proven(store, ObjectKey::Named(Kind::Key, name), bytes)?;
+            put.fetch_add(1, Relaxed);
+            Ok(())
+        });
+        self.report.slot_copies += put.into_inner();
+        done.map(drop)
     }
 
     /// Copies everything readable in broken packs, condemns them, and moves them aside.
@@ -618,12 +630,7 @@ impl Repair<'_> {
                 return Err(RepairError::Changed);
             }
         }
-        for pack in &gone {
-            if self.progress.stopped() {
-                return Err(VaultError::Interrupted.into());
-            }
-            self.move_aside(&object_key(pack.pack.kind, pack.pack.name))?;
-        }
+        self.move_aside(&gone.iter().map(|pack| object_key(pack.pack.kind, pack.pack.name)).collect::<Vec<_>>())?;
         let names: Vec<ObjectName> = gone.iter().map(|pack| pack.pack.name).collect();
         let txn = self.vault.catalogue().write()?;
         self.vault.catalogue().remove_packs(&txn, &names)?;

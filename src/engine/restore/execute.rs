@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::catalogue::PackInfo;
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::attributes::Identity;
@@ -33,8 +35,8 @@ const ENDING_AT_ONCE: usize = 64;
 pub(super) struct Executor<'r, 'a> {
     pub(super) run: &'r Run<'a>,
     links: &'r Links,
-    lookup: Arc<Lookup<'a>>,
-    packs: PackReader<'a>,
+    pub(super) lookup: Arc<Lookup<'a>>,
+    pub(super) packs: PackReader<'a>,
     workers: Vec<Mutex<Worker>>,
     open: AtomicUsize,
     /// The file in whose middle the last window ended, and the files of the current one.
@@ -68,7 +70,7 @@ impl Batch {
 }
 
 /// Pieces that could not be read from the expected place, each with the error and whether it is damage.
-type Failed = Mutex<Vec<(Piece, Arc<str>, bool)>>;
+pub(super) type Failed = Mutex<Vec<(Piece, Arc<str>, bool)>>;
 
 impl<'r, 'a> Executor<'r, 'a> {
     /// An executor that uses `lookup` to find packs and other copies of chunks.
@@ -105,7 +107,13 @@ impl<'r, 'a> Executor<'r, 'a> {
             pieces.sort_unstable_by_key(Piece::store_order);
             let failed = Failed::default();
             let groups = groups(&pieces);
-            self.parallel(&groups, |worker, group| self.segment(&batch, worker, &pieces[group.clone()], &failed))?;
+            if self.run.vault.store().is_far() {
+                self.fetch(&batch, &pieces, &groups, &failed)?;
+            } else {
+                self.parallel(&groups, |worker, group| {
+                    self.segment(&batch, worker, &pieces[group.clone()], None, &failed)
+                })?;
+            }
             pieces = self.elsewhere(&batch, failed.into_inner().unwrap_or_default())?;
         }
         let ending: Vec<&[u32]> = ending.chunks(ENDING_AT_ONCE).collect();
@@ -197,9 +205,21 @@ impl<'r, 'a> Executor<'r, 'a> {
         })
     }
 
-    /// Reads a segment and writes the pieces that are in it.
-    fn segment(&self, batch: &Batch, worker: &mut Worker, group: &[Piece], failed: &Failed) -> Result<(), Halt> {
-        let segment = match self.open_segment(worker, group) {
+    /// Number of threads that open and write.
+    pub(super) const fn threads(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Opens a segment, which is read unless its sealed bytes have been, and writes the pieces that are in it.
+    pub(super) fn segment(
+        &self,
+        batch: &Batch,
+        worker: &mut Worker,
+        group: &[Piece],
+        sealed: Option<Bytes>,
+        failed: &Failed,
+    ) -> Result<(), Halt> {
+        let segment = match self.open_segment(worker, group, sealed) {
             Ok(segment) => segment,
             Err(error) => {
                 let (what, damage) = match fatal(error) {
@@ -217,7 +237,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(())
     }
 
-    fn open_segment(&self, worker: &mut Worker, group: &[Piece]) -> Result<Segment, ReadError> {
+    fn open_segment(&self, worker: &mut Worker, group: &[Piece], sealed: Option<Bytes>) -> Result<Segment, ReadError> {
         let place = group[0].place;
         if worker.pack.as_ref().is_none_or(|(number, _)| *number != place.pack) {
             worker.pack = self.lookup.pack(place.pack)?.map(|info| (place.pack, info));
@@ -225,7 +245,11 @@ impl<'r, 'a> Executor<'r, 'a> {
         let segment = worker.pack.as_ref().and_then(|(_, info)| info.place(place.segment));
         let segment = segment.ok_or(ReadError::Lost(group[0].id))?;
         self.run.progress.counters().bytes_read.fetch_add(u64::from(segment.len), Relaxed);
-        Ok(self.packs.segment(&segment, None, &mut worker.decompressor)?)
+        let opened = match sealed {
+            Some(sealed) => self.packs.open_read(&segment, sealed, &mut worker.decompressor),
+            None => self.packs.segment(&segment, None, &mut worker.decompressor),
+        };
+        Ok(opened?)
     }
 
     /// Writes pieces of one file from an opened segment.

@@ -15,7 +15,7 @@ use crate::tree::FileKind;
 enum Found {
     Nothing,
     Folder(Stat),
-    Other,
+    Other(Stat),
 }
 
 impl Run<'_> {
@@ -48,15 +48,20 @@ impl Run<'_> {
                 }
                 self.open_folder(folder, parent, &stat)
             }
-            Found::Other if !self.options.overwrite.changes() => {
+            Found::Other(_) if !self.options.overwrite.changes() => {
                 return obstacle("something that is no folder lies there; it is left as it is".to_owned());
             }
-            Found::Other => {
+            Found::Other(stat) => {
                 let dir = match self.handles.open(parent) {
                     Ok(dir) => dir,
                     Err(error) => return failed(error),
                 };
-                if let Some(what) = self.give_way(parent, &dir, &folder.name, folder.path(), ward)? {
+                let is_newer = folder.attributes.as_ref().is_some_and(|attributes| self.keeps_copy(attributes, &stat));
+                if is_newer && self.guard().keeps_from_change(ward, &folder.path(), &stat).is_none() {
+                    if let Err(error) = self.keep_instead(parent, &dir, &folder.name) {
+                        return failed(error);
+                    }
+                } else if let Some(what) = self.give_way(parent, &dir, &folder.name, folder.path(), ward)? {
                     return obstacle(what);
                 }
                 self.new_folder(folder, parent)
@@ -79,7 +84,7 @@ impl Run<'_> {
         Ok(match self.handles.open(parent)?.stat_at(&folder.name)? {
             None => Found::Nothing,
             Some(stat) if stat.kind == FileKind::Directory => Found::Folder(stat),
-            Some(_) => Found::Other,
+            Some(stat) => Found::Other(stat),
         })
     }
 

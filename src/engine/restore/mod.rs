@@ -6,8 +6,9 @@
 //!
 //! `select` which paths are restored · `run` state that all parts share, and counts · `attributes` metadata to set · `folder` folders and
 //! their handles · `make` making and finishing them · `task` files and the pieces of their content · `place` where each part goes ·
-//! `plan` from trees to windows · `special` existing items, links, pipes, devices · `execute` from windows to files · `compare` existing
-//! content, and reading back · `links` hard links · `guard` what is never removed, by the `facts` · `removal` removing the rest.
+//! `plan` from trees to windows · `special` existing items, links, pipes, devices · `execute` from windows to files · `fetch` segments read
+//! ahead from a far store · `compare` existing content, and reading back · `links` hard links · `guard` what is never removed, by the
+//! `facts` · `removal` removing the rest.
 
 mod select;
 mod attributes;
@@ -21,6 +22,7 @@ mod place;
 mod plan;
 mod special;
 mod execute;
+mod fetch;
 mod compare;
 mod links;
 mod removal;
@@ -38,7 +40,7 @@ use crate::engine::exclude::ExcludeOptions;
 use crate::engine::restore::execute::Executor;
 pub use crate::engine::restore::guard::Kept;
 use crate::engine::restore::links::Links;
-use crate::engine::restore::place::Places;
+use crate::engine::restore::place::{Place, Places};
 use crate::engine::restore::plan::Planner;
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::select::Selection;
@@ -47,6 +49,7 @@ use crate::id::ObjectName;
 use crate::progress::{Phase, Progress};
 use crate::store::StoreError;
 use crate::sync::spawn;
+use crate::tree::Stream;
 use crate::vault::{ReadError, Vault};
 
 /// Destination of a restore.
@@ -384,6 +387,10 @@ pub fn restore_telling(
     let places = Places::find(&run, &info, &mut trees)?;
     run.set_guard(run.learn(&info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;
+    if run.selection.is_all() {
+        let listings: Vec<&Stream> = places.0.iter().filter_map(Place::listing).collect();
+        trees.bring_trees(&listings, &|| run.check().is_ok());
+    }
     let (files, bytes, counted) = plan::totals(&run, &info, &places, &mut trees)?;
     places.prepare(&run, &mut trees)?;
     let links = Links::load(&run, &info, &places, &mut trees);
@@ -392,6 +399,7 @@ pub fn restore_telling(
     progress.phase(Phase::Restore);
     let executor = Executor::new(&run, &links, trees.lookup().clone()).map_err(unreadable)?;
     let damaged = damaged_numbers(vault, &trees.catalogue())?;
+    let mut kept = trees.another();
     let (windows, planned) = sync_channel(0);
     let done = std::thread::scope(|scope| {
         let (run, links, places) = (&run, &links, &places);
@@ -407,8 +415,7 @@ pub fn restore_telling(
         executor.clean_up();
         return Err(run.failure());
     }
-    let mut trees = vault.tree_reader().map_err(unreadable)?;
-    links.link(&run, &info, &places, &mut trees).map_err(|Halt| run.failure())?;
+    links.link(&run, &info, &places, &mut kept).map_err(|Halt| run.failure())?;
     run.tell_up_to(u64::MAX);
     drop(executor);
     run.into_report(files)

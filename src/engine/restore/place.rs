@@ -219,6 +219,14 @@ fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
 }
 
 impl Place {
+    /// The listing of the folder whose content is restored, if it is a folder.
+    pub(super) fn listing(&self) -> Option<&Stream> {
+        match &self.what {
+            What::Content(listing) => Some(listing),
+            What::One(entry, _) => entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory),
+        }
+    }
+
     /// Opens or creates the folder.
     fn open(&self, run: &Run<'_>) -> io::Result<Arc<Folder>> {
         let there = match TargetDir::open_root(&self.base, false) {

@@ -269,6 +269,23 @@ impl Run<'_> {
         }
     }
 
+    /// Keeps an item that is no folder under another, free name only, since a folder will have its name.
+    pub(super) fn keep_instead(&self, folder: &Arc<Folder>, dir: &TargetDir, name: &[u8]) -> io::Result<()> {
+        if self.options.dry_run {
+            self.may_take(folder, name)?;
+        }
+        self.keep_copy(dir, name, &folder.path(), None)?;
+        if self.options.dry_run || dir.stat_at(name)?.is_none() {
+            return Ok(());
+        }
+        match dir.remove_file(name) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.unlock_at(name).is_ok() => {
+                dir.remove_file(name)
+            }
+            result => result,
+        }
+    }
+
     /// Deletes an item that the snapshot does not have, as far as the guard allows. `ward` belongs to the folder.
     pub(super) fn delete_extra(&self, folder: &Arc<Folder>, name: &[u8], ward: &Ward) -> Result<(), Halt> {
         let path = join(&folder.path(), name);

@@ -3,13 +3,14 @@
 //! have waited for them. Their data may be gone. Or all of it is there, and they were reported. The log alone does
 //! not tell, so a client that changes the snapshot again, or deletes anything, looks first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::mark::{Marks, mark};
 use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
 use crate::id::ObjectName;
+use crate::log::RecordBody;
 use crate::progress::Progress;
 use crate::store::Delivery;
 use crate::tree::Snapshot;
@@ -76,19 +77,19 @@ impl Goal {
         void.retain(|void| void.snapshot == stands.id && !self.own.contains(&void.change.id));
         let mut lost = Vec::new();
         while let Some(VoidChange { change, is_doubted, .. }) = void.pop() {
+            // Without the snapshot that was changed, it is not known what the change was. It stays known that it has no
+            // effect.
+            let Some(origin) = made_of(vault, stands, &change) else { continue };
             match soundness(vault, &change, progress)? {
                 Soundness::Whole => {
-                    // The snapshot from which the change was made, which shows what it changed.
-                    let base = change.body.replaces.iter().find(|name| stands.stands_for(name));
-                    let made_of = base.and_then(|base| vault.snapshot_before(stands, base)).map(|before| before.body);
-                    self.origin = made_of.unwrap_or_else(|| in_common(&change.body, &stands.body));
+                    self.origin = origin;
                     self.take_over(stands.id, change);
                     self.stands = Some(stands.clone());
                     break;
                 }
                 Soundness::Unknown if is_doubted => return Ok(false),
                 Soundness::Lost if is_doubted => lost.push(change.id),
-                // Nobody has kept its data, since another change counts. It stays known that it has no effect.
+                // Nobody has kept its data, since another change counts.
                 Soundness::Unknown | Soundness::Lost => {}
             }
         }
@@ -104,11 +105,27 @@ impl Goal {
     }
 }
 
-/// A snapshot from which both of these may have been made: `one`, with the tags that both have. No tag of either counts as
-/// removed by the other one.
-fn in_common(one: &Snapshot, other: &Snapshot) -> Snapshot {
-    let tags = one.tags.iter().filter(|tag| other.tags.contains(tag)).cloned().collect();
-    Snapshot { tags, ..one.clone() }
+/// The snapshot from which a change without effect was made, by way of others in doubt: the first one that `stands` takes
+/// the place of, or is.
+fn made_of(vault: &Vault, stands: &SnapshotInfo, change: &SnapshotInfo) -> Option<Snapshot> {
+    let chains = vault.chains();
+    let bodies: HashMap<ObjectName, &Snapshot> = chains
+        .links()
+        .filter_map(|link| match &link.record.body {
+            RecordBody::Snapshot(body) => Some((link.name, &**body)),
+            _ => None,
+        })
+        .collect();
+    let (mut look, mut seen) = (VecDeque::from(change.body.replaces.clone()), HashSet::new());
+    while let Some(name) = look.pop_front() {
+        let body = bodies.get(&name);
+        if stands.stands_for(&name) {
+            return body.map(|body| Snapshot::clone(body));
+        }
+        let below = body.filter(|_| seen.insert(name)).map(|body| &body.replaces);
+        look.extend(below.into_iter().flatten());
+    }
+    None
 }
 
 /// Whether all data of a snapshot is in the store.

@@ -117,7 +117,7 @@ pub struct Walk<'a> {
     /// Names of owners.
     pub owners: &'a OwnerNames,
     /// Reads lists of ids of large unchanged files, where these have to be looked up.
-    pub trees: Mutex<TreeReader<'a>>,
+    pub trees: TreeReader<'a>,
     /// Counts.
     pub found: Found,
     /// The names of files that have several, by device and inode.

@@ -244,7 +244,7 @@ impl<'a> Walk<'a> {
         if stream.depth == 0 {
             return stream.ids.iter().all(|id| self.depot.is_stored(id));
         }
-        let mut trees = lock(&self.trees);
+        let mut trees = self.trees.another();
         let mut lists = Looked { trees: &mut trees, depot: self.depot };
         let mut ids = IdReader::new(stream);
         loop {

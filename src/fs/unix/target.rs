@@ -1,9 +1,9 @@
 //! The target of a restore. Every step is one checked name in an open directory, and no link is ever followed: neither
 //! a hostile tree nor a link that someone plants meanwhile leads outside.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -32,11 +32,11 @@ pub struct TargetDir {
 }
 
 impl TargetDir {
-    /// Opens the directory to restore into; `create` makes it and its parents if they are missing. Links in the path
-    /// are followed: the user named it.
+    /// Opens the directory to restore into; `create` makes it and its parents if they are missing, and gives them to the
+    /// owner of the folder in which they are made. Links in the path are followed: the user named it.
     pub fn open_root(path: &Path, create: bool) -> io::Result<Self> {
         if create {
-            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            crate::ownfile::make_private_folder(path)?;
         }
         Ok(Self::from(Dir::open(path)?))
     }

@@ -211,6 +211,7 @@ pub(super) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     temporary.push(format!(".{}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
         fs::write(&temporary, text)?;
+        crate::ownfile::hand_over(Path::new(&temporary));
         fs::rename(&temporary, path)
     };
     let written = write();

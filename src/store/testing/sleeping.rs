@@ -107,7 +107,7 @@ impl Store for SleepingStore {
     }
 
     fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
-        self.request(|| self.inner.delete_many(keys, deleted))
+        if keys.is_empty() { Ok(()) } else { self.request(|| self.inner.delete_many(keys, deleted)) }
     }
 
     fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -128,6 +128,10 @@ impl Store for SleepingStore {
 
     fn folder(&self) -> Option<&Path> {
         self.inner.folder()
+    }
+
+    fn is_far(&self) -> bool {
+        true
     }
 }
 
