@@ -108,19 +108,25 @@ fn a_recovery_key_that_cannot_be_printed_is_taken_back() {
         return;
     }
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    // Nobody reads the other end of this pipe.
+    let unread = || Stdio::from(std::io::pipe().unwrap().1);
     let desk = Desk::new();
     desk.write("file", "x");
     desk.ok(&["snapshot", "."]);
     let before = slots(&desk, PASSWORD);
     for args in [&["key", "add", "--recovery-key"][..], &["key", "add", "--recovery-key", "--json"]] {
-        let failed = said(&desk.command(args).stdout(full()).output().unwrap());
-        assert!(failed.code == 1 && failed.err.contains("taken back"), "{}", failed.err);
-        assert_eq!(slots(&desk, PASSWORD), before);
+        for out in [full(), unread()] {
+            let failed = said(&desk.command(args).stdout(out).output().unwrap());
+            assert!(failed.code == 1 && failed.err.contains("taken back"), "{}", failed.err);
+            assert_eq!(slots(&desk, PASSWORD), before);
+        }
     }
     let new = desk.path("new").display().to_string();
     let first = ["snapshot", ".", "--init", "--recovery-key", "--repo", &new, "--json"];
-    for args in [&["init", "--recovery-key", "--repo", &new][..], &first] {
-        let failed = said(&desk.command(args).stdout(full()).output().unwrap());
+    let cases =
+        [(&["init", "--recovery-key", "--repo", &new][..], full as fn() -> Stdio), (&first, full), (&first, unread)];
+    for (args, out) in cases {
+        let failed = said(&desk.command(args).stdout(out()).output().unwrap());
         assert!(failed.code == 1 && failed.err.contains("taken back"), "{}", failed.err);
         let listed = desk.json(&["key", "list", "--repo", &new]);
         assert_eq!(listed[0]["slots"].as_array().unwrap().len(), 1);

@@ -135,7 +135,7 @@ fn init_one(
 ) -> Result<Exit, Failure> {
     let created = create_as(context, chosen, &args.new, other)?;
     if context.global.json {
-        let told = out.json(&CreatedJson::from(&created)).and_then(|()| out.flush());
+        let told = out.json(&CreatedJson::from(&created)).and_then(|()| created.handed_out(out));
         told.map_err(|failure| created.take_back_recovery_key(failure))?;
     } else {
         tell(context, &created, out)?;
@@ -288,7 +288,7 @@ fn tell_all(context: &Context, created: &Created, out: &mut Output) -> Result<()
     if let Some(key) = &created.recovery_key {
         let slot = created.slots.last().copied();
         tell_recovery_key(key, slot, created.password.typed, out)?;
-        out.flush()?;
+        out.hand_out()?;
         if created.password.typed {
             sheet::offer(context, &created.at, key, slot);
         }
@@ -306,6 +306,11 @@ impl Created {
 }
 
 impl Created {
+    /// Writes out what was printed about the vault. If there is a recovery key in it, somebody must read it.
+    pub(super) fn handed_out(&self, out: &mut Output) -> Result<(), Failure> {
+        if self.has_recovery_key() { out.hand_out() } else { out.flush() }
+    }
+
     /// Whether there is a recovery key to be printed.
     pub(super) const fn has_recovery_key(&self) -> bool {
         self.recovery_key.is_some()

@@ -254,7 +254,7 @@ fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Fail
     } else {
         init::tell_recovery_key(&key, Some(slot), password.typed && io::stdout().is_terminal(), &mut out)
     };
-    if let Err(failure) = told.and_then(|()| out.finish()) {
+    if let Err(failure) = told.and_then(|()| out.hand_out()) {
         // A slot for a key that nobody has would only look like a way to open the vault.
         let gone = keys::remove(&vault, slot, When::Now, dates::now(), &context.screen);
         return Err(init::not_printed(failure, gone.map(drop).map_err(Failure::from)));

@@ -117,6 +117,12 @@ impl Output {
         self.attempt(BufWriter::flush)
     }
 
+    /// As [`Self::flush`], for output that is shown only once: fails as well if its reader has gone.
+    pub(super) fn hand_out(&mut self) -> Result<(), Failure> {
+        self.flush()?;
+        if self.closed { Err(Failure::new("nobody reads the output")) } else { Ok(()) }
+    }
+
     /// Writes out everything that is still buffered.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
         self.flush()

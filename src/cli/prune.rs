@@ -124,12 +124,12 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> 
         let mut decisions = Vec::new();
         for (source, rules) in &configured {
             let own = policy::of_source(&all, source, host);
-            decisions.extend(retention::plan(&own, rules, &period));
+            decisions.extend(retention::plan_in(&vault, &own, rules, &period)?);
             snapshots.extend(own);
         }
         decisions
     } else {
-        retention::plan(&snapshots, &rules, &period)
+        retention::plan_in(&vault, &snapshots, &rules, &period)?
     };
     let mut out = Output::new();
     if !context.global.json && !context.global.quiet {
@@ -171,7 +171,8 @@ pub(super) fn told(
     progress: &dyn crate::progress::Progress,
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
-    let decisions = retention::plan(&snapshots, rules, &|time, length| policy::period(&context.zone, time, length));
+    let period = |time, length| policy::period(&context.zone, time, length);
+    let decisions = retention::plan_in(vault, &snapshots, rules, &period)?;
     let options = CollectOptions {
         max_unused: crate::engine::collect::MAX_UNUSED,
         max_moved: None,

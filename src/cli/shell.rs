@@ -77,7 +77,9 @@ fn pages_in(folder: &Path) -> io::Result<u64> {
 
 fn write_page(command: &Command, folder: &Path) -> io::Result<u64> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
-    fs::write(folder.join(format!("{name}.1")), page(command)?)?;
+    let file = folder.join(format!("{name}.1"));
+    fs::write(&file, page(command)?)?;
+    ownfile::hand_over(&file);
     let mut pages = 1;
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         pages += write_page(below, folder)?;

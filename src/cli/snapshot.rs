@@ -140,7 +140,10 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
         tell(context, args, &report, &mut out)
     };
     // The snapshot is taken whether or not somebody reads the output, so the exit code stays.
-    let told = told.and_then(|()| out.finish());
+    let told = told.and_then(|()| match &created {
+        Some(created) if context.global.json => created.handed_out(&mut out),
+        _ => out.flush(),
+    });
     key::settle(context, &vault);
     match (told, &created) {
         // The JSON output contained a recovery key, and it could not be printed.

@@ -9,12 +9,12 @@
 //! future. The future is relative to `now`: if that is behind, more snapshots stay. Nor does a pause decide that may be due to a clock
 //! that jumped (see [`Rules::within`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::ObjectName;
 use crate::tree::Time;
-use crate::vault::SnapshotInfo;
+use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// A calendar period. The caller's time zone determines which one a time belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +143,45 @@ pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Per
     snapshots.iter().map(decision).collect()
 }
 
+/// Decides about snapshots as [`plan`], for a vault that knows damage: where the last complete snapshot of a source is
+/// damaged, the newest one without damage stays as well.
+///
+/// # Errors
+/// If the catalogue fails.
+pub fn plan_in(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    rules: &Rules,
+    period: &dyn Fn(Time, Period) -> String,
+) -> Result<Vec<Decision>, VaultError> {
+    let mut decisions = plan(snapshots, rules, period);
+    let damaged: BTreeSet<ObjectName> =
+        vault.known_damage()?.into_iter().filter(|(_, damage)| damage.count > 0).map(|(id, _)| id).collect();
+    spare_whole(&mut decisions, snapshots, rules, &damaged);
+    Ok(decisions)
+}
+
+fn spare_whole(decisions: &mut [Decision], snapshots: &[SnapshotInfo], rules: &Rules, damaged: &BTreeSet<ObjectName>) {
+    if damaged.is_empty() || rules.may_drop_all() {
+        return;
+    }
+    let mut whole: BTreeMap<(&str, &str, Row), ObjectName> = BTreeMap::new();
+    let mut is_damaged: BTreeMap<(&str, &str, Row), bool> = BTreeMap::new();
+    for info in snapshots.iter().filter(|info| !info.has_lost_root() && is_sure(info, rules)) {
+        let group = (info.body.source.as_str(), info.body.host.as_str(), Row::of(info));
+        let is_hurt = damaged.contains(&info.id);
+        is_damaged.insert(group, is_hurt);
+        if !is_hurt {
+            whole.insert(group, info.id);
+        }
+    }
+    whole.retain(|group, _| is_damaged.get(group).is_some_and(|is_damaged| *is_damaged));
+    let spared: BTreeSet<ObjectName> = whole.into_values().collect();
+    for decision in decisions.iter_mut().filter(|decision| spared.contains(&decision.id)) {
+        decision.reasons.push("last undamaged".to_owned());
+    }
+}
+
 /// Whether the order of a snapshot among others is reliable.
 fn is_sure(info: &SnapshotInfo, rules: &Rules) -> bool {
     !info.is_outlier && !rules.is_future(info.date)
@@ -237,8 +276,6 @@ fn decide(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -274,6 +311,28 @@ mod tests {
             Period::Year => day.div_euclid(365),
         }
         .to_string()
+    }
+
+    #[test]
+    fn where_the_last_one_is_damaged_the_last_undamaged_one_stays_as_well() {
+        let all = [info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 3, "a", ""), info(4, 3, "b", "")];
+        let damaged = |numbers: &[u8]| numbers.iter().map(|number| ObjectName::new([*number; 16])).collect();
+        let kept = |rules: &Rules, numbers: &[u8]| {
+            let mut decisions = plan(&all, rules, &day_of);
+            spare_whole(&mut decisions, &all, rules, &damaged(numbers));
+            decisions
+                .iter()
+                .filter(|decision| decision.keep())
+                .map(|decision| decision.id.as_bytes()[0])
+                .collect::<Vec<_>>()
+        };
+        let one = Rules { last: Some(1), ..Rules::default() };
+        assert_eq!(kept(&one, &[]), [3, 4]);
+        assert_eq!(kept(&one, &[1, 4]), [3, 4], "source a has a whole last one, source b no whole one");
+        assert_eq!(kept(&one, &[3]), [2, 3, 4]);
+        assert_eq!(kept(&one, &[2, 3]), [1, 3, 4]);
+        let none = Rules { last: Some(0), ..Rules::default() };
+        assert_eq!(kept(&none, &[3]), Vec::<u8>::new());
     }
 
     fn check(snapshots: &[SnapshotInfo], rules: &Rules, kept: &[u8]) {
