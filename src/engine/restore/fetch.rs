@@ -2,7 +2,7 @@
 //! as many requests under way as the store takes, whatever the number of threads.
 
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use crate::engine::restore::RestoreError;
@@ -46,7 +46,8 @@ impl Executor<'_, '_> {
         let places = self.places(pieces, groups)?;
         let (runs, reads) = (runs(&places), self.run.vault.store().limits().reads);
         let rooms = Rooms::new(reads, BYTES_AHEAD);
-        let (sender, arrived) = channel();
+        // Every group fits, so no thread waits while it holds room.
+        let (sender, arrived) = sync_channel(groups.len());
         let arrived = Mutex::new(Some(arrived));
         let threads = vec![(); self.threads()];
         std::thread::scope(|scope| {
@@ -93,7 +94,7 @@ impl Executor<'_, '_> {
         run: Range<usize>,
         places: &[Option<SegmentPlace>],
         rooms: &'r Rooms,
-        to: &Sender<Arrived<'r>>,
+        to: &SyncSender<Arrived<'r>>,
     ) {
         let mut fetched = None;
         if let Some((first, last)) = places[run.start].zip(places[run.end - 1]) {
