@@ -50,6 +50,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Length of a file of a source tree: half of them below 4.5 KB, the mean 16 KB, the largest 100 KB.
+#[expect(clippy::cast_sign_loss, reason = "a power of two is positive")]
 pub fn source_len(number: u64) -> usize {
     let hash = blake3::hash(&number.to_le_bytes());
     let step = f64::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])) / 65536.0;

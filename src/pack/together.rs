@@ -85,7 +85,7 @@ mod tests {
         let short = place(ObjectKind::Pack, 1, 9, (1 << 20) + GAP, 1000);
         let long = place(ObjectKind::Pack, 1, 9, (1 << 20) + GAP + 1, 1000);
         let first = place(ObjectKind::Pack, 1, 0, 0, 1 << 20);
-        assert_eq!(runs(&[first, short]), [0..2]);
+        assert_eq!(runs(&[first, short]), [Range { start: 0, end: 2 }]);
         assert_eq!(runs(&[first, long]), [0..1, 1..2]);
         // Another pack, a meta pack, an unknown place, and what the catalogue puts in the wrong order.
         let other = place(ObjectKind::Pack, 2, 1, 1 << 20, 1000);
