@@ -128,7 +128,9 @@ fn every_manual_page_and_completion_is_packed() {
         fs::create_dir_all(project.join(folder)).unwrap();
     }
     let pages = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
-    let pages = pages.map(|name| format!("docs/{}", name.to_str().unwrap())).filter(|name| name.ends_with(".md"));
+    let pages = pages
+        .map(|name| format!("docs/{}", name.to_str().unwrap()))
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"));
     let files = ["Cargo.toml", "README.md", "CHANGELOG.md", "SECURITY.md", "SPEC.md", "LICENSE", "tests/reader.py"];
     let units = ["packaging/systemd/vault-run.service", "packaging/systemd/vault-run.timer", "packaging/build.sh"];
     for file in files.into_iter().chain(units).map(str::to_owned).chain(pages) {
@@ -189,7 +191,9 @@ fn what_is_built_elsewhere_has_the_files_of_the_packages() {
         for (source, _) in &list {
             // Homebrew installs the license and a service by itself, and knows no systemd.
             let own = source == "LICENSE" || source.starts_with("packaging/systemd/");
-            if source.starts_with("target/stage/") || (own && file.ends_with(".rb")) {
+            if source.starts_with("target/stage/")
+                || (own && Path::new(file).extension().is_some_and(|end| end == "rb"))
+            {
                 continue;
             }
             let named = source.split(['*', '/']).find(|part| !["packaging", "tests", ""].contains(part)).unwrap();

@@ -75,7 +75,7 @@ impl Scene {
         let store = folder.path().join("store");
         let recovery = RecoveryKey::generate().unwrap();
         let mut options = CreateOptions::new(Secret::password(PASSWORD), 1_800_000_000);
-        options.label = "reader".to_owned();
+        "reader".clone_into(&mut options.label);
         options.kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 2 };
         options.params = params;
         options.recovery = Some(recovery.secret());

@@ -114,7 +114,7 @@ pub fn cheap() -> KdfParams {
 /// Makes a vault with two key slots.
 pub fn create_vault(store: &dyn Store, params: ChunkParams) -> Result<VaultId, VaultError> {
     let mut options = CreateOptions::new(Secret::password(PASSWORD), 1_700_000_000);
-    options.label = "first".to_owned();
+    "first".clone_into(&mut options.label);
     options.kdf = cheap();
     options.params = params;
     options.recovery = Some(Secret::raw(&RAW));
