@@ -7,11 +7,11 @@ use std::sync::Arc;
 use vault::engine::mirror::{MirrorError, mirror};
 use vault::engine::repair::{self, RepairError, RepairOptions};
 use vault::failure::{Exit, Failure};
-use vault::progress::Silent;
+use vault::progress::{Counters, Phase, Progress, Silent};
 use vault::store::testing::faulty::{Fault, FaultyStore};
 use vault::store::testing::mem::MemStore;
 use vault::store::{Kind, ObjectKey, Store};
-use vault::vault::Wanted;
+use vault::vault::{VaultError, Wanted};
 
 use crate::support::binary::{Desk, said};
 use crate::support::s3::{FakeS3, KEY};
@@ -32,6 +32,40 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Stops the work as soon as one object is done.
+#[derive(Default)]
+struct Hasty(Silent);
+
+impl Progress for Hasty {
+    fn phase(&self, _: Phase) {}
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        self.0.counters()
+    }
+
+    fn stopped(&self) -> bool {
+        self.0.counters().files.load(std::sync::atomic::Ordering::Relaxed) > 0
+    }
+}
+
+#[test]
+fn a_mirror_ends_between_any_two_objects() {
+    let world = World::new(small_chunks());
+    for number in 0..16 {
+        fs::write(world.source().join("a"), bytes(number, 30_000)).unwrap();
+        crate::support::take(&world.open(), &world.source()).unwrap();
+    }
+    let (from, to) = (world.shared(), MemStore::new());
+    let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &Hasty::default());
+    assert!(matches!(stopped, Err(MirrorError::Vault(VaultError::Interrupted))), "{stopped:?}");
+    let copied = to.objects().len();
+    assert!((1..24).contains(&copied), "{copied} of some 60");
 }
 
 /// A vault with a snapshot, and a place for its mirror.

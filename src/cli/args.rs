@@ -528,11 +528,11 @@ pub(super) struct RestoreArgs {
     pub in_place: bool,
 
     /// Only what matches, and what is below it (can be given again)
-    #[arg(long, value_name = "GLOB", help_heading = "What")]
+    #[arg(long, value_name = "GLOB", help_heading = "What", value_parser = snapshot::pattern)]
     pub include: Vec<String>,
 
     /// Not what matches (can be given again)
-    #[arg(long, value_name = "GLOB", help_heading = "What")]
+    #[arg(long, value_name = "GLOB", help_heading = "What", value_parser = snapshot::pattern)]
     pub exclude: Vec<String>,
 
     /// What happens to files that are there already [default in place: if-changed]

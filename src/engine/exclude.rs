@@ -85,6 +85,22 @@ fn bad(pattern: &[u8], what: &str) -> PatternError {
     PatternError::Pattern { pattern: shown, what: what.to_owned() }
 }
 
+/// The pattern of an option or a setting, as a line of an ignore file has it. Such a line may be a comment, and blanks at
+/// its end do not count; what somebody gives as one pattern is meant in full.
+pub fn given(text: &str) -> String {
+    let words = text.trim_end_matches(' ');
+    let blanks = text.len() - words.len();
+    // A blank behind a backslash counts already.
+    let is_escaped = words.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+    let end = match (blanks, is_escaped) {
+        (0, _) => String::new(),
+        (blanks, true) => format!(" {}", "\\ ".repeat(blanks - 1)),
+        (blanks, false) => "\\ ".repeat(blanks),
+    };
+    let start = if words.starts_with('#') { "\\" } else { "" };
+    format!("{start}{words}{end}")
+}
+
 /// Checks whether a pattern can match what its author meant: git silently ignores one with an unclosed bracket, and so does a snapshot.
 ///
 /// # Errors
@@ -221,6 +237,24 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_as_a_pattern_is_meant_in_full() {
+        let cases = [
+            ("#a", "\\#a"),
+            ("a ", "a\\ "),
+            ("a  ", "a\\ \\ "),
+            ("a\\ ", "a\\ "),
+            ("a\\  ", "a\\ \\ "),
+            ("!a b", "!a b"),
+        ];
+        for (text, pattern) in cases {
+            assert_eq!(given(text), pattern);
+        }
+        let patterns = ["#keep", "sp ", "*.tmp"].map(given);
+        let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        decide(&patterns, &["#keep", "sp ", "a.tmp"], &["keep", "sp"]);
+    }
 
     fn decide(patterns: &[&str], excluded: &[&str], kept: &[&str]) {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::exclude::check;
+use crate::engine::exclude::given;
 use crate::engine::text;
 use crate::store::place::Address;
 use crate::store::place::Place;
@@ -163,7 +164,7 @@ impl Lines<'_> {
             text => keep(text).map_err(|what| wrong.push(what)).ok(),
         };
         let patterns: Vec<String> =
-            field(3).split(';').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
+            field(3).split(';').map(str::trim).filter(|pattern| !pattern.is_empty()).map(given).collect();
         if let Err(error) = patterns.iter().try_for_each(|pattern| check(pattern)) {
             wrong.push(error.to_string());
         }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::args::FilterArgs;
+use crate::cli::args::snapshot::pattern;
 use crate::cli::args::snapshot::time;
 use crate::cli::offer;
 
@@ -117,11 +118,11 @@ pub(crate) struct RewriteArgs {
     pub snapshots: Vec<OsString>,
 
     /// Take out what matches (can be given again)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub exclude: Vec<String>,
 
     /// The same, upper and lower case alike
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub iexclude: Vec<String>,
 
     /// Say what would go, and change nothing

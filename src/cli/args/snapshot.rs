@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::engine::exclude::given;
 use crate::engine::trust::VerifyOthers;
 use crate::tree::Time;
 use clap::Args;
@@ -20,11 +21,11 @@ const HOW: &str = "How";
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ExcludeArgs {
     /// Leave out what matches a gitignore pattern (can be given again)
-    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
+    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT, value_parser = pattern)]
     pub exclude: Vec<String>,
 
     /// The same, whether letters are upper or lower case (can be given again)
-    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
+    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT, value_parser = pattern)]
     pub iexclude: Vec<String>,
 
     /// Leave out what matches a pattern in this file (can be given again)
@@ -165,6 +166,11 @@ pub(crate) struct SnapshotArgs {
     /// How it is made.
     #[command(flatten)]
     pub new: NewVaultArgs,
+}
+
+/// Reads a pattern.
+pub(super) fn pattern(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(given(text))
 }
 
 /// Reads a date and time.

@@ -82,10 +82,10 @@ pub fn compare(
     progress.phase(Phase::Check);
     let threads = from.limits().reads.min(to.limits().reads).max(1);
     for group in all.chunks(GROUP) {
-        if progress.stopped() {
-            return Err(VaultError::Interrupted.into());
-        }
         let done = try_share(group.len(), threads, |at| {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
             let (key, len) = &group[at];
             let done = compare_one(from, to, &there, key, *len);
             progress.counters().add(1, *len);

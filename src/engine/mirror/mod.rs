@@ -265,10 +265,10 @@ fn copy_missing(
     let threads = from.limits().reads.min(to.limits().writes).max(1);
     let mut copying = Copying::default();
     for group in wanted.chunks(GROUP) {
-        if progress.stopped() {
-            return Err(VaultError::Interrupted.into());
-        }
         let copied = try_share(group.len(), threads, |at| {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
             let (key, len) = &group[at];
             let copied = copy(from, to, key, *len)?;
             progress.counters().add(1, *len);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::exclude::check;
+use crate::engine::exclude::given;
 use crate::store::place::Address;
 use crate::store::place::Place;
 use toml::Spanned;
@@ -266,7 +267,7 @@ impl<'t> Reader<'t> {
             every,
             overdue,
             exclude: ExcludeOptions {
-                patterns: usual::before(usual, patterns.into_iter().map(|(pattern, _)| pattern).collect()),
+                patterns: usual::before(usual, patterns.iter().map(|(pattern, _)| given(pattern)).collect()),
                 ignore_file: vaultignore.then(|| IGNORE_FILE.to_vec()),
                 caches,
                 if_present: if_present.into_iter().map(|(name, _)| name.into_bytes()).collect(),
