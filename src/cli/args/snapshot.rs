@@ -169,6 +169,7 @@ pub(crate) struct SnapshotArgs {
 }
 
 /// Reads a pattern.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a result")]
 pub(super) fn pattern(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(given(text))
 }
