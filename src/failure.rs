@@ -32,7 +32,7 @@ use crate::vault::VaultError;
 
 /// Exit code of a command that could not read some of the stored data: damage is worse than data of a later version.
 pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Exit {
-    let exit = |error: &ReadError| if error.is_newer() { Exit::Skipped } else { Exit::Damage };
+    let exit = |error: &ReadError| if error.is_newer() || error.is_late() { Exit::Skipped } else { Exit::Damage };
     errors.into_iter().fold(Exit::Done, |worst, error| worst.worse(exit(error)))
 }
 
@@ -134,6 +134,7 @@ const CHECK: &str =
     "All else can still be listed and restored. What is damaged, what that costs, and what to do: vault check";
 const PRE_RELEASE: &str =
     "It is not damaged. Get the files back with the pre-release that made it, and snapshot them into a new vault.";
+const LATE: &str = "Nothing is lost. Run the same command again when the sync has brought the rest.";
 const NEWER: &str = "It is not damaged. Use the newest version of vault to read it.";
 const MEMORY: &str = "Nothing that was stored is lost. Allow more memory (ulimit -v, or the limit of the container), end other programs, or \
                       use fewer threads: --threads 1";
@@ -314,6 +315,7 @@ impl From<ReadError> for Failure {
             ReadError::Lender { source, .. } => Self { what: failure.what, ..Self::from(*source) },
             ReadError::Seal(SealError::Zstd) => failure.hint(MEMORY),
             error if error.is_newer() => failure.hint(NEWER),
+            error if error.is_late() => failure.exit(Exit::Skipped).hint(LATE),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             _ => failure,
         }
@@ -383,11 +385,7 @@ pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
     match why {
         Left::Damaged => (Exit::Damage, "nothing of it can be read", "What is damaged is told by: vault check"),
         Left::Partial => (Exit::Damage, "a part of it is damaged", "What is damaged is told by: vault check"),
-        Left::NotArrived => (
-            Exit::Skipped,
-            "not all of it has arrived here yet",
-            "Nothing is lost. Run the same command again when the sync has brought the rest.",
-        ),
+        Left::NotArrived => (Exit::Skipped, "not all of it has arrived here yet", LATE),
         Left::Newer => (
             Exit::Skipped,
             "a newer version of vault wrote a part of it",
@@ -423,6 +421,7 @@ impl From<RestoreError> for Failure {
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             RestoreError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
+            RestoreError::Read { source, .. } if source.is_late() => failure.exit(Exit::Skipped).hint(LATE),
             RestoreError::Read { .. } => failure,
             RestoreError::Target { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
@@ -470,6 +469,9 @@ impl From<BrowseError> for Failure {
         match error {
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             BrowseError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
+            BrowseError::Read { source, .. } | BrowseError::Partial { source, .. } if source.is_late() => {
+                failure.exit(Exit::Skipped).hint(LATE)
+            }
             BrowseError::Read { source, .. } => source.into(),
             BrowseError::Partial { source, .. } if source.is_newer() => failure.exit(Exit::Skipped).hint(NEWER),
             BrowseError::Partial { .. } => failure,
@@ -563,6 +565,7 @@ impl From<CollectError> for Failure {
                     "Nothing was forgotten or deleted. vault repair puts again what this machine remembers; what is lost for \
                      good is given up with vault accept.",
                 ),
+            CollectError::NotArrived => Self::new(chain(&error)).exit(Exit::Skipped).hint(LATE),
             CollectError::Newer { .. } => Self::new(chain(&error)).exit(Exit::Skipped).hint(NEWER),
             CollectError::Refused(_) => {
                 Self::new(chain(&error)).exit(Exit::Damage).hint("See what is hurt with: vault check")

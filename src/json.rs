@@ -19,7 +19,7 @@
 //! | `import` | `{dry_run, items, passed_over}` |
 //! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
-//! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, newer, failed, failures}`: `broken` folders cannot be read, `newer` things need a newer version of vault; each failure `{path, what}` |
+//! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, newer, late, failed, failures}`: `broken` folders cannot be read, `newer` things need a newer version of vault, `late` ones have not arrived yet; each failure `{path, what}` |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for, held_up}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `tag add`, `tag remove`, `amend` | `{changed, unchanged, forgotten, broken}`: a list of `{id, replaces, time, source, host}`; ids; ids; as for `rewrite` |
@@ -31,8 +31,8 @@
 //! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
 //! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |
 //! | `doctor ADDRESS` | `{place, fit, reads_back, reads_parts, exclusive, lists_puts, lists_deletions, deletes, round_trip_ms, bytes_per_s_up, bytes_per_s_down, clock_offset_s}` |
-//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, unreadable, sources, snapshots, growth}` |
-//! | `mirror` | `{to, copied, bytes, there, mended, damaged, surplus, deleted}` |
+//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, unreadable, late, sources, snapshots, growth}` |
+//! | `mirror` | `{to, copied, bytes, there, mended, damaged, late, surplus, deleted}` |
 //! | `promote` | `{promoted}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |

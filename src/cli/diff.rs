@@ -65,7 +65,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
     let (info, old_path) = (&spot.info, spot.path.clone());
     let mut report = Report { context, args, out: Output::new(), failed: None, old: info.id.to_string(), new: None };
-    let mut old_trees = vault.tree_reader()?;
+    let mut old_trees = vault.tree_reader_of([info.id])?;
     let old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees);
     let mut old = old.map_err(|error| spot.failure(error))?;
     let mut unread = 0;
@@ -106,7 +106,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let other = select::spot(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
         let other = if wanted.path.is_some() { other } else { other.at(old_path.clone()) };
         report.new = Some(other.info.id.to_string());
-        let mut new_trees = vault.tree_reader()?;
+        let mut new_trees = vault.tree_reader_of([other.info.id])?;
         let new = diff::entry_at(&other.info.body.tree, &other.path, &mut new_trees);
         let mut new = new.map_err(|error| other.failure(error))?;
         let base = base(&old_path, &other.path, &mut old, &mut new);
@@ -262,7 +262,8 @@ impl Report<'_> {
             self.out.json(&SumsJson { summary: sums, old: self.old.clone(), new: self.new.clone() })?;
         } else if !self.context.global.quiet {
             let title = if sums.is_nothing() {
-                "No difference.".to_owned()
+                let is_all = sums.unknown == 0;
+                if is_all { "No difference." } else { "No difference in what could be compared." }.to_owned()
             } else {
                 let parts = [
                     (sums.added, "added"),

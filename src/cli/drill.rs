@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> 
         tell(context, &report, &mut out)?;
     }
     out.finish()?;
-    Ok(match (report.failed.is_empty() && report.broken == 0, report.newer) {
+    Ok(match (report.failed.is_empty() && report.broken == 0, report.newer + report.late) {
         (true, 0) => Exit::Done,
         (true, _) => Exit::Skipped,
         (false, _) => Exit::Damage,
@@ -62,7 +62,15 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
         let many = units::counted(report.newer, "thing needs", "things need");
         out.styled(Style::Warning, &format!("{many} a newer version of vault"))?;
     }
+    if report.late > 0 {
+        let (has, have) = ("thing of the snapshots has", "things of the snapshots have");
+        let many = units::counted(report.late, has, have);
+        out.styled(Style::Warning, &format!("{many} not arrived yet; the sync brings it"))?;
+    }
     if report.failed.is_empty() && report.broken == 0 {
+        if report.late > 0 {
+            return out.styled(Style::Bold, "All of the sample that has arrived came back as it was.");
+        }
         if !context.global.quiet {
             out.styled(Style::Bold, "All of the sample came back as it was.")?;
         }

@@ -69,13 +69,14 @@ pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     let since = since.map(|since| select::find(context, &vault, &snapshots, &args.filter, &since, Aim::Read));
     let since = since.transpose()?;
     let entry = spot.entry()?;
-    let sums = match (&entry.content, since) {
-        (_, Some(since)) => news(context, args, &vault, since, path, entry)?,
+    let mut sums = match (&entry.content, since) {
+        (_, Some(since)) => news(context, args, &vault, since, (info, path), entry)?,
         (Some(listing), None) if entry.kind == FileKind::Directory => {
             usage::usage(&vault, listing, path, args.depth, context.threads(), &context.screen)?
         }
         _ => usage::of_entry(path, &entry),
     };
+    sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, [info.id])));
     context.screen.clear();
     let mut out = Output::new();
     tell(context, args, info, since, path, &sums, &mut out)?;
@@ -96,10 +97,10 @@ fn news(
     args: &DuArgs,
     vault: &Vault,
     since: &SnapshotInfo,
-    path: &[u8],
+    (info, path): (&SnapshotInfo, &[u8]),
     new: Entry,
 ) -> Result<Sums, Failure> {
-    let (mut old_trees, mut new_trees) = (vault.tree_reader()?, vault.tree_reader()?);
+    let (mut old_trees, mut new_trees) = (vault.tree_reader_of([since.id])?, vault.tree_reader_of([info.id])?);
     let old = match diff::entry_at(&since.body.tree, path, &mut old_trees) {
         Ok(entry) => entry,
         // All of it is new.

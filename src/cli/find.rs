@@ -216,6 +216,12 @@ pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Fai
             (None, Some(name)) => format!("Look for it by name: vault find {}", quoted(name)),
             (None, None) => "Look for it by name: vault find NAME".to_owned(),
         };
+        let (exit, unread) = (exit_of_unread(&broken), units::count(broken.len() as u64));
+        if let Some(error) = broken.into_iter().next() {
+            let Failure { what, hint, .. } = error.into();
+            let what = format!("{unread} of {many} could not be read, and no other has {}: {what}", Shown(&typed));
+            return Err(Failure { exit, what, hint });
+        }
         return Err(Failure::new(format!("there is no {} in {many}", Shown(&typed))).hint(hint));
     }
     let mut out = Output::new();

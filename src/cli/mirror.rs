@@ -34,6 +34,7 @@ struct MirrorJson {
     there: u64,
     mended: u64,
     damaged: Vec<String>,
+    late: Vec<String>,
     surplus: u64,
     deleted: u64,
 }
@@ -98,6 +99,12 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         let (vault, _) = context.open()?;
         report.deleted = mirror::delete_given_up(&vault, target.as_ref())?;
     }
+    // Only an opened vault tells what is on its way from what is damaged.
+    if !report.damaged.is_empty()
+        && let Ok((vault, _)) = context.open()
+    {
+        report.judge(&vault)?;
+    }
     context.screen.clear();
     let mut out = Output::new();
     if context.global.json {
@@ -108,6 +115,7 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
             there: report.there,
             mended: report.mended,
             damaged: report.damaged.iter().map(ToString::to_string).collect(),
+            late: report.late.iter().map(ToString::to_string).collect(),
             surplus: report.surplus,
             deleted: report.deleted,
         })?;
@@ -133,8 +141,15 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         context.screen.clear();
         crate::cli::note(&format!("warning: {key} is damaged in the vault, and was not copied (see: vault check)"));
     }
+    for key in &report.late {
+        crate::cli::note(&format!("warning: {key} has not arrived yet, and comes with the next mirror"));
+    }
     out.finish()?;
-    Ok(if report.damaged.is_empty() { Exit::Done } else { Exit::Damage })
+    Ok(match (report.damaged.is_empty(), report.late.is_empty()) {
+        (true, true) => Exit::Done,
+        (true, false) => Exit::Skipped,
+        (false, _) => Exit::Damage,
+    })
 }
 
 /// Reports a comparison. The exit code is that of a check: 4 if anything is damaged, 3 if the mirror is only behind.

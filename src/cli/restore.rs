@@ -391,6 +391,10 @@ fn tell_report(
         }
         if report.damage_count > 0 {
             out.say("  The vault is damaged. What that costs, and what to do: vault check")?;
+        } else if report.is_late {
+            out.say(
+                "  Nothing is lost. When the sync has brought the rest: the same command with --overwrite if-changed",
+            )?;
         }
     }
     Ok(())

@@ -93,6 +93,7 @@ struct StatsJson<'a> {
     bytes_shared: u64,
     chunks: u64,
     unreadable: u64,
+    late: u64,
     sources: Vec<SourceJson<'a>>,
     snapshots: Vec<SnapshotJson<'a>>,
     growth: Vec<GrowthJson>,
@@ -127,7 +128,7 @@ pub(super) fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> 
         tell(context, args, &stats, &mut out)?;
     }
     out.finish()?;
-    Ok(match (stats.unreadable, stats.newer) {
+    Ok(match (stats.unreadable, stats.newer + stats.late) {
         (0, 0) => Exit::Done,
         (0, _) => Exit::Skipped,
         _ => Exit::Damage,
@@ -158,6 +159,7 @@ fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
         bytes_shared: stats.bytes_shared,
         chunks: stats.chunks,
         unreadable: stats.unreadable,
+        late: stats.late,
         sources: stats
             .sources
             .iter()
@@ -232,6 +234,10 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
     }
     if stats.unreadable > 0 {
         out.styled(Style::Warning, "Some folders cannot be read, so the figures are not whole: vault check")?;
+    }
+    if stats.late > 0 {
+        let text = "Not all of the snapshots has arrived yet, so the figures are not whole. The sync brings the rest.";
+        out.styled(Style::Warning, text)?;
     }
     if stats.newer > 0 {
         let text = "Some folders were written by a newer vault, so the figures are not whole. Update this one.";

@@ -119,7 +119,8 @@ pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
                 out.say(format_args!("{many} it: {span}."))?;
                 out.say("Its versions: vault history PATH")?;
             }
-            _ => out.say("No snapshot of this machine holds it.")?,
+            _ if broken.is_empty() => out.say("No snapshot of this machine holds it.")?,
+            _ => out.say("No snapshot of this machine that can be read holds it.")?,
         }
     }
     for error in &broken {

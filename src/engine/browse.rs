@@ -222,8 +222,8 @@ pub(crate) fn find_all(
     Ok(Some(found))
 }
 
-fn reader(vault: &Vault) -> Result<TreeReader<'_>, BrowseError> {
-    vault.tree_reader().map_err(|error| BrowseError::read(b"", error))
+fn reader<'v>(vault: &'v Vault, info: &SnapshotInfo) -> Result<TreeReader<'v>, BrowseError> {
+    vault.tree_reader_of([info.id]).map_err(|error| BrowseError::read(b"", error))
 }
 
 fn find(trees: &mut TreeReader<'_>, info: &SnapshotInfo, path: &[u8]) -> Result<Entry, BrowseError> {
@@ -236,7 +236,7 @@ fn find(trees: &mut TreeReader<'_>, info: &SnapshotInfo, path: &[u8]) -> Result<
 /// # Errors
 /// If there is nothing at this path, or a folder on the way to it cannot be read.
 pub fn find_entry(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Result<Entry, BrowseError> {
-    find(&mut reader(vault)?, info, path)
+    find(&mut reader(vault, info)?, info, path)
 }
 
 /// Calls `found` for everything in a folder (with `recursive`, also below it) with its path inside the snapshot, in the order of the
@@ -251,7 +251,7 @@ pub fn list(
     recursive: bool,
     found: &mut dyn FnMut(&[u8], &Entry) -> bool,
 ) -> Result<(), BrowseError> {
-    let mut trees = reader(vault)?;
+    let mut trees = reader(vault, info)?;
     let path = path::components(path).collect::<Vec<_>>().join(&b'/');
     let entry = find(&mut trees, info, &path)?;
     let Some(listing) = entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory) else {
@@ -307,7 +307,7 @@ pub fn cat(
     out: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<u64, BrowseError> {
-    let mut trees = reader(vault)?;
+    let mut trees = reader(vault, info)?;
     let entry = find(&mut trees, info, path)?;
     let (Some(content), FileKind::File) = (&entry.content, entry.kind) else {
         return Err(BrowseError::NotAFile { path: Shown(path).to_string() });
@@ -386,7 +386,7 @@ const SKIPPED_MAX: usize = 1 << 20;
 /// # Errors
 /// If the list cannot be read.
 pub fn skipped(vault: &Vault, info: &SnapshotInfo) -> Result<Vec<Skipped>, BrowseError> {
-    read_skipped(&info.body.skipped_list, &mut reader(vault)?)
+    read_skipped(&info.body.skipped_list, &mut reader(vault, info)?)
 }
 
 /// Reads a list of skipped files.

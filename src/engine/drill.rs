@@ -76,6 +76,8 @@ pub struct DrillReport {
     pub broken: u64,
     /// Number of folders and files that need a later version.
     pub newer: u64,
+    /// Number of folders and files that have not arrived yet.
+    pub late: u64,
 }
 
 /// Why there was no drill.
@@ -275,7 +277,7 @@ impl Sample {
 /// Chooses files of a tree.
 fn choose(
     index: &Index<'_>,
-    tree: &Stream,
+    (tree, may_be_late): (&Stream, bool),
     options: &DrillOptions,
     seed: u64,
     report: &mut DrillReport,
@@ -291,8 +293,9 @@ fn choose(
         let below = graph.nodes[number].children.iter().map(|child| graph.nodes[*child as usize].data).sum::<f64>();
         let node = &mut graph.nodes[number];
         node.data = (node.data + below).min(WEIGHT_MAX);
-        match &node.broken {
+        match node.broken.take().map(|error| index.judged_if(may_be_late, error)) {
             Some(error) if error.is_newer() => report.newer += 1,
+            Some(error) if error.is_late() => report.late += 1,
             Some(_) => report.broken += 1,
             None => {}
         }
@@ -319,7 +322,8 @@ pub fn drill(
     let index = Index::new(vault)?;
     for (number, info) in snapshots.iter().enumerate() {
         let seed = options.seed.wrapping_add(number as u64);
-        let found = choose(&index, &info.body.tree, options, seed, &mut report, progress)?;
+        let tree = (&info.body.tree, vault.may_be_late([info.id]));
+        let found = choose(&index, tree, options, seed, &mut report, progress)?;
         chosen.extend(found.into_iter().map(|one| (*info, one)));
     }
     index.finish(None)?;
@@ -366,13 +370,19 @@ fn try_one(
             report.bytes = report.bytes.saturating_add(one.size);
             report.verified += done.files_verified;
             for problem in done.problems {
-                // A file that is not damaged may be in packs of a later version.
-                if !problem.damage && vault.has_newer_packs() {
+                // A file that is not damaged may be on its way, or in packs of a later version.
+                if !problem.damage && done.is_late {
+                    report.late += 1;
+                } else if !problem.damage && vault.has_newer_packs() {
                     report.newer += 1;
                 } else {
                     report.failed.push(Failed { path: one.path.clone(), what: problem.what });
                 }
             }
+        }
+        Err(RestoreError::Read { source, .. }) if source.is_late() => {
+            report.late += 1;
+            return Ok(());
         }
         Err(error) if error.is_damage() => {
             report.failed.push(Failed { path: one.path.clone(), what: error.to_string() });

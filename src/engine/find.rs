@@ -104,6 +104,7 @@ pub fn find(
     let lists = lists_with(&index, &every, threads, |name| pattern.may_match(name))?;
     let leads = graph.spread_up(|node| node.broken.is_some() || node.data.is_none_or(|names| lists.contains(&names)));
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
+    let may_be_late: Vec<bool> = snapshots.iter().map(|info| vault.may_be_late([info.id])).collect();
     let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
     let mut top: Group = Vec::new();
     for (number, tree) in tops.iter().enumerate().filter(|(_, tree)| leads(tree)) {
@@ -130,7 +131,7 @@ pub fn find(
             return Err(IndexError::Interrupted);
         }
         let mut here = Here::default();
-        here.read(&mut hand, &path, &group, pattern, &leads, &mut told, &mut result)?;
+        here.read(&mut hand, &path, &group, pattern, &leads, (&mut told, &may_be_late), &mut result)?;
         let keys = group.iter().map(|(listing, _)| stream_key(listing)).collect();
         waiting.push(Next::Leave { group: keys, places: places.clone(), matches });
         for (name, mut versions) in here.matches {
@@ -188,7 +189,7 @@ impl Here {
         group: &Group,
         pattern: &Pattern,
         leads: &dyn Fn(&Stream) -> bool,
-        told: &mut HashSet<ListingKey>,
+        (told, may_be_late): (&mut HashSet<ListingKey>, &[bool]),
         result: &mut Found,
     ) -> Result<(), IndexError> {
         for (listing, snapshots) in group {
@@ -207,7 +208,8 @@ impl Here {
                 Ok(()) => {}
                 Err(error) if error.is_contained() => {
                     if told.insert(stream_key(listing)) {
-                        result.broken.push((path.to_vec(), error));
+                        let is_late = snapshots.iter().all(|number| may_be_late[*number]);
+                        result.broken.push((path.to_vec(), hand.judged_if(is_late, error)));
                     }
                 }
                 Err(error) => return Err(error.into()),

@@ -52,7 +52,7 @@ pub fn history(
         }
         let entry = match looker.look(&info.body.tree, &path(info)) {
             Err(BrowseError::Read { source, .. }) if source.is_contained() => {
-                broken.push(source);
+                broken.push(vault.judged(source, [info.id]));
                 continue;
             }
             entry => entry?,

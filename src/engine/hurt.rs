@@ -9,6 +9,7 @@ use crate::catalogue::Reader;
 use crate::engine::mark::{MarkError, Segments, Source, StreamKey, stream_key};
 use crate::id::{ChunkId, ObjectName};
 use crate::path::join;
+use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, Vault};
@@ -88,6 +89,23 @@ pub(crate) fn find(
         }
     }
     Ok(found)
+}
+
+/// Whether all of these snapshots that lack one of these chunks, or something that cannot be read at all, may just wait for the sync.
+///
+/// # Errors
+/// If the catalogue or the store fails as a whole.
+pub(crate) fn is_late(
+    vault: &Vault,
+    reader: &Arc<Reader>,
+    snapshots: &[SnapshotInfo],
+    lacking: &HashSet<ChunkId>,
+) -> Result<bool, MarkError> {
+    if vault.delivery() == Delivery::Direct || vault.has_newer_packs() {
+        return Ok(false);
+    }
+    let hurt = find(vault, None, reader, snapshots, lacking, 1)?;
+    Ok(vault.may_be_late(hurt.into_iter().map(|hurt| hurt.id)))
 }
 
 /// Turns damage into a result; any other error ends the search. Reading stops at data of a later version, which does not count as lost.

@@ -71,6 +71,11 @@ impl<'a> Index<'a> {
         Ok(Self { vault, reader, segments, fresh: Mutex::default() })
     }
 
+    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
+    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
+        self.segments.judged_if(may_be_late, error)
+    }
+
     /// A hand for the calling thread.
     pub const fn hand(&self) -> Hand<'_, 'a> {
         Hand { index: self, source: None }
@@ -120,6 +125,11 @@ impl<'a> Index<'a> {
 }
 
 impl Hand<'_, '_> {
+    /// As [`Index::judged_if`].
+    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
+        self.index.judged_if(may_be_late, error)
+    }
+
     /// The view of the catalogue that is used.
     pub fn reader(&self) -> &Reader {
         &self.index.reader

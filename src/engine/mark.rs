@@ -82,6 +82,8 @@ pub struct Marks {
     pub unreadable: HashMap<StreamKey, String>,
     /// The same for those written by a later version. They are not damaged, but the chunks that they need are not known either.
     pub newer: HashMap<StreamKey, String>,
+    /// Whether something cannot be read that the sync does not bring either.
+    pub is_damaged: bool,
     /// Number of different folders read.
     pub folders: u64,
     /// Number of entries in them that are not folders.
@@ -141,6 +143,11 @@ impl<'a> Segments<'a> {
     pub fn of_lender(donor: &'a Vault) -> Result<Self, ReadError> {
         let segments = donor.catalogue().reader().and_then(|reader| Self::new(donor, Arc::new(reader)));
         segments.map_err(|error| ReadError::from(error).of_lender(donor))
+    }
+
+    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
+    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
+        self.lookup.judged_if(may_be_late, error)
     }
 
     /// The place of a chunk, if it is stored, and the kind of its pack.
@@ -388,6 +395,7 @@ impl Marker<'_> {
         if streams.len() < LOSSES_KEPT {
             streams.insert(stream_key(stream), error.to_string());
         }
+        marks.is_damaged |= self.segments.judged_if(true, error).is_damage();
         Ok(())
     }
 

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
-use crate::engine::mark::{MarkError, Segments, Source, StreamKey, by_segment, in_order, stream_key};
+use crate::engine::hurt;
+use crate::engine::mark::{LOSSES_KEPT, MarkError, Segments, Source, StreamKey, by_segment, in_order, stream_key};
 use crate::engine::weigh::{Sample, weigh};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::sum_of;
 use crate::progress::{Phase, Progress};
-use crate::store::{Kind, Listed, StoreError};
+use crate::store::{Delivery, Kind, Listed, StoreError};
 use crate::sync::lock;
 use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
 use crate::vault::read::Listing;
@@ -101,6 +102,8 @@ pub struct Stats {
     pub unreadable: u64,
     /// Number of streams that a later version wrote: the chunks that they need are not known.
     pub newer: u64,
+    /// Number of listings and chunks that have not arrived yet: the figures are without them.
+    pub late: u64,
 }
 
 /// The users of something: 0 nobody, 1 + n snapshot n alone, then each source, and last "more than one source".
@@ -181,12 +184,21 @@ pub fn stats(
             uses: Mutex::default(),
             unreadable: 0,
             newer: 0,
+            late: 0,
+            lacking: Mutex::default(),
+            is_synced: vault.delivery() == Delivery::Synced,
             progress,
         };
         lock(&walk.uses).chunks.resize_with(walk.reader.place_count() as usize, AtomicU32::default);
         walk.run(&snapshots)?;
-        stats.unreadable = walk.unreadable;
         stats.newer = walk.newer;
+        let lacking = std::mem::take(&mut *lock(&walk.lacking));
+        let is_any = walk.late > 0 || !lacking.is_empty();
+        (stats.unreadable, stats.late) = if is_any && hurt::is_late(vault, &walk.reader, &snapshots, &lacking)? {
+            (walk.unreadable, walk.late + lacking.len() as u64)
+        } else {
+            (walk.unreadable + walk.late, 0)
+        };
         let chunks = std::mem::take(&mut lock(&walk.uses).chunks);
         let chunks: Vec<Class> = chunks.into_iter().map(AtomicU32::into_inner).collect();
         let infos = walk.reader.packs()?;
@@ -235,6 +247,10 @@ struct Walk<'a> {
     uses: Mutex<Uses>,
     unreadable: u64,
     newer: u64,
+    late: u64,
+    /// Needed chunks that are in no pack, the first [`LOSSES_KEPT`], if the sync may bring them.
+    lacking: Mutex<HashSet<ChunkId>>,
+    is_synced: bool,
     progress: &'a dyn Progress,
 }
 
@@ -255,6 +271,7 @@ struct Found {
     ids: Vec<(ChunkId, Class)>,
     unreadable: u64,
     newer: u64,
+    late: u64,
 }
 
 impl Found {
@@ -264,6 +281,7 @@ impl Found {
             Err(error) if error.is_contained() => {
                 self.unreadable += u64::from(error.is_damage());
                 self.newer += u64::from(error.is_newer());
+                self.late += u64::from(error.is_late());
                 Ok(None)
             }
             read => read,
@@ -285,6 +303,7 @@ impl Walk<'_> {
             self.put(&mut found.ids)?;
             self.unreadable += found.unreadable;
             self.newer += found.newer;
+            self.late += found.late;
         }
         while !level.is_empty() {
             let fresh = self.join_level(level);
@@ -297,6 +316,7 @@ impl Walk<'_> {
                     level.append(&mut found.below);
                     self.unreadable += found.unreadable;
                     self.newer += found.newer;
+                    self.late += found.late;
                 }
             }
         }
@@ -335,6 +355,11 @@ impl Walk<'_> {
             .collect()
     }
 
+    /// Tells what the sync may still bring from what is damaged.
+    fn judged<T>(&self, read: Result<T, ReadError>) -> Result<T, ReadError> {
+        read.map_err(|error| self.segments.judged_if(self.is_synced, error))
+    }
+
     /// Takes ids that were found.
     fn put(&self, ids: &mut Vec<(ChunkId, Class)>) -> Result<(), MarkError> {
         let mut uses = lock(&self.uses);
@@ -350,15 +375,25 @@ impl Walk<'_> {
         ids.dedup();
         self.reader.in_parts(|part| {
             let mut needed = ids[part.range(ids, |(id, _)| id)].iter().peekable();
+            let mut lacking = Vec::new();
             part.for_each_id(|rank, id| {
                 while let Some((needed, class)) = needed.next_if(|(needed, _)| *needed <= id) {
-                    if let (true, Some(known)) = (*needed == id, chunks.get(rank)) {
+                    match chunks.get(rank) {
                         // Each rank belongs to one part, which is one thread's.
-                        known.store(self.classes.join(known.load(Relaxed), *class), Relaxed);
+                        Some(known) if *needed == id => {
+                            known.store(self.classes.join(known.load(Relaxed), *class), Relaxed);
+                        }
+                        _ => lacking.push(*needed),
                     }
                 }
                 needed.peek().is_some()
-            })
+            })?;
+            lacking.extend(needed.map(|(id, _)| *id));
+            if self.is_synced && !lacking.is_empty() {
+                let mut all = lock(&self.lacking);
+                all.extend(lacking.into_iter().take(LOSSES_KEPT));
+            }
+            Ok::<_, CatalogueError>(())
         })?;
         ids.clear();
         Ok(())
@@ -378,7 +413,7 @@ impl Walk<'_> {
         }
         source.asked.clear();
         let mut ids = IdReader::new(stream);
-        while let Some(id) = found.unless_damaged(ids.next(source))? {
+        while let Some(id) = found.unless_damaged(self.judged(ids.next(source)))? {
             found.ids.push((id, class));
             if found.ids.len() >= IDS_LOCAL {
                 self.put(&mut found.ids)?;
@@ -397,7 +432,7 @@ impl Walk<'_> {
     ) -> Result<(), MarkError> {
         let mut listing = Listing::new(stream);
         source.asked.clear();
-        while let Some(entry) = found.unless_damaged(listing.next(source))? {
+        while let Some(entry) = found.unless_damaged(self.judged(listing.next(source)))? {
             found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
             if let Some(Holes::Stream(holes)) = &entry.holes {
                 self.read_ids(holes, class, source, found)?;

@@ -85,6 +85,7 @@ pub struct DrillJson<'a> {
     compared: u64,
     broken: u64,
     newer: u64,
+    late: u64,
     failed: u64,
     failures: Vec<FailedJson<'a>>,
 }
@@ -152,6 +153,7 @@ impl<'a> DrillJson<'a> {
             compared: report.compared,
             broken: report.broken,
             newer: report.newer,
+            late: report.late,
             failed: report.failed.len() as u64,
             failures: report.failed.iter().map(|one| FailedJson { path: Name(&one.path), what: &one.what }).collect(),
         }

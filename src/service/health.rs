@@ -179,6 +179,10 @@ fn examine_store(
     if stats.unreadable > 0 && known == Exit::Done {
         found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
     }
+    if stats.late > 0 {
+        let text = "Not all of the snapshots has arrived yet; the sync brings the rest.";
+        found.push(Finding::advice("store", text, "vault check   (when the sync is done)"));
+    }
     for finding in vault.findings() {
         if let crate::log::Finding::Fork { .. } | crate::log::Finding::Broken { .. } = finding {
             found.push(Finding::advice("store", format!("The log: {finding}."), "vault client list"));

@@ -17,7 +17,7 @@ use crate::pack::index::{IndexHead, IndexReader, IndexedPack, Start, start_of};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress, Silent};
 use crate::seal::ObjectKind;
-use crate::store::{Kind, ObjectKey, StoreError};
+use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::sync::{lock, try_share};
 use crate::vault::{BadObject, ObjectState, ReadError, Vault, VaultError};
 
@@ -265,12 +265,42 @@ pub struct Lookup<'a> {
     vault: &'a Vault,
     /// The generation when the view was taken, and the view.
     current: Mutex<(u64, Arc<Reader>)>,
+    /// Whether the chunks may just not have arrived yet.
+    may_be_late: bool,
+    /// States of objects that could not be read, if they may be late: finding one out means reading all of the object.
+    states: Mutex<HashMap<ObjectKey, ObjectState>>,
 }
 
 impl<'a> Lookup<'a> {
     /// The error for a chunk that has no place.
     pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
-        self.vault.lost(id)
+        self.judged(self.vault.lost(id))
+    }
+
+    /// The same, for chunks that these snapshots need: see [`Vault::judged`].
+    #[must_use]
+    pub fn needed_by(self, snapshots: impl IntoIterator<Item = ObjectName>) -> Self {
+        Self { may_be_late: self.vault.may_be_late(snapshots), ..self }
+    }
+
+    /// As [`Vault::judged`], for the snapshots that need what is looked up here.
+    pub(crate) fn judged(&self, error: ReadError) -> ReadError {
+        self.judged_if(self.may_be_late, error)
+    }
+
+    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
+    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
+        if !may_be_late || !error.is_damage() || self.vault.delivery() == Delivery::Direct {
+            return error;
+        }
+        let state = match error.object() {
+            None => self.vault.state_of_unread(&error, true),
+            Some(object) => {
+                let mut states = lock(&self.states);
+                *states.entry(*object).or_insert_with(|| self.vault.state_of_unread(&error, true))
+            }
+        };
+        if state == ObjectState::NotArrived { ReadError::NotArrived } else { error }
     }
 
     /// Starts with the catalogue of this moment.
@@ -279,13 +309,14 @@ impl<'a> Lookup<'a> {
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault) -> Result<Self, CatalogueError> {
         let known = vault.generation.load(Relaxed);
-        Ok(Self { vault, current: Mutex::new((known, Arc::new(vault.catalogue().reader()?))) })
+        let current = Mutex::new((known, Arc::new(vault.catalogue().reader()?)));
+        Ok(Self { vault, current, may_be_late: false, states: Mutex::default() })
     }
 
     /// As [`Self::new`], with this view of the catalogue until something has to be learned.
     pub fn with(vault: &'a Vault, reader: Arc<Reader>) -> Self {
         // How much was learned since it was taken is unknown: the first miss takes a newer one.
-        Self { vault, current: Mutex::new((u64::MAX, reader)) }
+        Self { vault, current: Mutex::new((u64::MAX, reader)), may_be_late: false, states: Mutex::default() }
     }
 
     /// The newest view of the catalogue.
@@ -373,7 +404,7 @@ impl<'a> Lookup<'a> {
             }
         }
         reader.distrust();
-        first.map_or(Ok(None), Err)
+        first.map_or(Ok(None), |error| Err(self.judged(error)))
     }
 
     /// A pack by its number in the catalogue.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ObjectName};
 use crate::limits::ENTRY_LEN_MAX;
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
@@ -51,13 +51,26 @@ impl Vault {
     /// # Errors
     /// If the catalogue fails.
     pub fn tree_reader(&self) -> Result<TreeReader<'_>, ReadError> {
-        Ok(TreeReader {
+        Ok(self.tree_reader_by(Lookup::new(self)?))
+    }
+
+    /// As [`Self::tree_reader`], of trees of these snapshots: what the sync may still bring for them is
+    /// [`ReadError::NotArrived`].
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn tree_reader_of(&self, snapshots: impl IntoIterator<Item = ObjectName>) -> Result<TreeReader<'_>, ReadError> {
+        Ok(self.tree_reader_by(Lookup::new(self)?.needed_by(snapshots)))
+    }
+
+    fn tree_reader_by<'v>(&'v self, lookup: Lookup<'v>) -> TreeReader<'v> {
+        TreeReader {
             packs: self.tree_packs(),
-            lookup: Arc::new(Lookup::new(self)?),
+            lookup: Arc::new(lookup),
             infos: HashMap::new(),
             segments: self.segments(SEGMENTS_KEPT),
             last: None,
-        })
+        }
     }
 
     /// The opened segments that all readers of this vault share. The cache lives as long as any reader, and keeps at

@@ -4,6 +4,7 @@ use crate::catalogue::CatalogueError;
 use crate::id::ChunkId;
 use crate::pack::PackError;
 use crate::seal::SealError;
+use crate::store::{ObjectKey, StoreError, Subject};
 use crate::tree::{EntryError, StreamError};
 use crate::vault::{Vault, VaultError};
 
@@ -18,6 +19,9 @@ pub enum ReadError {
         "a piece of it cannot be read by this version of vault, and a newer one has written packs here (chunk {0})"
     )]
     Hidden(ChunkId),
+    /// It is not here as it was put, because the sync has not brought it yet.
+    #[error("a piece of it has not arrived yet; the sync brings it")]
+    NotArrived,
     /// A pack could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -50,8 +54,13 @@ impl ReadError {
             Self::Lost(_) | Self::Stream(_) => true,
             Self::Entry(error) => !error.is_newer(),
             Self::Pack(error) => error.is_damage(),
-            Self::Hidden(_) | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
+            Self::Hidden(_) | Self::NotArrived | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
         }
+    }
+
+    /// Whether the error is that something has not arrived yet.
+    pub const fn is_late(&self) -> bool {
+        matches!(self, Self::NotArrived)
     }
 
     /// The same, of a vault from which something was to be read for another one.
@@ -69,13 +78,29 @@ impl ReadError {
             Self::Entry(error) => error.is_newer(),
             Self::Pack(error) => error.is_newer(),
             Self::Hidden(_) => true,
-            Self::Lost(_) | Self::Stream(_) | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
+            Self::Lost(_)
+            | Self::NotArrived
+            | Self::Stream(_)
+            | Self::Catalogue(_)
+            | Self::Seal(_)
+            | Self::Lender { .. } => false,
+        }
+    }
+
+    /// The object that could not be read as it was put, if the error is about one.
+    pub(crate) const fn object(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::Pack(
+                PackError::Damaged { object, .. }
+                | PackError::Store(StoreError::Short { object: Subject::Object(object), .. }),
+            ) => Some(object),
+            _ => None,
         }
     }
 
     /// Whether the error concerns only the data that was read, so that everything else can continue.
     pub const fn is_contained(&self) -> bool {
-        self.is_damage() || self.is_newer()
+        self.is_damage() || self.is_newer() || self.is_late()
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::Chains;
 use crate::pack::{PackError, TRAILER_LEN};
-use crate::store::{Delivery, Kind, ObjectKey, StoreError, Subject};
+use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::vault::identity::ClientState;
 use crate::vault::read_error::ReadError;
 use crate::vault::{BadObject, SnapshotInfo, Vault, VaultError};
@@ -154,8 +154,32 @@ impl Vault {
             let mut names = info.replaced.iter().chain([&info.id]);
             me.is_some() && Some(info.client) == me && names.all(|name| writers.get(name).copied() == me)
         };
-        let own: HashSet<ObjectName> = self.snapshots().into_iter().filter(is_own).map(|info| info.id).collect();
+        let own: HashSet<ObjectName> = self
+            .snapshots()
+            .into_iter()
+            .filter(is_own)
+            .flat_map(|info| std::iter::once(info.id).chain(info.replaced))
+            .collect();
         hurt.into_iter().partition(|hurt| !own.contains(&id(hurt)))
+    }
+
+    /// Whether what these snapshots lack may just not have arrived yet (see [`Self::part_late`]). For one of them that is
+    /// known not to be late the answer is no.
+    pub fn may_be_late(&self, snapshots: impl IntoIterator<Item = ObjectName>) -> bool {
+        self.delivery() == Delivery::Synced && {
+            let (late, lost) = self.part_late(snapshots.into_iter().collect(), |id| *id);
+            !late.is_empty() && lost.is_empty()
+        }
+    }
+
+    /// The error of reading something that these snapshots need: what looks like damage is [`ReadError::NotArrived`] if
+    /// the sync may still bring it.
+    #[must_use]
+    pub fn judged(&self, error: ReadError, snapshots: impl IntoIterator<Item = ObjectName>) -> ReadError {
+        let is_late = error.is_damage()
+            && self.may_be_late(snapshots)
+            && self.state_of_unread(&error, true) == ObjectState::NotArrived;
+        if is_late { ReadError::NotArrived } else { error }
     }
 
     /// State of an object that a tree needs and that could not be read because of `error`. `may_be_late`: others have a
@@ -163,15 +187,15 @@ impl Vault {
     pub(crate) fn state_of_unread(&self, error: &ReadError, may_be_late: bool) -> ObjectState {
         let object = match error {
             error if error.is_newer() => return ObjectState::Newer,
+            error if error.is_late() => return ObjectState::NotArrived,
             _ if !may_be_late => return ObjectState::Damaged,
             ReadError::Lost(_) | ReadError::Pack(PackError::Store(StoreError::Missing { .. })) => {
                 return ObjectState::NotArrived;
             }
-            ReadError::Pack(
-                PackError::Damaged { object, .. }
-                | PackError::Store(StoreError::Short { object: Subject::Object(object), .. }),
-            ) => object,
-            _ => return ObjectState::Damaged,
+            error => match error.object() {
+                Some(object) => object,
+                None => return ObjectState::Damaged,
+            },
         };
         // An object whose state cannot be determined may as well be on its way.
         self.state_of(object).unwrap_or(ObjectState::NotArrived)

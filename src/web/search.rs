@@ -86,7 +86,7 @@ pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
     let (old, new) = (desk.snapshot(query.text("old")?)?, desk.snapshot(query.text("new")?)?);
     let (at, count) = (query.path(), query.number("count", 1000)?.clamp(1, FOUND_MAX) as usize);
     let vault = desk.view().vault();
-    let (mut old_trees, mut new_trees) = (vault.tree_reader()?, vault.tree_reader()?);
+    let (mut old_trees, mut new_trees) = (vault.tree_reader_of([old.id])?, vault.tree_reader_of([new.id])?);
     let first = entry_at(&old.body.tree, &at, &mut old_trees)?;
     let second = entry_at(&new.body.tree, &at, &mut new_trees)?;
     let (left, right) = (Omitted::read(&old.body, &mut old_trees)?, Omitted::read(&new.body, &mut new_trees)?);

@@ -75,7 +75,7 @@ pub fn export(
     progress: &dyn Progress,
 ) -> Result<ExportReport, BrowseError> {
     let read = |source: ReadError| BrowseError::Read { path: called(path), source };
-    let mut trees = vault.tree_reader().map_err(read)?;
+    let mut trees = vault.tree_reader_of([info.id]).map_err(read)?;
     let found = find_all(&mut trees, info, path)?.and_then(|mut entries| entries.pop());
     let entry = found.ok_or_else(|| BrowseError::NotFound { path: Shown(path).to_string() })?;
     // Protects the needed packs from a concurrent sweep. With a read-only state folder we do without.

@@ -24,6 +24,7 @@ use rayon::prelude::*;
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
+use crate::engine::hurt;
 use crate::engine::mark::{MarkError, Marks, mark};
 use crate::engine::trust::Standings;
 use crate::id::{ChunkId, ClientId, ObjectName};
@@ -94,6 +95,9 @@ pub enum CollectError {
         /// The unknown feature or object, in words.
         what: String,
     },
+    /// A part of a snapshot has not arrived yet, and it may need data that would be deleted.
+    #[error("no space can be given back: a folder of a snapshot has not arrived yet; the sync brings it")]
+    NotArrived,
     /// The store is full, and nothing more can be deleted without copying something first.
     #[error(
         "no space is left in the store: to copy what is needed out of the next pack, {} MB have to be free",
@@ -407,6 +411,9 @@ impl<'a> Pass<'a> {
         progress.phase(Phase::Plan);
         let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
         if let Some(what) = marks.unknown() {
+            if !marks.is_damaged && hurt::is_late(vault, &reader, &snapshots, &HashSet::new())? {
+                return Err(CollectError::NotArrived);
+            }
             let what = format!("a folder of a snapshot cannot be read ({what})");
             return Err(if marks.is_whole() { CollectError::Newer { what } } else { CollectError::Refused(what) });
         }

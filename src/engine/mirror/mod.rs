@@ -14,11 +14,11 @@ use crate::pack::TRAILER_LEN;
 use crate::progress::{Phase, Progress};
 use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::proof::{look_for, put_proven};
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
 use crate::vault::locked::Wanted;
 use crate::vault::slots::digest;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{ObjectState, Vault, VaultError};
 
 /// The number of times that a vault is listed, if it is pruned meanwhile.
 const ROUNDS: usize = 5;
@@ -97,10 +97,27 @@ pub struct MirrorReport {
     pub mended: u64,
     /// Objects of the vault that are damaged, and so were not copied.
     pub damaged: Vec<ObjectKey>,
+    /// Those of the vault that have not arrived there whole: see [`MirrorReport::judge`].
+    pub late: Vec<ObjectKey>,
     /// Objects of the mirror that the vault no longer has.
     pub surplus: u64,
     /// The number of those that were deleted.
     pub deleted: u64,
+}
+
+impl MirrorReport {
+    /// Tells objects that the sync has not brought whole to the vault from those that are damaged in it.
+    ///
+    /// # Errors
+    /// If the vault's store as a whole is unavailable.
+    pub fn judge(&mut self, vault: &Vault) -> Result<(), VaultError> {
+        let damaged = std::mem::take(&mut self.damaged);
+        for key in damaged {
+            let is_late = vault.delivery() == Delivery::Synced && vault.state_of(&key)? == ObjectState::NotArrived;
+            if is_late { &mut self.late } else { &mut self.damaged }.push(key);
+        }
+        Ok(())
+    }
 }
 
 /// The objects of a store, with their lengths. Keys are listed first, then records: whatever a record needs was put

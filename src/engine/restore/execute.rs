@@ -13,7 +13,7 @@ use crate::catalogue::PackInfo;
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::links::Links;
-use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, fatal, lock};
+use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, FinishError, First, Piece, Window};
 use crate::fs::{Stat, TargetDir, TargetFile};
@@ -222,10 +222,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         let segment = match self.open_segment(worker, group, sealed) {
             Ok(segment) => segment,
             Err(error) => {
-                let (what, damage) = match fatal(error) {
-                    Ok(error) => return Err(self.run.fail(error)),
-                    Err(error) => (error.to_string(), !error.is_newer()),
-                };
+                let (what, damage) = self.run.read(self.lookup.judged(error))?;
                 let what: Arc<str> = what.into();
                 lock(failed).extend(group.iter().map(|piece| (*piece, what.clone(), damage)));
                 return Ok(());

@@ -185,6 +185,8 @@ pub struct RestoreReport {
     pub problem_count: u64,
     /// Number of problems that are damage in the store.
     pub damage_count: u64,
+    /// Whether something was not restored since it has not arrived yet.
+    pub is_late: bool,
     /// Actions that a normal user may not do, by kind (`owner`, `device`, ...), with their number. Not an error.
     pub not_permitted: std::collections::BTreeMap<String, u64>,
 }
@@ -383,7 +385,7 @@ pub fn restore_telling(
     let unreadable = |source| {
         run::fatal(source).unwrap_or_else(|source| RestoreError::Read { path: "the snapshot".to_owned(), source })
     };
-    let mut trees = vault.tree_reader().map_err(unreadable)?;
+    let mut trees = vault.tree_reader_of([info.id]).map_err(unreadable)?;
     let places = Places::find(&run, &info, &mut trees)?;
     run.set_guard(run.learn(&info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;

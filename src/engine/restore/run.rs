@@ -69,6 +69,8 @@ pub(super) struct Tally {
     pub(super) copies: AtomicU64,
     /// Number of problems that are damage.
     damage: AtomicU64,
+    /// Whether something that was to be read has not arrived yet.
+    is_late: AtomicBool,
     /// Problems: damage first, then by path.
     problems: Mutex<First<(bool, Vec<u8>), String>>,
     kept: Mutex<First<Vec<u8>, Kept>>,
@@ -307,11 +309,14 @@ impl<'a> Run<'a> {
     }
 
     /// Classifies a failure to read from the vault: damage concerns only this path. Returns its description, and whether it is damage or
-    /// only something that this version does not know.
+    /// only something that this version does not know, or that has not arrived yet.
     pub(super) fn read(&self, error: ReadError) -> Result<(String, bool), Halt> {
         match fatal(error) {
             Ok(error) => Err(self.fail(error)),
-            Err(error) => Ok((error.to_string(), !error.is_newer())),
+            Err(error) => {
+                self.tally.is_late.fetch_or(error.is_late(), Relaxed);
+                Ok((error.to_string(), !error.is_newer() && !error.is_late()))
+            }
         }
     }
 
@@ -344,6 +349,7 @@ impl<'a> Run<'a> {
             problem_count: problems.count,
             problems: problems.into_list(|(is_other, path), what| RestoreProblem { path, what, damage: !is_other }),
             damage_count,
+            is_late: self.tally.is_late.into_inner(),
             not_permitted: into_inner(self.tally.not_permitted),
         })
     }
