@@ -12,7 +12,7 @@ use vault::store::dir::DirStore;
 
 use crate::support::binary::{Said, said};
 use crate::support::source::{Rng, bytes};
-use crate::support::{PASSWORD, campaign, create_vault, scratch, small_chunks};
+use crate::support::{PASSWORD, campaign, copy_folder, create_vault, scratch, small_chunks};
 
 /// A file on its way to a machine: the path, and its content unless it is a deletion.
 #[derive(Debug)]
@@ -445,4 +445,127 @@ fn repair_is_carried(seed: u64) {
 #[test]
 fn a_repair_that_is_carried_costs_the_other_copy_nothing_that_is_not_said() {
     lives(3).for_each(repair_is_carried);
+}
+
+/// How objects are harmed that another machine put.
+const HARMS: [&str; 3] = ["missing", "empty", "cut"];
+
+/// The commands that read a vault, each with the snapshots before it and after it as `OLD` and `NEW`, and whether it
+/// meets data that is not there; all of them meet trees that are not there.
+const READS: [(&str, bool); 18] = [
+    ("restore NEW --to ../out", true),
+    ("restore NEW --to ../dry --dry-run", true),
+    ("export NEW --tar ../out.tar", true),
+    ("cat NEW:source/deep/new", true),
+    ("ls NEW:source/deep", false),
+    ("ls NEW --recursive", false),
+    ("ls NEW --digest", false),
+    ("find new", false),
+    ("du NEW", false),
+    ("du NEW --since OLD", false),
+    ("diff OLD NEW", false),
+    ("history source/deep/new", false),
+    ("stats", true),
+    ("drill", true),
+    ("prune --keep 9", false),
+    ("mirror --to ../mirror", false),
+    ("check", true),
+    ("doctor", true),
+];
+
+/// A machine lacks what another one put in this folder of the store. All commands agree about what that means.
+fn lacks(is_synced: bool, folder: &str, how: &str) {
+    let mut pair = Pair::new(1);
+    create_vault(&DirStore::create(&pair.path(0, "store")).unwrap(), small_chunks()).unwrap();
+    if is_synced {
+        pair.ends(0, &["delivery", "synced"], &[0]);
+    }
+    pair.take(0, &[]);
+    copy_folder(&pair.path(0, "store"), &pair.path(1, "store"));
+    pair.ends(1, &["list"], &[0]);
+    let mut before = BTreeMap::new();
+    walk(&pair.path(0, "store"), Path::new(folder), &mut before);
+    fs::create_dir(pair.path(0, "source/deep")).unwrap();
+    fs::write(pair.path(0, "source/deep/new"), bytes(7, 90_000)).unwrap();
+    pair.take(0, &[]);
+    let mut after = BTreeMap::new();
+    walk(&pair.path(0, "store"), Path::new(""), &mut after);
+    for path in after.keys() {
+        let is_harmed = path.starts_with(folder) && !before.contains_key(path);
+        let content = fs::read(pair.path(0, "store").join(path)).unwrap();
+        let content = match how {
+            _ if !is_harmed => &content[..],
+            "missing" => continue,
+            "empty" => &[],
+            _ => &content[..content.len() / 2],
+        };
+        let to = pair.path(1, "store").join(path);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        if !to.exists() {
+            fs::write(to, content).unwrap();
+        }
+    }
+    let (old, new) = (pair.taken[0].1.clone(), pair.taken[1].1.clone());
+    for (command, meets_data) in READS {
+        let args: Vec<String> = command.split(' ').map(|word| word.replace("OLD", &old).replace("NEW", &new)).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let meets = match command {
+            // What is not there is not copied either, and before a check nobody looks for data of others.
+            "mirror --to ../mirror" => how != "missing",
+            "stats" if !is_synced && how == "missing" => folder == "meta",
+            _ => meets_data || folder == "meta",
+        };
+        let code = match (meets, is_synced) {
+            (false, _) => 0,
+            (true, true) => 3,
+            (true, false) => 4,
+        };
+        let said = pair.ends(1, &args, &[code]);
+        let text = format!("{}{}", said.out, said.err);
+        let harm = text.to_lowercase().replace("no damage was found", "").replace("nothing is lost", "");
+        let harm = harm.replace("the password is lost", "").replace("password that is lost", "");
+        if code == 3 {
+            assert!(text.contains("arrived"), "{how} {folder}: {command}: {text}");
+            assert!(!["damage", "lost", "no difference."].iter().any(|word| harm.contains(word)), "{command}: {text}");
+        }
+        assert!(is_synced || !text.contains("arrived"), "{how} {folder}: {command}: {text}");
+    }
+}
+
+#[test]
+fn what_has_not_arrived_is_called_so_by_every_command() {
+    for how in HARMS {
+        lacks(true, "packs", how);
+    }
+}
+
+#[test]
+fn trees_that_have_not_arrived_are_called_so_by_every_command() {
+    for how in HARMS {
+        lacks(true, "meta", how);
+    }
+}
+
+#[test]
+fn where_nothing_arrives_late_what_is_not_there_is_lost() {
+    for (folder, how) in [("packs", "missing"), ("packs", "cut"), ("meta", "missing"), ("meta", "empty")] {
+        lacks(false, folder, how);
+    }
+}
+
+/// On a synced store, data that this machine itself put does not arrive: it was here.
+#[test]
+fn what_this_machine_put_itself_is_not_on_its_way() {
+    for folder in ["packs", "meta"] {
+        let mut pair = Pair::new(1);
+        pair.init(0);
+        pair.take(0, &[]);
+        let mut packs = BTreeMap::new();
+        walk(&pair.path(0, "store"), Path::new(folder), &mut packs);
+        packs.keys().for_each(|path| fs::remove_file(pair.path(0, "store").join(path)).unwrap());
+        for args in [&["restore", "latest", "--to", "../out"][..], &["cat", "latest:source/file"], &["check"]] {
+            let said = pair.ends(0, args, &[4]);
+            assert!(!said.err.contains("arrived"), "{folder}: {args:?}: {}", said.err);
+        }
+    }
 }

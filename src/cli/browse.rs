@@ -19,6 +19,7 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::error::exit_of_unread;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Aim;
@@ -60,7 +61,11 @@ pub(super) fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     match (failed, listed) {
         (Some(failure), _) => Err(failure),
         (None, Err(error)) => Err(spot.failure(error)),
-        (None, Ok(())) => out.finish().map(|()| if damaged { Exit::Damage } else { Exit::Done }),
+        (None, Ok(())) => out.finish().map(|()| match digests.map(|digests| exit_of_unread(&digests.broken)) {
+            _ if !damaged => Exit::Done,
+            None | Some(Exit::Done) => Exit::Damage,
+            Some(exit) => exit,
+        }),
     }
 }
 
@@ -98,7 +103,9 @@ fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) 
     let listing = entry.content.iter().filter(|_| entry.kind == FileKind::Directory).cloned();
     let listings: Vec<_> = listing.collect();
     let index = Index::new(vault)?;
-    let digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
+    let mut digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
+    let may_be_late = vault.may_be_late([spot.info.id]);
+    digests.broken = digests.broken.drain(..).map(|error| index.judged_if(may_be_late, error)).collect();
     index.finish(None)?;
     context.screen.clear();
     if entry.kind == FileKind::Directory {

@@ -202,9 +202,12 @@ pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Fai
     if rows.is_empty() {
         // The path may be relative to the current folder.
         let here = roots::absolute(&current_folder()?, &roots::path_of(&typed));
-        broken.clear();
+        let unread = std::mem::take(&mut broken);
         let here = roots::bytes_of(here.as_os_str());
         rows = self::rows(context, &vault, args, &snapshots, &here, &mut broken)?;
+        if rows.is_empty() && broken.is_empty() {
+            broken = unread;
+        }
     }
     if rows.is_empty() {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");

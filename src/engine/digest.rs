@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use crate::tree::digest::{TreeDigest, finish};
 use crate::tree::{FileKind, Stream};
 use crate::varint;
+use crate::vault::ReadError;
 
 static FOLDER: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key("vault 2026 folder digest"));
 
@@ -27,6 +28,8 @@ fn put(out: &mut Vec<u8>, name: &[u8], digest: &TreeDigest) {
 pub struct Digests {
     graph: Graph<Gathered>,
     digests: Vec<Option<TreeDigest>>,
+    /// Why folders could not be read.
+    pub broken: Vec<ReadError>,
 }
 
 impl Digests {
@@ -40,10 +43,11 @@ impl Digests {
         threads: usize,
         progress: &dyn Progress,
     ) -> Result<Self, IndexError> {
-        let graph = explore(index, listings, threads, progress, |gathered: &mut Gathered, entry| match entry.kind {
-            FileKind::Directory => gathered.folders.push(entry.name.to_vec()),
-            _ => put(&mut gathered.others, entry.name, &entry.digest),
-        })?;
+        let mut graph =
+            explore(index, listings, threads, progress, |gathered: &mut Gathered, entry| match entry.kind {
+                FileKind::Directory => gathered.folders.push(entry.name.to_vec()),
+                _ => put(&mut gathered.others, entry.name, &entry.digest),
+            })?;
         let mut digests: Vec<Option<TreeDigest>> = vec![None; graph.nodes.len()];
         for number in graph.upwards() {
             let node = &graph.nodes[number];
@@ -57,7 +61,8 @@ impl Digests {
             }
             digests[number] = known.then(|| finish(FOLDER.clone().update(&bytes)));
         }
-        Ok(Self { graph, digests })
+        let broken = graph.nodes.iter_mut().filter_map(|node| node.broken.take()).collect();
+        Ok(Self { graph, digests, broken })
     }
 
     /// The digest of a folder; `None` if something below it cannot be read.
