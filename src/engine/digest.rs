@@ -27,7 +27,7 @@ fn put(out: &mut Vec<u8>, name: &[u8], digest: &TreeDigest) {
 /// The digests of folders.
 pub struct Digests {
     graph: Graph<Gathered>,
-    digests: Vec<Option<TreeDigest>>,
+    by_number: Vec<Option<TreeDigest>>,
     /// Why folders could not be read.
     pub broken: Vec<ReadError>,
 }
@@ -62,11 +62,11 @@ impl Digests {
             digests[number] = known.then(|| finish(FOLDER.clone().update(&bytes)));
         }
         let broken = graph.nodes.iter_mut().filter_map(|node| node.broken.take()).collect();
-        Ok(Self { graph, digests, broken })
+        Ok(Self { graph, by_number: digests, broken })
     }
 
     /// The digest of a folder; `None` if something below it cannot be read.
     pub fn get(&self, listing: &Stream) -> Option<TreeDigest> {
-        self.graph.number(listing).and_then(|number| self.digests[number])
+        self.graph.number(listing).and_then(|number| self.by_number[number])
     }
 }
