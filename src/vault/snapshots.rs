@@ -62,6 +62,8 @@ pub(crate) struct VoidChange {
     pub(crate) snapshot: ObjectName,
     /// The snapshot as the record of the change has it.
     pub(crate) change: SnapshotInfo,
+    /// The snapshot from which the change was made; `None` if its record is gone.
+    pub(crate) made_of: Option<Snapshot>,
     /// The machine that made the change.
     pub(crate) host: String,
     /// Nobody may have waited for that machine: what the change needs may be gone.
@@ -278,7 +280,8 @@ fn void_changes(chains: &Chains) -> Vec<VoidChange> {
         let snapshot = stands.filter(|name| !forgotten.contains(name))?;
         let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
         let change = SnapshotInfo::new(link.name, client, number, Snapshot::clone(body));
-        Some(VoidChange { snapshot, change, host, is_doubted })
+        let made_of = links.get(&base).map(|(_, body)| Snapshot::clone(body));
+        Some(VoidChange { snapshot, change, made_of, host, is_doubted })
     };
     taken.iter().filter_map(change).collect()
 }

@@ -3,17 +3,15 @@
 //! have waited for them. Their data may be gone. Or all of it is there, and they were reported. The log alone does
 //! not tell, so a client that changes the snapshot again, or deletes anything, looks first.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::mark::{Marks, mark};
 use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
 use crate::id::ObjectName;
-use crate::log::RecordBody;
 use crate::progress::Progress;
 use crate::store::Delivery;
-use crate::tree::Snapshot;
 use crate::vault::snapshots::VoidChange;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
@@ -67,28 +65,31 @@ impl Goal {
         &mut self,
         vault: &Vault,
         there: &[SnapshotInfo],
+        void: &[VoidChange],
         progress: &dyn Progress,
     ) -> Result<bool, RewriteError> {
         let Some(stands) = there.iter().find(|info| info.stands_for(&self.id)) else { return Ok(true) };
         if self.stands.is_some() || self.own.contains(&stands.id) {
             return Ok(true);
         }
-        let mut void = vault.void_changes();
-        void.retain(|void| void.snapshot == stands.id && !self.own.contains(&void.change.id));
         let mut lost = Vec::new();
-        while let Some(VoidChange { change, is_doubted, .. }) = void.pop() {
+        let meant = void.iter().rev().filter(|void| void.snapshot == stands.id);
+        for VoidChange { change, made_of, is_doubted, .. } in meant {
+            if self.own.contains(&change.id) {
+                continue;
+            }
             // Without the snapshot that was changed, it is not known what the change was. It stays known that it has no
             // effect.
-            let Some(origin) = made_of(vault, stands, &change) else { continue };
-            match soundness(vault, &change, progress)? {
+            let Some(made_of) = made_of else { continue };
+            match soundness(vault, change, progress)? {
                 Soundness::Whole => {
-                    self.origin = origin;
-                    self.take_over(stands.id, change);
+                    self.origin = made_of.clone();
+                    self.take_over(stands.id, change.clone());
                     self.stands = Some(stands.clone());
                     break;
                 }
-                Soundness::Unknown if is_doubted => return Ok(false),
-                Soundness::Lost if is_doubted => lost.push(change.id),
+                Soundness::Unknown if *is_doubted => return Ok(false),
+                Soundness::Lost if *is_doubted => lost.push(change.id),
                 // Nobody has kept its data, since another change counts.
                 Soundness::Unknown | Soundness::Lost => {}
             }
@@ -103,29 +104,6 @@ impl Goal {
         }
         Ok(true)
     }
-}
-
-/// The snapshot from which a change without effect was made, by way of others in doubt: the first one that `stands` takes
-/// the place of, or is.
-fn made_of(vault: &Vault, stands: &SnapshotInfo, change: &SnapshotInfo) -> Option<Snapshot> {
-    let chains = vault.chains();
-    let bodies: HashMap<ObjectName, &Snapshot> = chains
-        .links()
-        .filter_map(|link| match &link.record.body {
-            RecordBody::Snapshot(body) => Some((link.name, &**body)),
-            _ => None,
-        })
-        .collect();
-    let (mut look, mut seen) = (VecDeque::from(change.body.replaces.clone()), HashSet::new());
-    while let Some(name) = look.pop_front() {
-        let body = bodies.get(&name);
-        if stands.stands_for(&name) {
-            return body.map(|body| Snapshot::clone(body));
-        }
-        let below = body.filter(|_| seen.insert(name)).map(|body| &body.replaces);
-        look.extend(below.into_iter().flatten());
-    }
-    None
 }
 
 /// Whether all data of a snapshot is in the store.

@@ -385,8 +385,9 @@ fn put_all(
             }
         }
         look_again(vault, &mut goals, &session, options, &mut report, progress)?;
+        let void = vault.void_changes();
         for mut goal in std::mem::take(&mut goals) {
-            if goal.meet_void(vault, &there, progress)? {
+            if goal.meet_void(vault, &there, &void, progress)? {
                 goals.push(goal);
             } else if *change != Change::default() {
                 return Err(RewriteError::GivenUp);
