@@ -123,24 +123,7 @@ impl Row {
 /// Decides about snapshots, given in order, the oldest first. `period` returns the hour, day, ... of a time, as any text that is
 /// different for each.
 pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Period) -> String) -> Vec<Decision> {
-    let mut rows: BTreeMap<(&str, &str, Row), Vec<&SnapshotInfo>> = BTreeMap::new();
-    for info in snapshots {
-        rows.entry((&info.body.source, &info.body.host, Row::of(info))).or_default().push(info);
-    }
-    let mut reasons: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
-    for ((.., row), group) in rows {
-        let mut keep = |info: &SnapshotInfo, reason: String| reasons.entry(info.id).or_default().push(reason);
-        decide(&group, rules, period, &mut keep);
-        if row != Row::Lost && !rules.may_drop_all() {
-            let sure = group.iter().rfind(|info| is_sure(info, rules));
-            for last in sure.into_iter().chain(group.last().filter(|_| sure.is_none())) {
-                keep(last, "last complete".to_owned());
-            }
-        }
-    }
-    let decision =
-        |info: &SnapshotInfo| Decision { id: info.id, reasons: reasons.remove(&info.id).unwrap_or_default() };
-    snapshots.iter().map(decision).collect()
+    plan_beside(&BTreeSet::new(), snapshots, rules, period)
 }
 
 /// Decides about snapshots as [`plan`], for a vault that knows damage: where the last complete snapshot of a source is
@@ -154,32 +137,40 @@ pub fn plan_in(
     rules: &Rules,
     period: &dyn Fn(Time, Period) -> String,
 ) -> Result<Vec<Decision>, VaultError> {
-    let mut decisions = plan(snapshots, rules, period);
-    let damaged: BTreeSet<ObjectName> =
-        vault.known_damage()?.into_iter().filter(|(_, damage)| damage.count > 0).map(|(id, _)| id).collect();
-    spare_whole(&mut decisions, snapshots, rules, &damaged);
-    Ok(decisions)
+    let damaged = vault.known_damage()?.into_iter().filter(|(_, damage)| damage.count > 0).map(|(id, _)| id).collect();
+    Ok(plan_beside(&damaged, snapshots, rules, period))
 }
 
-fn spare_whole(decisions: &mut [Decision], snapshots: &[SnapshotInfo], rules: &Rules, damaged: &BTreeSet<ObjectName>) {
-    if damaged.is_empty() || rules.may_drop_all() {
-        return;
+fn plan_beside(
+    damaged: &BTreeSet<ObjectName>,
+    snapshots: &[SnapshotInfo],
+    rules: &Rules,
+    period: &dyn Fn(Time, Period) -> String,
+) -> Vec<Decision> {
+    let mut rows: BTreeMap<(&str, &str, Row), Vec<&SnapshotInfo>> = BTreeMap::new();
+    for info in snapshots {
+        rows.entry((&info.body.source, &info.body.host, Row::of(info))).or_default().push(info);
     }
-    let mut whole: BTreeMap<(&str, &str, Row), ObjectName> = BTreeMap::new();
-    let mut is_damaged: BTreeMap<(&str, &str, Row), bool> = BTreeMap::new();
-    for info in snapshots.iter().filter(|info| !info.has_lost_root() && is_sure(info, rules)) {
-        let group = (info.body.source.as_str(), info.body.host.as_str(), Row::of(info));
-        let is_hurt = damaged.contains(&info.id);
-        is_damaged.insert(group, is_hurt);
-        if !is_hurt {
-            whole.insert(group, info.id);
+    let mut reasons: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+    for ((.., row), group) in rows {
+        let mut keep = |info: &SnapshotInfo, reason: String| reasons.entry(info.id).or_default().push(reason);
+        decide(&group, rules, period, &mut keep);
+        if row != Row::Lost && !rules.may_drop_all() {
+            let sure = group.iter().rfind(|info| is_sure(info, rules));
+            for last in sure.into_iter().chain(group.last().filter(|_| sure.is_none())) {
+                keep(last, "last complete".to_owned());
+            }
+            let is_whole = |info: &&&SnapshotInfo| is_sure(info, rules) && !damaged.contains(&info.id);
+            if sure.is_some_and(|last| damaged.contains(&last.id))
+                && let Some(whole) = group.iter().rfind(is_whole)
+            {
+                keep(whole, "last undamaged".to_owned());
+            }
         }
     }
-    whole.retain(|group, _| is_damaged.get(group).is_some_and(|is_damaged| *is_damaged));
-    let spared: BTreeSet<ObjectName> = whole.into_values().collect();
-    for decision in decisions.iter_mut().filter(|decision| spared.contains(&decision.id)) {
-        decision.reasons.push("last undamaged".to_owned());
-    }
+    let decision =
+        |info: &SnapshotInfo| Decision { id: info.id, reasons: reasons.remove(&info.id).unwrap_or_default() };
+    snapshots.iter().map(decision).collect()
 }
 
 /// Whether the order of a snapshot among others is reliable.
@@ -318,9 +309,7 @@ mod tests {
         let all = [info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 3, "a", ""), info(4, 3, "b", "")];
         let damaged = |numbers: &[u8]| numbers.iter().map(|number| ObjectName::new([*number; 16])).collect();
         let kept = |rules: &Rules, numbers: &[u8]| {
-            let mut decisions = plan(&all, rules, &day_of);
-            spare_whole(&mut decisions, &all, rules, &damaged(numbers));
-            decisions
+            plan_beside(&damaged(numbers), &all, rules, &day_of)
                 .iter()
                 .filter(|decision| decision.keep())
                 .map(|decision| decision.id.as_bytes()[0])
