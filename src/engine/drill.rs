@@ -319,10 +319,10 @@ pub fn drill(
     let mut report = DrillReport::default();
     let mut chosen = Vec::new();
     progress.phase(Phase::Plan);
-    let index = Index::new(vault)?;
+    let (index, late) = (Index::new(vault)?, vault.late_among(snapshots.iter().map(|info| info.id)));
     for (number, info) in snapshots.iter().enumerate() {
         let seed = options.seed.wrapping_add(number as u64);
-        let tree = (&info.body.tree, vault.may_be_late([info.id]));
+        let tree = (&info.body.tree, late.contains(&info.id));
         let found = choose(&index, tree, options, seed, &mut report, progress)?;
         chosen.extend(found.into_iter().map(|one| (*info, one)));
     }

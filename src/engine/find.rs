@@ -104,7 +104,8 @@ pub fn find(
     let lists = lists_with(&index, &every, threads, |name| pattern.may_match(name))?;
     let leads = graph.spread_up(|node| node.broken.is_some() || node.data.is_none_or(|names| lists.contains(&names)));
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
-    let may_be_late: Vec<bool> = snapshots.iter().map(|info| vault.may_be_late([info.id])).collect();
+    let late = vault.late_among(snapshots.iter().map(|info| info.id));
+    let may_be_late: Vec<bool> = snapshots.iter().map(|info| late.contains(&info.id)).collect();
     let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
     let mut top: Group = Vec::new();
     for (number, tree) in tops.iter().enumerate().filter(|(_, tree)| leads(tree)) {

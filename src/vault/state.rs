@@ -163,6 +163,11 @@ impl Vault {
         hurt.into_iter().partition(|hurt| !own.contains(&id(hurt)))
     }
 
+    /// Those of these snapshots for which [`Self::may_be_late`] says yes, with one look at the log for all.
+    pub(crate) fn late_among(&self, snapshots: impl IntoIterator<Item = ObjectName>) -> HashSet<ObjectName> {
+        self.part_late(snapshots.into_iter().collect(), |id| *id).0.into_iter().collect()
+    }
+
     /// Whether what these snapshots lack may just not have arrived yet (see [`Self::part_late`]). For one of them that is
     /// known not to be late the answer is no.
     pub fn may_be_late(&self, snapshots: impl IntoIterator<Item = ObjectName>) -> bool {
