@@ -15,6 +15,8 @@
 mod common;
 #[path = "common/packs.rs"]
 mod packs;
+#[path = "common/vaults.rs"]
+mod vaults;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,19 +28,17 @@ use vault::engine::collect::CollectOptions;
 use vault::engine::prune::prune;
 use vault::engine::restore::{RestoreOptions, Target, restore};
 use vault::engine::retention::{self, Rules};
-use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::dir::DirStore;
 use vault::store::testing::counting::CountingStore;
 use vault::store::testing::sleeping::SleepingStore;
 use vault::store::{Store, StoreLimits};
-use vault::tree::Time;
 use vault::vault::create::create;
 use vault::vault::open::open;
-use vault::vault::{CreateOptions, Identity, OpenOptions, Vault};
+use vault::vault::{CreateOptions, Vault};
+use vaults::{SECRET, clock, options, take};
 
-const SECRET: &[u8] = b"only for measuring";
 /// The limits of an object store.
 const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
 
@@ -69,7 +69,7 @@ impl Far {
     /// The vault with this state folder.
     fn open(&self, state: &str) -> Vault {
         let store: Arc<dyn Store> = self.sleeping.clone();
-        open_with(store, self.folder.join(state), "machine")
+        open_with(store, &self.folder.join(state), "machine")
     }
 
     /// Does some work, and prints its time and requests.
@@ -88,25 +88,12 @@ impl Far {
     }
 }
 
-fn open_with(store: Arc<dyn Store>, state: PathBuf, machine: &str) -> Vault {
-    let text = |text: &str| text.to_owned();
-    let identity = Identity { host: text("host"), user: text("user"), machine: text(machine), program: text("bench") };
-    open(store, &Secret::raw(SECRET), OpenOptions::new(state, identity), &Silent::default()).unwrap()
-}
-
-fn clock() -> Time {
-    Time { secs: 1_800_000_000, nanos: 0 }
+fn open_with(store: Arc<dyn Store>, state: &Path, machine: &str) -> Vault {
+    open(store, &Secret::raw(SECRET), options(state, machine), &Silent::default()).unwrap()
 }
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
-}
-
-fn take(vault: &Vault, folder: &Path) {
-    let inputs = vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }];
-    let mut options = SnapshotOptions::new("source", inputs, &clock);
-    options.threads = threads();
-    snapshot(vault, options, &Silent::default()).unwrap();
 }
 
 fn main() {
@@ -122,10 +109,10 @@ fn main() {
     );
     println!("{} ms a request{:>38} requests  rounds   most  read, MB", delay.as_millis(), "seconds");
     let near = Far::new(folder.path().join("near"), Duration::ZERO);
-    near.measure("first snapshot, no time a request", || take(&near.open("state"), &source));
+    near.measure("first snapshot, no time a request", || take(&near.open("state"), &source, threads()));
     let far = Far::new(folder.path().join("far"), delay);
-    far.measure("first snapshot", || take(&far.open("state"), &source));
-    far.measure("nothing changed", || take(&far.open("state"), &source));
+    far.measure("first snapshot", || take(&far.open("state"), &source, threads()));
+    far.measure("nothing changed", || take(&far.open("state"), &source, threads()));
     let vault = far.open("state");
     let id = vault.snapshots()[0].id;
     let to = |name: &str| Target::Folder(folder.path().join(name));
@@ -136,7 +123,7 @@ fn main() {
     };
     far.measure("restore, everything", || restored(&vault, "restored"));
     let local: Arc<dyn Store> = Arc::new(DirStore::open(&far.folder.join("store")).unwrap());
-    let beside = open_with(local, far.folder.join("local"), "another");
+    let beside = open_with(local, &far.folder.join("local"), "another");
     far.measure("the same from a folder", || restored(&beside, "restored beside"));
     drop(beside);
     far.measure("prune, one of two snapshots", || {

@@ -16,6 +16,8 @@
 mod common;
 #[path = "common/packs.rs"]
 mod packs;
+#[path = "common/vaults.rs"]
+mod vaults;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,58 +28,30 @@ use std::time::Instant;
 use common::number;
 use packs::fill;
 use vault::engine::restore::{RestoreOptions, Target, restore};
-use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::store::testing::counting::{Action, CountingStore};
-use vault::tree::Time;
 use vault::vault::create::create;
 use vault::vault::open::{open, open_locked_to_read};
-use vault::vault::{CreateOptions, Identity, LockedVault, OpenOptions, Vault, Wanted};
+use vault::vault::{CreateOptions, LockedVault, Wanted};
+use vaults::{SECRET, options, take};
 
-const SECRET: &[u8] = b"only for measuring";
+/// The machine that does everything.
+const MACHINE: &str = "machine";
 /// The variable that tells a process which part of the work to do.
 const PART: &str = "VAULT_BENCH_PART";
 const FOLDER: &str = "VAULT_BENCH_FOLDER";
-
-fn identity() -> Identity {
-    let text = |text: &str| text.to_owned();
-    Identity { host: text("host"), user: text("user"), machine: text("machine"), program: text("bench") }
-}
-
-fn options(state: &Path) -> OpenOptions {
-    OpenOptions::new(state.to_owned(), identity())
-}
 
 fn counting(folder: &Path) -> Arc<CountingStore<DirStore>> {
     Arc::new(CountingStore::new(DirStore::open(&folder.join("store")).unwrap()))
 }
 
-fn clock() -> Time {
-    Time { secs: 1_800_000_000, nanos: 0 }
-}
-
-fn take(vault: &Vault, folder: &Path) {
-    let mut options = SnapshotOptions::new(
-        "source",
-        vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
-        &clock,
-    );
-    options.threads = 2;
-    snapshot(vault, options, &Silent::default()).unwrap();
-}
-
 /// Makes the vault: the packs, and a snapshot of 2,000 files of 3 KB, one of which is changed after it.
 fn plant(folder: &Path, packs: u64) {
     let store = DirStore::create(&folder.join("store")).unwrap();
-    let made = {
-        let mut options = CreateOptions::new(Secret::raw(SECRET), 0);
-        options.delivery = vault::store::Delivery::Direct;
-        options
-    };
-    create(&store, &made).unwrap();
+    create(&store, &CreateOptions::new(Secret::raw(SECRET), 0)).unwrap();
     let source = folder.join("source");
     for number in 0..2000_u64 {
         let below = source.join(format!("{}", number / 20));
@@ -85,8 +59,9 @@ fn plant(folder: &Path, packs: u64) {
         fs::write(below.join(format!("{number}")), common::text(number, 3000)).unwrap();
     }
     let shared: Arc<dyn Store> = Arc::new(store);
-    let vault = open(shared, &Secret::raw(SECRET), options(&folder.join("planting")), &Silent::default()).unwrap();
-    take(&vault, &source);
+    let vault =
+        open(shared, &Secret::raw(SECRET), options(&folder.join("planting"), MACHINE), &Silent::default()).unwrap();
+    take(&vault, &source, 2);
     fill(vault.keys(), &folder.join("store"), packs, number("VAULT_BENCH_CHUNKS", 32));
     fs::write(source.join("99/1999"), common::text(1 << 40, 3000)).unwrap();
     fs::remove_dir_all(folder.join("store/index")).unwrap();
@@ -105,7 +80,7 @@ fn measure(folder: &Path, what: &str, lazy: bool) {
     let store = counting(folder);
     let shared: Arc<dyn Store> = store.clone();
     let begun = Instant::now();
-    let (secret, options) = (Secret::raw(SECRET), options(state.path()));
+    let (secret, options) = (Secret::raw(SECRET), options(state.path(), MACHINE));
     let vault = if lazy {
         let locked = LockedVault::read(shared.as_ref()).unwrap();
         open_locked_to_read(shared, &locked, &secret, options, &Wanted::default(), &Silent::default())
@@ -140,10 +115,10 @@ fn write(folder: &Path) {
     let store = counting(folder);
     let shared: Arc<dyn Store> = store.clone();
     let state = folder.join("writing");
-    let vault = open(shared, &Secret::raw(SECRET), options(&state), &Silent::default()).unwrap();
+    let vault = open(shared, &Secret::raw(SECRET), options(&state, MACHINE), &Silent::default()).unwrap();
     drop((store.take(), store.take_read()));
     let begun = Instant::now();
-    take(&vault, &folder.join("source"));
+    take(&vault, &folder.join("source"), 2);
     let seconds = begun.elapsed().as_secs_f64();
     println!(
         "snapshot that describes all packs: {}; {:.1} MB read, {seconds:.1} s, {} MiB",
@@ -164,7 +139,7 @@ fn write(folder: &Path) {
     let begun = Instant::now();
     fs::write(folder.join("source/0/0"), b"changed").unwrap();
     store.take();
-    take(&vault, &folder.join("source"));
+    take(&vault, &folder.join("source"), 2);
     println!("the next one: {}; {:.2} s", store.take(), begun.elapsed().as_secs_f64());
 }
 
