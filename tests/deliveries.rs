@@ -553,6 +553,33 @@ fn where_nothing_arrives_late_what_is_not_there_is_lost() {
     }
 }
 
+/// Both copies of a new key slot have arrived in part, at a machine that the slot does not concern.
+#[test]
+fn a_key_slot_that_has_arrived_in_part_is_not_damaged() {
+    for how in ["empty", "cut"] {
+        let mut pair = Pair::new(1);
+        pair.init(0);
+        pair.take(0, &[]);
+        copy_folder(&pair.path(0, "store"), &pair.path(1, "store"));
+        pair.ends(1, &["list"], &[0]);
+        pair.ends(0, &["key", "add", "--recovery-key"], &[0]);
+        let mut keys = BTreeMap::new();
+        walk(&pair.path(0, "store"), Path::new("keys"), &mut keys);
+        for path in keys.keys().filter(|path| !pair.path(1, "store").join(path).exists()) {
+            let content = fs::read(pair.path(0, "store").join(path)).unwrap();
+            let arrived = if how == "cut" { &content[..content.len() - 50] } else { &[] };
+            fs::write(pair.path(1, "store").join(path), arrived).unwrap();
+        }
+        copy_folder(&pair.path(0, "store/log"), &pair.path(1, "store/log"));
+        for command in ["list", "check", "doctor", "stats", "repair --dry-run", "repair --yes", "list"] {
+            let args: Vec<&str> = command.split(' ').collect();
+            let said = pair.ends(1, &args, &[3]);
+            let text = format!("{}{}", said.out, said.err).to_lowercase().replace("no damage was found", "");
+            assert!(!text.contains("damage"), "{how}: {command}: {text}");
+        }
+    }
+}
+
 /// On a synced store, data that this machine itself put does not arrive: it was here.
 #[test]
 fn what_this_machine_put_itself_is_not_on_its_way() {

@@ -994,3 +994,32 @@ fn another_vault_in_the_same_place_is_told_by_all_alike() {
         assert!(ends(&desk, args, 10).contains("another vault"), "{args:?}");
     }
 }
+
+/// Retention keeps a whole snapshot of each source beside a damaged last one, however the damage was found.
+#[test]
+fn the_last_undamaged_snapshot_stays_beside_a_damaged_last_one() {
+    for find in [&["check", "--read-data"][..], &["cat", "latest:source/file"]] {
+        let desk = Desk::new();
+        desk.write("file", bytes(1, 100_000));
+        let whole = desk.take("2026-01-01");
+        let before = objects(&desk, "packs");
+        desk.write("file", bytes(2, 200_000));
+        let last = desk.take("2026-01-02");
+        for path in objects(&desk, "packs").iter().filter(|path| !before.contains(path)) {
+            let mut content = fs::read(path).unwrap();
+            content[1000] ^= 1;
+            // Objects cannot be written to.
+            fs::remove_file(path).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        assert_eq!(desk.run(find).code, 4, "{find:?}");
+        let told = desk.run(&["prune", "--keep", "1", "--dry-run"]);
+        assert!(told.out.contains("last undamaged"), "{find:?}: {}", told.out);
+        desk.run(&["prune", "--keep", "1", "--yes"]);
+        let listed: serde_json::Value = serde_json::from_str(&desk.run(&["list", "--json"]).out).unwrap();
+        let ids: Vec<&str> =
+            listed["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, [whole.as_str(), last.as_str()], "{find:?}");
+        desk.ok(&["cat", &format!("{whole}:source/file")]);
+    }
+}

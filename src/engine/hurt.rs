@@ -2,10 +2,10 @@
 //! number of snapshots. Others are walked by path only until enough paths have been found: then the paths of a subtree that is met again
 //! are only counted, as a vault can contain one folder at any number of places.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::catalogue::Reader;
+use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::mark::{MarkError, Segments, Source, StreamKey, stream_key};
 use crate::id::{ChunkId, ObjectName};
 use crate::path::join;
@@ -89,6 +89,30 @@ pub(crate) fn find(
         }
     }
     Ok(found)
+}
+
+/// Those of these snapshots that are known to be damaged. If only packs are known to be, and no check has found out what
+/// that costs, these are the snapshots that need anything which is in no other pack.
+///
+/// # Errors
+/// If the catalogue or the store fails as a whole.
+pub(crate) fn known(vault: &Vault, snapshots: &[SnapshotInfo]) -> Result<BTreeSet<ObjectName>, MarkError> {
+    let (known, damaged) = (vault.damaged_snapshots()?, vault.damaged_packs());
+    if !known.is_empty() || damaged.is_empty() {
+        return Ok(known);
+    }
+    let reader = Arc::new(vault.catalogue().reader()?);
+    let packs = reader.packs()?;
+    let is_damaged = |place: &ChunkPlace| packs.get(&place.pack).is_some_and(|info| damaged.contains(&info.name));
+    let mut lost = HashSet::new();
+    let look = |_, id, places: &[ChunkPlace]| {
+        if places.iter().all(is_damaged) {
+            lost.insert(id);
+        }
+        true
+    };
+    reader.for_each_place(look)?;
+    Ok(find(vault, None, &reader, snapshots, &lost, 1)?.into_iter().map(|hurt| hurt.id).collect())
 }
 
 /// Whether all of these snapshots that lack one of these chunks, or something that cannot be read at all, may just wait for the sync.

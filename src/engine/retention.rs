@@ -12,9 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::engine::hurt;
+use crate::engine::mark::MarkError;
 use crate::id::ObjectName;
 use crate::tree::Time;
-use crate::vault::{SnapshotInfo, Vault, VaultError};
+use crate::vault::{SnapshotInfo, Vault};
 
 /// A calendar period. The caller's time zone determines which one a time belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,15 +132,14 @@ pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Per
 /// damaged, the newest one without damage stays as well.
 ///
 /// # Errors
-/// If the catalogue fails.
+/// If the catalogue or the store fails as a whole.
 pub fn plan_in(
     vault: &Vault,
     snapshots: &[SnapshotInfo],
     rules: &Rules,
     period: &dyn Fn(Time, Period) -> String,
-) -> Result<Vec<Decision>, VaultError> {
-    let damaged = vault.known_damage()?.into_iter().filter(|(_, damage)| damage.count > 0).map(|(id, _)| id).collect();
-    Ok(plan_beside(&damaged, snapshots, rules, period))
+) -> Result<Vec<Decision>, MarkError> {
+    Ok(plan_beside(&hurt::known(vault, snapshots)?, snapshots, rules, period))
 }
 
 fn plan_beside(

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::catalogue::ChunkPlace;
 use crate::exit::Exit;
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::chain::NUMBERS_KEPT;
@@ -350,6 +351,29 @@ impl Vault {
     /// If the catalogue fails.
     pub fn known_damage(&self) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
         self.damage_with(&Memory::load(self.state()))
+    }
+
+    /// The snapshots with known losses: by the log, and those that lacked something in the last check on this machine that is
+    /// still in no pack, or only in packs known to be damaged.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub(crate) fn damaged_snapshots(&self) -> Result<BTreeSet<ObjectName>, VaultError> {
+        let recorded = self.damage()?.into_iter().filter(|(_, damage)| damage.count > 0);
+        let mut found: BTreeSet<ObjectName> = recorded.map(|(id, _)| id).collect();
+        let (memory, reader, damaged) = (Memory::load(self.state()), self.catalogue().reader()?, self.damaged_packs());
+        let packs = reader.packs()?;
+        let is_sound = |place: &ChunkPlace| packs.get(&place.pack).is_some_and(|info| !damaged.contains(&info.name));
+        for lacking in memory.lacking {
+            let mut is_whole = !lacking.files.is_empty();
+            for chunk in lacking.files.iter().flat_map(|(_, chunks)| chunks) {
+                is_whole &= reader.locate_all(chunk)?.iter().any(is_sound);
+            }
+            if !is_whole {
+                found.insert(lacking.snapshot);
+            }
+        }
+        Ok(found)
     }
 
     fn damage_with(&self, memory: &Memory) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {

@@ -175,7 +175,10 @@ fn open_as(
     if vault.named.is_some_and(|named| vault.others().contains(&named)) {
         bad.retain(|object| object.key != ObjectKey::Vault);
     }
-    vault.log().bad.extend(bad);
+    // Whether a slot may not have arrived whole depends on the delivery, which the records tell.
+    let (of_file, of_slots) = bad.into_iter().partition(|bad| bad.key == ObjectKey::Vault);
+    vault.log().bad.extend::<Vec<_>>(of_file);
+    vault.note_bad(of_slots)?;
     Ok(vault)
 }
 
@@ -226,18 +229,12 @@ impl Vault {
         let is_unknown = |bad: &&BadObject| matches!(bad.key, ObjectKey::Named(Kind::Log, name) if bad.state == ObjectState::Newer && !chains.has(&name));
         let findings = Finding::hidden(findings, bad.iter().filter(is_unknown).count());
         self.refresh_packs(&known, &listing, &mut bad, progress)?;
-        // The VAULT file and the key slots are examined only when the vault is opened: their problems stay known. Whether a
-        // slot may not have arrived whole depends on the delivery, which only the records tell.
-        let (of_file, of_slots): (Vec<_>, Vec<_>) = {
-            let log = self.log();
-            let is_of_opening = |bad: &&BadObject| matches!(bad.key, ObjectKey::Vault | ObjectKey::Named(Kind::Key, _));
-            log.bad.iter().filter(is_of_opening).cloned().partition(|bad| bad.key == ObjectKey::Vault)
-        };
-        bad.extend(of_slots);
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
-        bad.extend(of_file);
         listing.take_out(&elsewhere);
         let Listing { packs, indexes, foreign, .. } = listing;
+        // The VAULT file and the key slots are examined only when the vault is opened: their problems stay known.
+        let is_of_opening = |bad: &&BadObject| matches!(bad.key, ObjectKey::Vault | ObjectKey::Named(Kind::Key, _));
+        bad.extend(self.log().bad.iter().filter(is_of_opening).cloned());
         *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
         self.keep_only_listed();
         Ok(())
