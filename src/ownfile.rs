@@ -1,5 +1,6 @@
 //! The small files that the program keeps for itself. They are read without ever blocking: anything else in their place,
 //! such as a pipe, counts as a file that cannot be read. Only their owner can read them, and they are replaced as a whole.
+//! Whatever the program makes as root in a user's folder belongs to that user.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
