@@ -422,7 +422,7 @@ impl From<RestoreError> for Failure {
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             RestoreError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
             RestoreError::Read { source, .. } if source.is_late() => failure.exit(Exit::Skipped).hint(LATE),
-            RestoreError::Read { .. } => failure,
+            RestoreError::Read { .. } | RestoreError::OwnPlace { .. } => failure,
             RestoreError::Target { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
                     .hint("Make room there, and run the same command again with --overwrite if-changed: it continues."),

@@ -231,6 +231,36 @@ fn folders_of_other_vaults_stay_as_they_are() {
 }
 
 #[test]
+fn part_of_another_vault_stays_too() {
+    let desk = Desk::new();
+    desk.write("a", "a");
+    desk.take("2026-01-01");
+    let name = "0123456789abcdef0123456789abcdef";
+    let parts = [
+        format!("keys/{name}"),
+        format!("log/{name}"),
+        format!("packs/01/{name}"),
+        format!("meta/01/{name}"),
+        format!("index/01/{name}"),
+    ];
+    for (at, part) in parts.iter().enumerate() {
+        desk.write(&format!("cloud {at}/{part}"), "it arrived first");
+    }
+    let alike = ["plain/log/today", "plain/packs/01/x", "plain/packs/other/0123456789abcdef0123456789abcdef"];
+    for path in alike {
+        desk.write(path, "x");
+    }
+    let expected: Vec<_> = (0..parts.len()).map(|at| format!("cloud {at}")).collect();
+    let expected: Vec<_> = expected.iter().map(|path| (path.as_str(), "other-vault")).collect();
+    assert_eq!(kept(&desk, &[DELETE, &["--dry-run"]].concat()), reasons(&expected));
+    assert_eq!(kept(&desk, DELETE), reasons(&expected));
+    for (at, part) in parts.iter().enumerate() {
+        assert!(desk.source().join(format!("cloud {at}/{part}")).exists(), "{part}");
+    }
+    assert!(!desk.source().join("plain").exists(), "such names alone are no vault");
+}
+
+#[test]
 fn what_was_left_out_stays_unless_it_is_asked_for() {
     let desk = Desk::new();
     desk.write("a", "a");
@@ -630,6 +660,17 @@ fn what_the_snapshot_could_not_read_stays() {
     let done = as_nobody(&desk, &["restore", "latest", "--in-place"]).unwrap();
     assert_eq!(dry.code, done.code, "{}{}", dry.err, done.err);
     assert_eq!(done.code, 0, "{}", done.err);
+    // One that the snapshot does not have, and that cannot be looked into, is not deleted: that is a problem, in both.
+    desk.write("new/inner", "x");
+    let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(desk.source()).status().unwrap();
+    assert!(owned.success());
+    fs::set_permissions(desk.source().join("new"), fs::Permissions::from_mode(0)).unwrap();
+    for options in [&["--dry-run"][..], &[]] {
+        let said = as_nobody(&desk, &[DELETE, options].concat()).unwrap();
+        assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+        assert!(said.err.contains("source/new: cannot delete"), "{}", said.err);
+    }
+    assert!(desk.source().join("new/inner").exists());
 }
 
 /// The counts of a restore, with its exit code.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::engine::absence::{Omitted, skipped_paths};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::guard::{Guard, Kept};
 use crate::engine::restore::run::{Halt, Run};
-use crate::engine::restore::{RestoreOptions, Target};
+use crate::engine::restore::{RestoreError, RestoreOptions, Target};
 use crate::fs::{Dir, Stat, real_path};
 use crate::path::{from_os, to_path};
 use crate::store::Kind;
@@ -40,7 +40,7 @@ impl Run<'_> {
         });
         let roots = roots.collect();
         Ok(Guard {
-            own: own_places(self),
+            own: own_places(self)?,
             omitted: Omitted::new(skipped, rules),
             today: self.options.today.clone(),
             roots,
@@ -75,38 +75,45 @@ fn read_skipped_paths(
 }
 
 /// The program's own places: the vault with its folders, its state, those named by the caller, and the links that lead there.
-fn own_places(run: &Run<'_>) -> Vec<(Identity, Kept)> {
+fn own_places(run: &Run<'_>) -> Result<Vec<(Identity, Kept)>, Halt> {
     let mut own = Vec::new();
+    let mut add = |path: &Path, kept| {
+        add_place(&mut own, path, kept)
+            .map_err(|source| run.fail(RestoreError::OwnPlace { path: path.to_owned(), source }))
+    };
     if let Some(folder) = run.vault.store().folder() {
-        add_place(&mut own, folder, Kept::Vault);
-        Kind::ALL.iter().for_each(|kind| add_place(&mut own, &folder.join(kind.folder()), Kept::Vault));
+        add(folder, Kept::Vault)?;
+        Kind::ALL.iter().try_for_each(|kind| add(&folder.join(kind.folder()), Kept::Vault))?;
     }
-    add_place(&mut own, run.vault.state(), Kept::State);
+    add(run.vault.state(), Kept::State)?;
     let RestoreOptions { state, configuration, .. } = run.options;
-    state.iter().for_each(|path| add_place(&mut own, path, Kept::State));
-    configuration.iter().for_each(|path| add_place(&mut own, path, Kept::Configuration));
-    own
+    state.iter().try_for_each(|path| add(path, Kept::State))?;
+    configuration.iter().try_for_each(|path| add(path, Kept::Configuration))?;
+    Ok(own)
 }
 
-fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) {
-    // Each link on the way, and the final place of the path.
-    let mut paths: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
-    let real = std::fs::canonicalize(path).ok();
-    for path in paths.drain(..) {
-        let Some(stat) = stat_of(&path) else { continue };
-        if stat.kind == FileKind::Symlink {
-            own.push((Identity::of(&stat), kept));
+/// Adds the final place of a path, if it exists, and each link on the way.
+fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) -> io::Result<()> {
+    // A link whose folder cannot be read is not protected. The place itself is.
+    let links = path.ancestors().filter_map(|path| stat_of(path).ok()).filter(|stat| stat.kind == FileKind::Symlink);
+    own.extend(links.map(|stat| (Identity::of(&stat), kept)));
+    let real = match std::fs::canonicalize(path) {
+        Ok(real) => real,
+        // What this user cannot reach, he cannot remove either.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            return Ok(());
         }
-    }
-    if let Some(stat) = real.and_then(|real| stat_of(&real)) {
-        own.push((Identity::of(&stat), kept));
-    }
+        Err(error) => return Err(error),
+    };
+    let stat = Dir::open(&real).and_then(|dir| dir.stat()).or_else(|_| stat_of(&real))?;
+    own.push((Identity::of(&stat), kept));
+    Ok(())
 }
 
 /// The item at a path: the link itself if it is one.
-fn stat_of(path: &Path) -> Option<Stat> {
+fn stat_of(path: &Path) -> io::Result<Stat> {
     match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Dir::open(parent).ok()?.stat_at(&from_os(name)).ok(),
-        _ => Dir::open(path).ok()?.stat().ok(),
+        (Some(parent), Some(name)) => Dir::open(parent)?.stat_at(&from_os(name)),
+        _ => Dir::open(path)?.stat(),
     }
 }

@@ -6,6 +6,7 @@
 //! | item | is it removed? | may its content be overwritten? |
 //! |---|---|---|
 //! | the opened vault, by device and inode, through whatever mount or link | never | never, and nothing is added |
+//! | part of another vault: `keys`, `log`, `packs`, `meta` or `index` with an object in it | never | as the snapshot has it |
 //! | a folder with a `VAULT` file or all folders of a vault: another vault | never | never; missing items are added, but not in place |
 //! | the state folder | never | never, and nothing is added |
 //! | the configuration | never | as the snapshot has it |
@@ -14,7 +15,7 @@
 //! | everything in a root whose disk was probably not mounted | never | as the snapshot has it |
 //! | everything in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
 //! | an item that `--exclude` of this restore names | never | never |
-//! | a folder that cannot be read | never | after its owner got the rights to it back |
+//! | a folder that cannot be read | never, and that is a problem | after its owner got the rights to it back |
 //! | an item that the snapshot's rules left out, with its content | with `--delete-excluded` | as the snapshot has it |
 //! | an item that today's rules leave out, with its content | with `--delete-excluded` | as the snapshot has it |
 //! | an item that a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
@@ -32,6 +33,7 @@ use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::walk::IGNORE_FILE_MAX;
 use crate::fs::{Names, Stat, TargetDir};
+use crate::id::ObjectName;
 use crate::store::Kind;
 use crate::tree::FileKind;
 use crate::tree::entry::flags;
@@ -247,9 +249,10 @@ impl Guard {
             let today = self.today.nodump.then_some(Kept::LeftOutToday);
             ward.protect(self.unless_told(stored.or(today)));
         }
-        if is_vault(dir) {
+        let signs = signs_of_vault(dir);
+        if signs != Signs::None {
             ward.protect(Some(Kept::OtherVault));
-            ward.frozen = true;
+            ward.frozen |= signs == Signs::Vault;
         }
     }
 
@@ -353,7 +356,7 @@ impl Guard {
             let dir = TargetDir::open_root(path, false).ok()?;
             let own = dir.stat().ok().and_then(|stat| self.own(&stat));
             let own = own.filter(|own| matches!(own, Kept::Vault | Kept::State));
-            let own = own.or_else(|| is_vault(&dir).then_some(Kept::OtherVault))?;
+            let own = own.or_else(|| (signs_of_vault(&dir) == Signs::Vault).then_some(Kept::OtherVault))?;
             Some((path.to_owned(), own))
         })
     }
@@ -373,17 +376,48 @@ const fn is_elsewhere(above: (u64, u64), here: (u64, u64)) -> bool {
     above.0 != here.0 || above.1 != 0 && here.1 != 0 && above.1 != here.1
 }
 
-/// Whether a folder is or may be that of a vault: its `VAULT` file begins with the mark or cannot be read, or all folders that a vault
-/// has are there.
-fn is_vault(dir: &TargetDir) -> bool {
-    let is = |name: &[u8], kind| matches!(dir.stat_at(name), Ok(Some(stat)) if stat.kind == kind);
+/// What a folder shows of a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signs {
+    /// It is or may be a vault: its `VAULT` file begins with the mark or cannot be read, or all folders that a vault has are there.
+    Vault,
+    /// Part of a vault: one of its folders has an object in it. Its other files may be lost, or may not have arrived yet.
+    Part,
+    None,
+}
+
+/// What this folder shows of a vault. An item that cannot be looked at counts as there.
+fn signs_of_vault(dir: &TargetDir) -> Signs {
+    let is = |name: &[u8], kind| match dir.stat_at(name) {
+        Ok(stat) => stat.is_some_and(|stat| stat.kind == kind),
+        Err(_) => true,
+    };
     if is(VAULT_NAME, FileKind::File) {
         let mut start = vec![0; VAULT_MARK.len()];
         let read = dir.as_source().open_file(VAULT_NAME).and_then(|file| file.read_full_at(&mut start, 0));
         if read.is_err() || start == VAULT_MARK {
-            return true;
+            return Signs::Vault;
         }
     }
-    let needed = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Index);
-    needed.map(Kind::folder).all(|folder| is(folder.as_bytes(), FileKind::Directory))
+    let is_there = Kind::ALL.map(|kind| (kind, is(kind.folder().as_bytes(), FileKind::Directory)));
+    if is_there.iter().all(|(kind, there)| *there || *kind == Kind::Index) {
+        return Signs::Vault;
+    }
+    if is_there.iter().any(|(kind, there)| *there && has_object(dir, *kind)) { Signs::Part } else { Signs::None }
+}
+
+/// Whether the folder of this kind, in a folder that may be a vault, has an object in it.
+fn has_object(dir: &TargetDir, kind: Kind) -> bool {
+    let in_folder = |dir: &TargetDir, name: &[u8], is: &dyn Fn(&TargetDir, &[u8]) -> bool| {
+        let opened = dir.open_dir(name).and_then(|dir| Ok((dir.names()?, dir)));
+        opened.is_ok_and(|(names, dir)| names.iter().any(|name| is(&dir, name)))
+    };
+    let is_object = |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| name.parse::<ObjectName>().is_ok());
+    in_folder(dir, kind.folder().as_bytes(), &|dir, name| {
+        if !kind.fans_out() {
+            return is_object(name);
+        }
+        let is_object_of = |_: &TargetDir, object: &[u8]| object.starts_with(name) && is_object(object);
+        name.len() == 2 && in_folder(dir, name, &is_object_of)
+    })
 }

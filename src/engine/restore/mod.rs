@@ -303,6 +303,14 @@ pub enum RestoreError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// One of the program's own places, which a restore never removes, cannot be looked at.
+    #[error("cannot look at {}, which the restore must not touch", path.display())]
+    OwnPlace {
+        /// The vault, the state folder or the configuration.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
     /// The store failed as a whole.
     #[error(transparent)]
     Store(StoreError),

@@ -75,6 +75,16 @@ struct Walk<'w, 'a> {
     found: Option<Stayed>,
 }
 
+/// An item to remove, which was just looked at.
+struct Item<'i> {
+    folder: &'i Arc<Folder>,
+    dir: &'i TargetDir,
+    name: &'i [u8],
+    stat: &'i Stat,
+    /// The rules of its folder.
+    ward: &'i Ward,
+}
+
 impl Run<'_> {
     /// Removes an item that the snapshot does not have. `ward` belongs to its folder.
     pub(super) fn remove(
@@ -84,13 +94,17 @@ impl Run<'_> {
         name: &[u8],
         path: Vec<u8>,
         ward: &Ward,
-    ) -> Result<Removed, Halt> {
-        let Some(stat) = self.look_at(dir, name, &path)? else { return Ok(Removed::No) };
+    ) -> Result<(), Halt> {
+        let stat = match dir.stat_at(name) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.target_problem(path, NOT_DELETED, error),
+        };
         if let Some(kept) = self.keeps(ward, &path, &stat) {
             self.keep(path, kept);
-            return Ok(Removed::No);
+            return Ok(());
         }
-        self.clear(folder, dir, name, path, ward, Way::Remove).map(|(removed, _)| removed)
+        self.clear(&Item { folder, dir, name, stat: &stat, ward }, path, Way::Remove).map(|_| ())
     }
 
     /// Removes an item to make room for one of another kind. Returns why it stays, if it does: then no part of it was removed.
@@ -102,19 +116,23 @@ impl Run<'_> {
         path: Vec<u8>,
         ward: &Ward,
     ) -> Result<Option<String>, Halt> {
-        let Some(stat) = self.look_at(dir, name, &path)? else { return Ok(Some("it cannot be looked at".to_owned())) };
+        let stat = match dir.stat_at(name) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Ok(None),
+            Err(error) => return self.target(&path, None, "cannot look at what lies there", error).map(Some),
+        };
         if let Some(kept) = self.guard().keeps_from_change(ward, &path, &stat) {
             self.keep(path, kept);
             return Ok(Some(format!("what lies there is left as it is: {kept}")));
         }
-        let (looked, found) = self.clear(folder, dir, name, path.clone(), ward, Way::Look)?;
+        let item = Item { folder, dir, name, stat: &stat, ward };
+        let (looked, found) = self.clear(&item, path.clone(), Way::Look)?;
         if let Some((inner, kept)) = found {
             let shown = crate::path::Shown(&inner).to_string();
             self.keep(inner, kept);
             return Ok(Some(format!("what lies there is left as it is, because of {shown}: {kept}")));
         }
-        let removed =
-            if looked == Removed::Yes { self.clear(folder, dir, name, path, ward, Way::Remove)?.0 } else { looked };
+        let removed = if looked == Removed::Yes { self.clear(&item, path, Way::Remove)?.0 } else { looked };
         Ok((removed == Removed::No).then(|| "what lies there could not be removed".to_owned()))
     }
 
@@ -124,31 +142,12 @@ impl Run<'_> {
         if picked == Picked::Yes { self.guard().keeps(ward, path, stat) } else { Some(Kept::Excluded) }
     }
 
-    fn look_at(&self, dir: &TargetDir, name: &[u8], path: &[u8]) -> Result<Option<Stat>, Halt> {
-        match dir.stat_at(name) {
-            Ok(stat) => Ok(stat),
-            Err(error) => {
-                self.target_problem(path.to_vec(), NOT_DELETED, error)?;
-                Ok(None)
-            }
-        }
-    }
-
     /// Walks through the item to remove, whatever the guard says about the item itself.
-    fn clear(
-        &self,
-        folder: &Arc<Folder>,
-        dir: &TargetDir,
-        name: &[u8],
-        path: Vec<u8>,
-        ward: &Ward,
-        way: Way,
-    ) -> Result<(Removed, Option<Stayed>), Halt> {
-        let top_len = path.len();
-        let mut walk = Walk { run: self, folder, top_len, way, path, levels: Vec::new(), found: None };
-        let Some(stat) = dir.stat_at(name).ok().flatten() else { return Ok((Removed::No, None)) };
+    fn clear(&self, item: &Item<'_>, path: Vec<u8>, way: Way) -> Result<(Removed, Option<Stayed>), Halt> {
+        let Item { folder, dir, name, stat, ward } = *item;
+        let mut walk = Walk { run: self, folder, top_len: path.len(), way, path, levels: Vec::new(), found: None };
         let mut current = None;
-        let step = walk.step(dir, name, &stat, ward, &mut current)?;
+        let step = walk.step(dir, name, stat, ward, &mut current)?;
         if let (Step::Entered, Some(current)) = (&step, current) {
             let gone = walk.descend(current)?;
             let removed = if gone && walk.way == Way::Remove { walk.finish(dir, name, true)? } else { gone };
@@ -195,7 +194,8 @@ impl Walk<'_, '_> {
         });
         let (stat, names, below) = match opened {
             Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            // Something in it may have to stay.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.way == Way::Look => {
                 self.stays(Kept::Closed);
                 return Ok(Step::Stays);
             }

@@ -290,7 +290,7 @@ impl Run<'_> {
     pub(super) fn delete_extra(&self, folder: &Arc<Folder>, name: &[u8], ward: &Ward) -> Result<(), Halt> {
         let path = join(&folder.path(), name);
         match self.handles.open(folder) {
-            Ok(dir) => self.remove(folder, &dir, name, path, ward).map(|_| ()),
+            Ok(dir) => self.remove(folder, &dir, name, path, ward),
             Err(error) => {
                 let action = "cannot delete what the snapshot does not have";
                 self.target_problem_in(path, Some(folder), action, error)
