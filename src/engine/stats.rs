@@ -206,7 +206,7 @@ pub fn stats(
         let used = sum(&walk, &chunks, &infos, &snapshots, &names, &alone, &mut stats)?;
         let (claimed, condemned, own) = (vault.chains().claimed(), vault.condemned(), vault.noted(None));
         let is_unclaimed =
-            |name: &ObjectName| !claimed.contains(name) && !condemned.contains(name) && !own.contains(name);
+            |name: &ObjectName| !claimed.contains(name) && !condemned.contains(name) && !own.may_contain(name);
         let unclaimed = infos.iter().filter(|(number, info)| !used.contains(number) && is_unclaimed(&info.name));
         stats.bytes_unclaimed = unclaimed.map(|(_, info)| info.len).sum();
         Ok(stats)

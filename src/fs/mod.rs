@@ -198,7 +198,7 @@ fn read_bounded(file: &SourceFileRef<'_>, max: usize) -> io::Result<Vec<u8>> {
 type SourceFileRef<'a> = dyn Fn(&mut [u8], u64) -> io::Result<usize> + 'a;
 
 /// The name and the first bytes of the file that marks a cache (<https://bford.info/cachedir/>).
-const CACHEDIR_TAG: (&[u8], &[u8]) = (b"CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+pub(crate) const CACHEDIR_TAG: (&[u8], &[u8]) = (b"CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
 
 /// Fills `buf`, or as much of it as the file has bytes for. Returns the number of bytes read.
 fn read_full(read_at: &SourceFileRef<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {

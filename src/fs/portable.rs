@@ -119,9 +119,9 @@ impl Dir {
         self.open_file(name).and_then(|file| file.read_full_at(&mut start, 0)).is_ok() && start == signature
     }
 
-    /// Whether this name exists.
-    pub fn contains(&self, name: &[u8]) -> bool {
-        self.stat_at(name).is_ok()
+    /// Whether this name exists, or that cannot be found out.
+    pub fn may_contain(&self, name: &[u8]) -> bool {
+        !self.stat_at(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// The content of a small file; `None` if there is no regular file of this name.

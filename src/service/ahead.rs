@@ -118,7 +118,7 @@ impl Count<'_> {
         let Ok(dir) = Dir::open(&folder.path) else { return };
         // A folder's content may be excluded because of a file in it.
         if (self.exclude.caches && dir.is_cachedir_tagged())
-            || self.exclude.if_present.iter().any(|name| dir.contains(name))
+            || self.exclude.if_present.iter().any(|name| dir.may_contain(name))
         {
             return;
         }

@@ -20,7 +20,6 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 
-use crate::folder::Type;
 use crate::id::ObjectName;
 use crate::path::Shown;
 use crate::path::plain;
@@ -321,8 +320,13 @@ impl DirStore {
         for entry in crate::folder::entries(self.top.join(kind.folder()))? {
             let entry = entry?;
             let name = entry.file_name();
-            let fan_out = name.to_str().filter(|text| is_fan_out(text) && entry.file_type().is_ok_and(Type::is_dir));
-            let Some(prefix) = fan_out else {
+            let is_dir = match entry.file_type() {
+                Ok(found) => found.is_dir(),
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                // The objects in it are not known, which is not the same as missing.
+                Err(e) => return Err(e),
+            };
+            let Some(prefix) = name.to_str().filter(|text| is_dir && is_fan_out(text)) else {
                 found(Listed::Foreign(format!("{}/{}", kind.folder(), shown(&name))));
                 continue;
             };

@@ -102,7 +102,11 @@ impl Session {
         let note = |packs: &mut Packs| -> std::io::Result<()> {
             let file = match &mut packs.file {
                 Some(file) => file,
-                None => packs.file.insert(File::options().create(true).append(true).open(&path)?),
+                None => {
+                    let file = File::options().create(true).append(true).open(&path)?;
+                    ownfile::hand_over(&path);
+                    packs.file.insert(file)
+                }
             };
             file.write_all(name.as_bytes())
         };
@@ -160,9 +164,9 @@ impl Session {
         let _ = if packs.names.is_empty() { std::fs::remove_file(&path) } else { write_names(&path, &packs.names) };
     }
 
-    fn noted(path: &Path) -> Vec<ObjectName> {
-        let bytes = ownfile::read(&Self::packs_path(path)).unwrap_or_default();
-        bytes.as_chunks::<{ ObjectName::LEN }>().0.iter().map(|name| ObjectName::new(*name)).collect()
+    fn noted(path: &Path) -> std::io::Result<Vec<ObjectName>> {
+        let bytes = ownfile::read(&Self::packs_path(path))?;
+        Ok(bytes.as_chunks::<{ ObjectName::LEN }>().0.iter().map(|name| ObjectName::new(*name)).collect())
     }
 }
 
@@ -179,12 +183,24 @@ pub(crate) struct Noted {
     pub(crate) under_way: HashSet<ObjectName>,
     /// Lists of sessions that have ended, with their packs.
     pub(super) ended: Vec<(PathBuf, Vec<ObjectName>)>,
+    /// Some lists could not be read.
+    is_partial: bool,
 }
 
 impl Noted {
     /// Whether a session of this client put the pack, as far as no record claims it.
     pub(crate) fn contains(&self, pack: &ObjectName) -> bool {
         self.under_way.contains(pack) || self.claimable.contains(pack)
+    }
+
+    /// As [`Self::contains`], also if that cannot be found out.
+    pub(crate) fn may_contain(&self, pack: &ObjectName) -> bool {
+        self.is_partial || self.contains(pack)
+    }
+
+    /// Whether another session that is under way put the pack, or that cannot be found out.
+    pub(crate) fn may_be_under_way(&self, pack: &ObjectName) -> bool {
+        self.is_partial || self.under_way.contains(pack)
     }
 }
 
@@ -217,6 +233,7 @@ impl Vault {
             // The file gets its name only when it is locked, or it would be taken for a leftover.
             let new = path.with_extension("new");
             let file = File::options().create_new(true).read(true).write(true).open(&new)?;
+            ownfile::hand_over(&new);
             file.lock()?;
             std::fs::rename(&new, &path)?;
             Ok(file)
@@ -320,15 +337,19 @@ impl Vault {
             noted.claimable.clone_from(&lock(&own.packs).names);
         }
         let own = own.map(Session::path);
-        let entries = crate::folder::entries(self.state().join("sessions")).into_iter().flatten().flatten();
-        for list in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == PACKS)) {
+        let Ok(files) = self.session_files() else { return Noted { is_partial: true, ..noted } };
+        for list in files.into_iter().filter(|path| path.extension().is_some_and(|end| end == PACKS)) {
             let session = list.with_extension("");
             if own.as_ref() == Some(&session) {
                 continue;
             }
-            let is_alive = ownfile::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
-            let names = Session::noted(&session);
-            if is_alive {
+            let names = match Session::noted(&session) {
+                Ok(names) => names,
+                // The session has ended since, or it is none.
+                Err(error) if is_none(&error) => continue,
+                Err(_) => return Noted { is_partial: true, ..noted },
+            };
+            if matches!(Life::of(&session), Life::Continues(_)) {
                 noted.under_way.extend(names);
             } else {
                 noted.claimable.extend(&names);
@@ -338,44 +359,138 @@ impl Vault {
         noted
     }
 
-    /// Whether other work of this client is under way.
+    /// Whether other work of this client is or may be under way.
     pub(crate) fn has_other_work(&self, own: Option<&Session>) -> bool {
-        let own = own.map(Session::path);
-        let entries = crate::folder::entries(self.state().join("sessions")).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_none() && own.as_ref() != Some(path))
-            .any(|path| ownfile::open(&path).is_ok_and(|file| file.try_lock_shared().is_err()))
+        let others = self.other_sessions(own);
+        others.is_none_or(|others| others.iter().any(|(_, life)| matches!(life, Life::Continues(_))))
     }
 
-    /// Records that a new record may acknowledge: no more than every session under way, other than `own`, had seen.
+    /// Records that a new record may acknowledge: no more than every session that is or may be under way, other than
+    /// `own`, had seen.
     pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
         let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
-        let own = own.map(Session::path);
-        let entries = crate::folder::entries(self.state().join("sessions")).into_iter().flatten().flatten();
-        for entry in entries {
-            let path = entry.path();
-            if own.as_ref() == Some(&path) || path.extension().is_some() {
-                continue;
-            }
-            let Ok(mut file) = ownfile::open(&path) else { continue };
-            if file.try_lock_shared().is_ok() {
-                // Nobody holds the lock: its process is gone.
-                let _ = std::fs::remove_file(&path);
-                continue;
-            }
-            let mut bytes = Vec::new();
-            let theirs: BTreeMap<ClientId, u64> = match file.read_to_end(&mut bytes) {
-                // A file that is just being written means that nothing was seen yet.
-                Ok(_) => {
-                    rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect()
+        let Some(others) = self.other_sessions(own) else { return Vec::new() };
+        for (path, life) in others {
+            let file = match life {
+                Life::Continues(file) => file,
+                Life::Ended => {
+                    let _ = std::fs::remove_file(&path);
+                    continue;
                 }
-                Err(_) => BTreeMap::new(),
             };
+            let mut bytes = Vec::new();
+            // A file that is just being written, or cannot be read, means that nothing was seen yet.
+            let is_read = file.is_some_and(|mut file| file.read_to_end(&mut bytes).is_ok());
+            let theirs = if is_read { rmp_serde::from_slice(&bytes).unwrap_or_default() } else { Vec::new() };
+            let theirs: BTreeMap<ClientId, u64> = theirs.into_iter().collect();
             for (client, number) in &mut seen {
                 *number = (*number).min(theirs.get(client).copied().unwrap_or(0));
             }
         }
         seen.into_iter().filter(|(_, number)| *number > 0).collect()
+    }
+
+    /// The other sessions of this client. `None`: they cannot be listed.
+    fn other_sessions(&self, own: Option<&Session>) -> Option<Vec<(PathBuf, Life)>> {
+        let own = own.map(Session::path);
+        let files = self.session_files().ok()?;
+        let others = files.into_iter().filter(|path| path.extension().is_none() && own.as_ref() != Some(path));
+        Some(
+            others
+                .map(|path| {
+                    let life = Life::of(&path);
+                    (path, life)
+                })
+                .collect(),
+        )
+    }
+
+    fn session_files(&self) -> std::io::Result<Vec<PathBuf>> {
+        match crate::folder::entries(self.state().join("sessions")) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether a session continues, which its file shows.
+enum Life {
+    /// Its process holds the lock, or that cannot be found out. With the file, if it can be read.
+    Continues(Option<File>),
+    /// Nobody holds the lock, or there is no such file.
+    Ended,
+}
+
+impl Life {
+    fn of(session: &Path) -> Self {
+        match ownfile::open(session) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Self::Ended,
+                Err(_) => Self::Continues(Some(file)),
+            },
+            Err(error) if is_none(&error) => Self::Ended,
+            Err(_) => Self::Continues(None),
+        }
+    }
+}
+
+/// Whether there is no such file of the program: nothing, or anything but a regular file.
+fn is_none(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::progress::Silent;
+    use crate::seal::{KdfParams, Secret};
+    use crate::store::Store;
+    use crate::store::testing::mem::MemStore;
+    use crate::vault::create::create;
+    use crate::vault::open::open;
+    use crate::vault::{CreateOptions, Identity, OpenOptions};
+
+    #[test]
+    fn a_session_that_cannot_be_looked_at_counts_as_under_way() {
+        let (store, state): (Arc<dyn Store>, _) = (Arc::new(MemStore::default()), tempfile::tempdir().unwrap());
+        let mut options = CreateOptions::new(Secret::raw(&[1; 32]), 0);
+        options.kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 };
+        create(&*store, &options).unwrap();
+        let identity = Identity { host: "h".into(), user: "u".into(), machine: "m".into(), program: "p".into() };
+        let options = OpenOptions { state: state.path().to_owned(), identity };
+        let vault = open(store, &Secret::raw(&[1; 32]), options, &Silent::default()).unwrap();
+        let own = vault.begin_writing(Time::default(), &Silent::default()).unwrap();
+        let other = ObjectName::new([7; 16]);
+        let is_free = || {
+            let noted = vault.noted(Some(&own));
+            let known = !vault.acknowledged(Some(&own)).is_empty();
+            let free = [known, !vault.has_other_work(Some(&own)), !noted.may_be_under_way(&other)];
+            (free, noted.may_contain(&other))
+        };
+        assert_eq!(is_free(), ([true; 3], false), "it can all be looked at");
+        // A link to itself is a file that cannot be opened.
+        let sessions = own.path().parent().unwrap().to_owned();
+        let closed = sessions.join(ObjectName::new([3; 16]).to_string());
+        std::os::unix::fs::symlink(&closed, &closed).unwrap();
+        assert_eq!(is_free(), ([false, false, true], false));
+        std::fs::remove_file(&closed).unwrap();
+        let list = Session::packs_path(&closed);
+        std::os::unix::fs::symlink(&list, &list).unwrap();
+        assert_eq!(is_free(), ([true, true, false], true));
+        std::fs::remove_file(&list).unwrap();
+        // The packs of work that has ended can be claimed.
+        write_names(&list, &[other]).unwrap();
+        assert!(vault.noted(Some(&own)).claimable.contains(&other));
+        std::fs::remove_file(&list).unwrap();
+        assert_eq!(is_free(), ([true; 3], false));
+        // Nothing is known of a folder that cannot be listed.
+        std::fs::rename(&sessions, state.path().join("aside")).unwrap();
+        std::fs::write(&sessions, "").unwrap();
+        assert_eq!(is_free(), ([false; 3], true));
+        std::fs::remove_file(&sessions).unwrap();
+        assert_eq!(is_free(), ([true; 3], false), "without a folder, there is no session");
     }
 }

@@ -468,7 +468,7 @@ impl<'a> Pass<'a> {
                 free.contains(&info.name)
             } else {
                 let is_done = claimed.contains(&info.name) || alone || forsaken.contains(&info.name);
-                is_done && !noted.under_way.contains(&info.name) && !unfinished.contains(&info.name)
+                is_done && !noted.may_be_under_way(&info.name) && !unfinished.contains(&info.name)
             };
         }
         Ok(())
@@ -488,7 +488,7 @@ impl<'a> Pass<'a> {
             return Ok(HashSet::new());
         };
         let own = vault.noted(Some(session));
-        let is_unclaimed = |name: &ObjectName| !claimed.contains(name) && !own.contains(name);
+        let is_unclaimed = |name: &ObjectName| !claimed.contains(name) && !own.may_contain(name);
         let packs = self.infos.values().map(|info| info.name).filter(is_unclaimed).collect();
         let last = vault.log().chains.last(&me).map_or(0, |link| link.record.number);
         let mut first_seen = vault.catalogue().note_unclaimed(&packs, last)?;

@@ -26,13 +26,14 @@
 //! whole item stays, and that is a problem of the restored file.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::absence::Omitted;
 use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::walk::IGNORE_FILE_MAX;
-use crate::fs::{Names, Stat, TargetDir};
+use crate::fs::{CACHEDIR_TAG, Names, Stat, TargetDir};
 use crate::id::ObjectName;
 use crate::store::Kind;
 use crate::tree::FileKind;
@@ -147,6 +148,12 @@ impl Ward {
         self.frozen
     }
 
+    /// For a folder that cannot be looked into: it may be anything.
+    pub(super) const fn close(&mut self) {
+        self.shield = Some(Kept::Closed);
+        self.frozen = true;
+    }
+
     fn protect(&mut self, why: Option<Kept>) {
         // A reason that holds whatever the options say is more useful.
         if self.shield.is_none_or(|shield| shield.is_of_rules() && why.is_some_and(|why| !why.is_of_rules())) {
@@ -233,7 +240,10 @@ impl Guard {
     }
 
     /// Adds what can only be seen in the folder itself. `is_start`: the selection begins with this folder, so it may be a mount.
-    pub(super) fn enter(&self, ward: &mut Ward, dir: &TargetDir, stat: &Stat, is_start: bool) {
+    ///
+    /// # Errors
+    /// If the folder cannot be looked into.
+    pub(super) fn enter(&self, ward: &mut Ward, dir: &TargetDir, stat: &Stat, is_start: bool) -> io::Result<()> {
         let mount = (stat.dev, stat.mount);
         if !is_start && ward.mount.is_some_and(|above| is_elsewhere(above, mount)) {
             ward.protect(Some(Kept::Mount));
@@ -249,18 +259,19 @@ impl Guard {
             let today = self.today.nodump.then_some(Kept::LeftOutToday);
             ward.protect(self.unless_told(stored.or(today)));
         }
-        let signs = signs_of_vault(dir);
+        let signs = signs_of_vault(dir)?;
         if signs != Signs::None {
             ward.protect(Some(Kept::OtherVault));
             ward.frozen |= signs == Signs::Vault;
         }
+        Ok(())
     }
 
     /// Adds the rules that follow from the names and marker files in a folder. `below` is its path below the root.
     pub(super) fn enter_rules(&self, ward: &mut Ward, dir: &TargetDir, path: &[u8], has: &dyn Fn(&[u8]) -> bool) {
         let below = path.get(ward.root_len..).unwrap_or_default();
         let marked = |options: &ExcludeOptions| {
-            options.caches && has(b"CACHEDIR.TAG") && dir.as_source().is_cachedir_tagged()
+            options.caches && has(CACHEDIR_TAG.0) && may_be_cache(dir)
                 || options.if_present.iter().any(|name| has(name))
         };
         let stored = self.omitted.rules.as_ref().is_some_and(|(_, options)| marked(options));
@@ -356,7 +367,7 @@ impl Guard {
             let dir = TargetDir::open_root(path, false).ok()?;
             let own = dir.stat().ok().and_then(|stat| self.own(&stat));
             let own = own.filter(|own| matches!(own, Kept::Vault | Kept::State));
-            let own = own.or_else(|| (signs_of_vault(&dir) == Signs::Vault).then_some(Kept::OtherVault))?;
+            let own = own.or_else(|| matches!(signs_of_vault(&dir), Ok(Signs::Vault)).then_some(Kept::OtherVault))?;
             Some((path.to_owned(), own))
         })
     }
@@ -376,7 +387,21 @@ const fn is_elsewhere(above: (u64, u64), here: (u64, u64)) -> bool {
     above.0 != here.0 || above.1 != 0 && here.1 != 0 && above.1 != here.1
 }
 
-/// What a folder shows of a vault.
+/// Whether a folder is marked as a cache, or that cannot be found out.
+fn may_be_cache(dir: &TargetDir) -> bool {
+    let (name, signature) = CACHEDIR_TAG;
+    let mut start = vec![0; signature.len()];
+    match dir.stat_at(name) {
+        Ok(Some(stat)) if stat.kind == FileKind::File => {
+            let read = dir.as_source().open_file(name).and_then(|file| file.read_full_at(&mut start, 0));
+            read.is_err() || start == signature
+        }
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}
+
+/// Signs of a vault in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signs {
     /// It is or may be a vault: its `VAULT` file begins with the mark or cannot be read, or all folders that a vault has are there.
@@ -386,24 +411,26 @@ enum Signs {
     None,
 }
 
-/// What this folder shows of a vault. An item that cannot be looked at counts as there.
-fn signs_of_vault(dir: &TargetDir) -> Signs {
-    let is = |name: &[u8], kind| match dir.stat_at(name) {
-        Ok(stat) => stat.is_some_and(|stat| stat.kind == kind),
-        Err(_) => true,
-    };
-    if is(VAULT_NAME, FileKind::File) {
+/// Looks in a folder for signs of a vault.
+fn signs_of_vault(dir: &TargetDir) -> io::Result<Signs> {
+    let is = |name: &[u8], kind| io::Result::Ok(dir.stat_at(name)?.is_some_and(|stat| stat.kind == kind));
+    if is(VAULT_NAME, FileKind::File)? {
         let mut start = vec![0; VAULT_MARK.len()];
         let read = dir.as_source().open_file(VAULT_NAME).and_then(|file| file.read_full_at(&mut start, 0));
         if read.is_err() || start == VAULT_MARK {
-            return Signs::Vault;
+            return Ok(Signs::Vault);
         }
     }
-    let is_there = Kind::ALL.map(|kind| (kind, is(kind.folder().as_bytes(), FileKind::Directory)));
-    if is_there.iter().all(|(kind, there)| *there || *kind == Kind::Index) {
-        return Signs::Vault;
+    let mut there = Vec::new();
+    for kind in Kind::ALL {
+        if is(kind.folder().as_bytes(), FileKind::Directory)? {
+            there.push(kind);
+        }
     }
-    if is_there.iter().any(|(kind, there)| *there && has_object(dir, *kind)) { Signs::Part } else { Signs::None }
+    if Kind::ALL.iter().all(|kind| *kind == Kind::Index || there.contains(kind)) {
+        return Ok(Signs::Vault);
+    }
+    Ok(if there.iter().any(|kind| has_object(dir, *kind)) { Signs::Part } else { Signs::None })
 }
 
 /// Whether the folder of this kind, in a folder that may be a vault, has an object in it.

@@ -209,16 +209,18 @@ impl<'r, 'a> Planner<'r, 'a> {
         {
             return Ok(());
         }
-        let looked = run.handles.open(folder).and_then(|dir| Ok((dir.stat()?, dir)));
+        let looked = run.handles.open(folder).and_then(|dir| {
+            run.guard().enter(ward, &dir, &dir.stat()?, is_start)?;
+            Ok(dir)
+        });
         match looked {
-            Ok((stat, dir)) => {
-                run.guard().enter(ward, &dir, &stat, is_start);
-                run.guard().enter_rules(ward, &dir, path, &|name| dir.as_source().contains(name));
+            Ok(dir) => {
+                run.guard().enter_rules(ward, &dir, path, &|name| dir.as_source().may_contain(name));
                 Ok(())
             }
             Err(error) => {
-                run.target_problem_in(path.to_vec(), Some(folder), "cannot look at the folder", error)?;
-                Ok(())
+                ward.close();
+                run.target_problem_in(path.to_vec(), Some(folder), "cannot look at the folder", error)
             }
         }
     }

@@ -205,7 +205,10 @@ impl Walk<'_, '_> {
             }
         };
         let mut ward = self.run.guard().below(above, &self.path);
-        self.run.guard().enter(&mut ward, &below, &stat, false);
+        if let Err(error) = self.run.guard().enter(&mut ward, &below, &stat, false) {
+            self.run.target_problem(self.path.clone(), NOT_DELETED, error)?;
+            return Ok(Step::Stays);
+        }
         self.run.guard().enter_names(&mut ward, &below, &self.path, &names);
         // Nothing can have been left out of an empty folder.
         if let Some(why) = ward.shield().filter(|why| !(names.is_empty() && why.is_of_rules())) {

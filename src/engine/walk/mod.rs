@@ -27,7 +27,7 @@ use crate::engine::depot::Depot;
 use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::root::RootFile;
-use crate::fs::{Dir, Names, OwnerNames, Stat};
+use crate::fs::{CACHEDIR_TAG, Dir, Names, OwnerNames, Stat};
 use crate::path::join;
 use crate::progress::Progress;
 use crate::sync::lock;
@@ -39,8 +39,6 @@ use crate::vault::TreeReader;
 const PAGE_MAX: usize = 4096;
 /// Maximum length of a file of patterns, in bytes.
 pub const IGNORE_FILE_MAX: usize = 64 << 20;
-/// The file that marks a cache (CACHEDIR.TAG specification 1.1).
-const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";
 /// Maximum number of skipped files in a report.
 pub const SKIPPED_SHOWN: usize = 1000;
 /// A page ends after a name whose hash has these bits zero, so that a new name moves no other page's bounds.
@@ -241,8 +239,8 @@ impl SkippedList {
 
 /// The marker file for which a folder's content is left out, if there is one.
 pub(crate) fn marker(exclude: &ExcludeOptions, names: &Names, dir: &Dir) -> Option<Vec<u8>> {
-    if exclude.caches && has_name(names, CACHEDIR_TAG) && dir.is_cachedir_tagged() {
-        return Some(CACHEDIR_TAG.to_vec());
+    if exclude.caches && has_name(names, CACHEDIR_TAG.0) && dir.is_cachedir_tagged() {
+        return Some(CACHEDIR_TAG.0.to_vec());
     }
     exclude.if_present.iter().find(|name| has_name(names, name)).cloned()
 }

@@ -126,9 +126,9 @@ impl Dir {
         start().is_ok_and(|start| start == signature)
     }
 
-    /// Whether this name exists.
-    pub fn contains(&self, name: &[u8]) -> bool {
-        statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    /// Whether this name exists, or that cannot be found out.
+    pub fn may_contain(&self, name: &[u8]) -> bool {
+        !matches!(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), Err(rustix::io::Errno::NOENT))
     }
 
     /// The content of a small file; `None` if there is no regular file of this name.

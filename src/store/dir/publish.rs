@@ -261,10 +261,11 @@ fn move_new(best: Way, from: &Path, to: &Path) -> io::Result<()> {
     if best <= Way::HardLink && hard_link(from, to)? {
         return Ok(());
     }
-    if fs::symlink_metadata(to).is_ok() {
-        return Err(ErrorKind::AlreadyExists.into());
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(from, to),
+        Err(error) => Err(error),
     }
-    fs::rename(from, to)
 }
 
 fn hard_link(from: &Path, to: &Path) -> io::Result<bool> {
