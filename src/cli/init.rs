@@ -178,6 +178,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     if context.has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
     }
+    local::refuse_around(&place, "another vault")?;
     if !new.another {
         refuse_where_known(context, &place)?;
     }

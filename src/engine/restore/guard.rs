@@ -350,16 +350,28 @@ impl Guard {
 
     /// The vault or state folder that contains the folder (or is it), and what it is; searched from the folder upwards.
     pub(super) fn own_around(&self, folder: &Path) -> Option<(PathBuf, Kept)> {
-        // A folder that does not exist yet will be in the first existing one above it.
-        let there = folder.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
-        there.ancestors().find_map(|path| {
-            let dir = TargetDir::open_root(path, false).ok()?;
+        around(folder, |dir| {
             let own = dir.stat().ok().and_then(|stat| self.own(&stat));
             let own = own.filter(|own| matches!(own, Kept::Vault | Kept::State));
-            let own = own.or_else(|| (signs_of_vault(&dir) == Signs::Vault).then_some(Kept::OtherVault))?;
-            Some((path.to_owned(), own))
+            own.or_else(|| is_vault(dir).then_some(Kept::OtherVault))
         })
     }
+}
+
+/// The folder of a vault, whichever it is, that contains this path or is it; searched from the path upwards.
+pub fn vault_around(path: &Path) -> Option<PathBuf> {
+    around(path, |dir| is_vault(dir).then_some(())).map(|(folder, ())| folder)
+}
+
+/// The first folder from this path upwards of which `what` says something. Links in the path are resolved.
+fn around<T>(path: &Path, what: impl Fn(&TargetDir) -> Option<T>) -> Option<(PathBuf, T)> {
+    // A folder that does not exist yet will be in the first existing one above it.
+    let path = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
+    let there = path.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
+    there.ancestors().find_map(|path| {
+        let dir = TargetDir::open_root(path, false).ok()?;
+        Some((path.to_owned(), what(&dir)?))
+    })
 }
 
 /// Which rules leave out something in the folder of `ward`. `below` is its path below the root.
@@ -374,6 +386,11 @@ fn by_pattern(ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
 /// Whether two mounts, each a device number and a mount number, differ.
 const fn is_elsewhere(above: (u64, u64), here: (u64, u64)) -> bool {
     above.0 != here.0 || above.1 != 0 && here.1 != 0 && above.1 != here.1
+}
+
+/// Whether a folder is or may be that of a vault.
+fn is_vault(dir: &TargetDir) -> bool {
+    signs_of_vault(dir) == Signs::Vault
 }
 
 /// What a folder shows of a vault.
