@@ -395,6 +395,7 @@ impl Context {
                 None => failure,
             });
         }
+        locked.require_finished(&|| store.place())?;
         Ok((store, locked))
     }
 
