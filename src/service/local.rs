@@ -94,7 +94,7 @@ pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
 /// If there is a vault around it, through whatever link.
 pub fn refuse_in_vault(path: &Path, what: &str) -> Result<(), Failure> {
     let Some(vault) = vault_around(path) else { return Ok(()) };
-    Err(Failure::new(format!("{} is a vault, and {what} is not written into a vault", vault.display()))
+    Err(Failure::new(format!("{} is a vault, and {what} does not go into a vault", vault.display()))
         .hint("Choose another folder."))
 }
 
