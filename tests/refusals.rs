@@ -140,6 +140,46 @@ fn nothing_but_its_own_objects_is_written_into_a_vault() {
 }
 
 #[test]
+fn a_damaged_text_beside_the_vault_is_told_and_written_anew() {
+    let desk = desk();
+    let vault = desk.path("vault");
+    let repo = ["--repo", vault.to_str().unwrap()];
+    let path = vault.join("RESTORE.txt");
+    desk.ok(&[&["init"], &repo[..]].concat());
+    desk.ok(&[&["snapshot", "."], &repo[..]].concat());
+    let text = fs::read_to_string(&path).unwrap();
+    let warns = |expected: bool| {
+        let said = desk.run(&[&["check"], &repo[..]].concat());
+        assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        assert_eq!(said.err.contains("RESTORE.txt") && said.err.contains("vault repair"), expected, "{}", said.err);
+        assert_eq!(desk.json(&[&["check"], &repo[..]].concat())[0]["restore_text"].is_string(), expected);
+    };
+    let repair = |option| desk.ok(&[&["repair", option], &repo[..]].concat());
+    warns(false);
+    // It may be missing, and nobody writes it unasked.
+    fs::remove_file(&path).unwrap();
+    warns(false);
+    assert!(repair("--yes").contains("Nothing is damaged.") && !path.exists());
+    let damaged = vec![0; text.len()];
+    fs::write(&path, &damaged).unwrap();
+    warns(true);
+    assert!(repair("--dry-run").contains("make again   RESTORE.txt: it is no text"));
+    assert_eq!(fs::read(&path).unwrap(), damaged);
+    assert!(repair("--yes").contains("1 object moved to quarantine/"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(fs::read(vault.join("quarantine/RESTORE.txt")).unwrap(), damaged);
+    warns(false);
+    // A mirror is only read.
+    let mirror = desk.path("mirror");
+    desk.ok(&[&["mirror", "--to", mirror.to_str().unwrap()], &repo[..]].concat());
+    fs::write(mirror.join("RESTORE.txt"), "").unwrap();
+    let said = desk.run(&["check", "--repo", mirror.to_str().unwrap()]);
+    assert!(said.code == 0 && said.err.contains("it may be deleted"), "{}{}", said.out, said.err);
+    desk.run(&["repair", "--yes", "--repo", mirror.to_str().unwrap()]);
+    assert_eq!(fs::read(mirror.join("RESTORE.txt")).unwrap(), b"");
+}
+
+#[test]
 fn a_vault_of_a_newer_version_is_not_touched() {
     let desk = desk();
     let path = desk.path("store/VAULT");
