@@ -239,6 +239,10 @@ impl From<VaultError> for Failure {
                 "Without a key slot nobody can open the vault. Copies of the folder 'keys' from another place help.",
             ),
             VaultError::Newer { .. } | VaultError::NewerToWrite { .. } => failure.hint(NEWER),
+            VaultError::Unfinished { place } => failure.exit(Exit::Skipped).hint(format!(
+                "Copy the rest of the vault to it, with the vault's own --repo: vault mirror --to {}",
+                quoted(&place)
+            )),
             VaultError::Mirror { place } => failure.hint(format!(
                 "Write to the vault itself. If that is lost, this becomes the vault with: vault promote --repo {}",
                 quoted(&place)

@@ -171,6 +171,56 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
     assert_eq!(desk.run(&["snapshot", "."]).code, 0);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_vault_behind_a_link_to_a_disk_that_is_away_is_known() {
+    let desk = Desk::new();
+    desk.write("a", "a");
+    fs::create_dir(desk.path("disk")).unwrap();
+    std::os::unix::fs::symlink(desk.path("disk/vault"), desk.path("link")).unwrap();
+    std::os::unix::fs::symlink("link", desk.path("chain")).unwrap();
+    let (vault, link, chain) = (desk.path("disk/vault"), desk.path("link"), desk.path("chain"));
+    let [vault, link, chain] = [&vault, &link, &chain].map(|path| path.to_str().unwrap());
+    desk.ok(&["init", "--repo", vault]);
+    desk.ok(&["snapshot", ".", "--repo", link]);
+    fs::rename(desk.path("disk"), desk.path("away")).unwrap();
+    let list = desk.path("list.csv");
+    for is_mount_point_there in [false, true] {
+        for place in [vault, link, chain] {
+            fs::write(&list, format!("path,vault\n{},{place}\n", desk.source().display())).unwrap();
+            for args in [
+                &["init", "--repo", place][..],
+                &["snapshot", ".", "--init", "--repo", place],
+                &["mirror", "--to", place],
+                &["copy", "--to", place],
+                &["list", "--repo", place],
+                &["run", "--list", list.to_str().unwrap()],
+            ] {
+                let said = desk.run(args);
+                // A list says which line of it names what is not there.
+                if args[0] == "run" && place == vault && !is_mount_point_there {
+                    assert!(said.code == 2 && said.err.contains("is the disk connected?"), "{args:?}: {}", said.err);
+                    continue;
+                }
+                assert_eq!(said.code, 10, "{args:?}: {}{}", said.out, said.err);
+                let is_made = !matches!(args[0], "copy" | "list");
+                let told = format!("{}{}", said.out, said.err);
+                assert!(!is_made || told.contains("knows the vault"), "{args:?}: {told}");
+            }
+        }
+        assert!(!desk.path("disk/vault").exists());
+        let _ = fs::create_dir(desk.path("disk"));
+        assert!(is_mount_point_there || desk.path("disk").is_dir());
+    }
+    fs::remove_dir(desk.path("disk")).unwrap();
+    fs::rename(desk.path("away"), desk.path("disk")).unwrap();
+    desk.ok(&["snapshot", ".", "--repo", chain]);
+    // A link that leads to no known place is no place for a vault.
+    std::os::unix::fs::symlink(desk.path("nowhere"), desk.path("new")).unwrap();
+    let said = desk.run(&["init", "--repo", desk.path("new").to_str().unwrap()]);
+    assert!(said.code == 1 && said.err.contains("it is a link"), "{} {}", said.code, said.err);
+}
+
 #[test]
 fn addresses_of_other_machines_are_never_folders() {
     let desk = Desk::new();

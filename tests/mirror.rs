@@ -11,7 +11,7 @@ use vault::progress::{Counters, Phase, Progress, Silent};
 use vault::store::testing::faulty::{Fault, FaultyStore};
 use vault::store::testing::mem::MemStore;
 use vault::store::{Kind, ObjectKey, Store};
-use vault::vault::{VaultError, Wanted};
+use vault::vault::{LockedVault, VaultError, Wanted};
 
 use crate::support::binary::{Desk, said};
 use crate::support::s3::{FakeS3, KEY};
@@ -66,6 +66,69 @@ fn a_mirror_ends_between_any_two_objects() {
     assert!(matches!(stopped, Err(MirrorError::Vault(VaultError::Interrupted))), "{stopped:?}");
     let copied = to.objects().len();
     assert!((1..24).contains(&copied), "{copied} of some 60");
+}
+
+/// Stops the work when the objects of the store have this number.
+struct Until<'a>(&'a MemStore, usize, Silent);
+
+impl Progress for Until<'_> {
+    fn phase(&self, _: Phase) {}
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        self.2.counters()
+    }
+
+    fn stopped(&self) -> bool {
+        self.0.objects().len() >= self.1
+    }
+}
+
+#[test]
+fn a_mirror_can_be_opened_only_when_it_was_whole_once() {
+    let world = World::new(small_chunks());
+    for number in 0..4 {
+        fs::write(world.source().join("a"), bytes(number, 30_000)).unwrap();
+        crate::support::take(&world.open(), &world.source()).unwrap();
+    }
+    let from = world.shared();
+    let whole = MemStore::new();
+    mirror(from.as_ref(), &whole, &Wanted::default(), &Silent::default()).unwrap();
+    let slots = |store: &MemStore| {
+        store.objects().iter().filter(|(key, _)| matches!(key, ObjectKey::Named(Kind::Key, _))).count()
+    };
+    let (all, keys) = (whole.objects().len(), slots(&whole));
+    assert!(keys > 0 && all > keys + 8, "{all} {keys}");
+    let to = MemStore::new();
+    for len in 1..all {
+        let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &Until(&to, len, Silent::default()));
+        assert!(matches!(stopped, Err(MirrorError::Vault(VaultError::Interrupted))), "{len}: {stopped:?}");
+        assert_eq!(to.objects().len(), len);
+        // Beside the slots there is VAULT.
+        assert_eq!(slots(&to), len.saturating_sub(all - keys), "{len} of {all}");
+        let locked = LockedVault::read(&to).unwrap().require_finished(&String::new);
+        assert_eq!(matches!(locked, Err(VaultError::Unfinished { .. })), len <= all - keys, "{len} of {all}");
+        let again = mirror(&to, &MemStore::new(), &Wanted::default(), &Silent::default());
+        assert_eq!(again.is_ok(), len > all - keys, "{len} of {all}: {again:?}");
+    }
+    mirror(from.as_ref(), &to, &Wanted::default(), &Silent::default()).unwrap();
+    assert_eq!(to.objects(), whole.objects());
+    // A new slot comes first: it may be the only one whose password is still known.
+    let to = MemStore::new();
+    let mut kept = None;
+    for (key, bytes) in whole.objects() {
+        match key {
+            ObjectKey::Named(Kind::Key, _) if kept.is_some() => {}
+            ObjectKey::Named(Kind::Key, _) => kept = Some(to.put(&key, bytes).unwrap()),
+            ObjectKey::Vault => to.put(&key, bytes).unwrap(),
+            ObjectKey::Named(..) => {}
+        }
+    }
+    let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &Until(&to, 3, Silent::default()));
+    assert!(stopped.is_err() && slots(&to) == 2, "{stopped:?}");
 }
 
 /// A vault with a snapshot, and a place for its mirror.
@@ -169,6 +232,90 @@ fn a_mirror_that_is_away_is_not_made_again_unasked() {
     copy_folder(&other.path("store"), &all.store);
     let said = all.desk.run(&["mirror", "--to", all.desk.path("third").to_str().unwrap()]);
     assert!(said.code == 10 && said.err.contains("another vault"), "{} {}", said.code, said.err);
+}
+
+#[test]
+fn a_mirror_whose_first_run_was_cut_off_is_called_that() {
+    let all = Mirrored::new();
+    all.mirror(0);
+    let keys = all.desk.path("keys");
+    fs::rename(all.mirror.join("keys"), &keys).unwrap();
+    let (third, restored) = (all.desk.path("third"), all.desk.path("restored"));
+    let (third, restored) = (third.to_str().unwrap(), restored.to_str().unwrap());
+    for args in [
+        &["list"][..],
+        &["check"],
+        &["check", "--read-data"],
+        &["doctor"],
+        &["stats"],
+        &["ls", "latest"],
+        &["find", "one"],
+        &["restore", "latest", "--to", restored],
+        &["export", "latest", "--tar", "x.tar"],
+        &["drill"],
+        &["snapshot", "."],
+        &["prune", "--keep", "1", "--yes"],
+        &["repair", "--dry-run"],
+        &["repair", "--yes"],
+        &["key", "list"],
+        &["promote", "--yes"],
+        &["mirror", "--to", third],
+    ] {
+        let args = [args, &["--repo", &all.to]].concat();
+        let said = all.desk.run(&args);
+        assert_eq!(said.code, 3, "{args:?}: {}{}", said.out, said.err);
+        assert!(said.err.contains("is not whole") && said.err.contains("vault mirror --to"), "{args:?}: {}", said.err);
+    }
+    for args in [&["repair", "--from", &all.to, "--dry-run"][..], &["diff", "latest", "--repo", &all.to]] {
+        assert_eq!(all.desk.run(args).code, 3, "{args:?}");
+    }
+    let said = all.desk.run(&["mirror", "--verify", "--to", &all.to]);
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    all.mirror(0);
+    all.check();
+    assert_eq!(all.restored(), bytes(1, 200_000));
+}
+
+#[test]
+fn each_of_two_vaults_in_a_folder_can_be_mirrored() {
+    let all = Mirrored::new();
+    let other = Desk::new();
+    other.write("two", bytes(2, 100_000));
+    other.take("2026-01-02T12:00:00Z");
+    let id = |desk: &Desk| desk.json(&["list"])[0]["vault"].as_str().unwrap().to_owned();
+    let (first, second) = (id(&all.desk), id(&other));
+    assert_ne!(first, second);
+    for kind in ["keys", "packs", "meta", "log", "index"] {
+        copy_folder(&other.path("store").join(kind), &all.store.join(kind));
+    }
+    let file = |id: &str| fs::read_to_string(all.desk.path(id).join("VAULT")).unwrap();
+    for (id, name) in [(&first, "one"), (&second, "two")] {
+        let to = all.desk.path(id);
+        let to = to.to_str().unwrap();
+        // Who never met the folder says which vault is meant, as for all commands.
+        let run = |args: &[&str]| {
+            let mut command = all.desk.command(args);
+            said(&command.env("VAULT_STATE_DIR", all.desk.path(&format!("state of {id}"))).output().unwrap())
+        };
+        let made = run(&["mirror", "--to", to, "--vault", &id[..8]]);
+        assert_eq!(made.code, 0, "{}{}", made.out, made.err);
+        assert!(file(id).contains(&format!("id {id}\n")), "{}", file(id));
+        for args in [&["mirror", "--to", to, "--vault", id][..], &["mirror", "--to", to, "--vault", id, "--verify"]] {
+            let again = run(args);
+            assert_eq!(again.code, 0, "{args:?}: {}{}", again.out, again.err);
+        }
+        let back = all.desk.path(&format!("back {id}"));
+        let said = run(&["restore", "latest", "--repo", to, "--to", back.to_str().unwrap()]);
+        assert!(back.join("source").join(name).is_file(), "{}{}", said.out, said.err);
+        let said = run(&["mirror", "--to", to, "--vault", if *id == first { &second } else { &first }]);
+        assert!(said.code == 1 && said.err.contains("no mirror of this vault"), "{}{}", said.out, said.err);
+    }
+    let said = all.desk.run(&["mirror", "--to", &all.to, "--vault", "0123456789"]);
+    assert!(said.code == 10 && said.err.contains(&second), "{} {}", said.code, said.err);
+    // This machine remembers the first one there, and takes it whatever VAULT says.
+    fs::copy(all.desk.path(&second).join("VAULT"), all.store.join("VAULT")).unwrap();
+    all.mirror(0);
+    assert!(fs::read_to_string(all.mirror.join("VAULT")).unwrap().contains(&first));
 }
 
 #[test]

@@ -525,7 +525,7 @@ fn what_cannot_be_mounted_is_said() {
     check(&[&path("source/a/b")], 1, "cannot mount in");
     check(&[&path("nowhere")], 1, "mkdir -p");
     fs::create_dir(desk.path("store/mnt")).unwrap();
-    check(&[&path("store/mnt")], 1, "in the vault itself");
+    check(&[&path("store/mnt")], 1, "a mount does not go into a vault");
     fs::create_dir(desk.path("mnt")).unwrap();
     check(&["latest:source/a/b", &path("mnt")], 1, "source/a/b is not a folder");
     check(&["latest:nothing", &path("mnt")], 1, "there is no nothing in snapshot ");

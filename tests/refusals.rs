@@ -1,8 +1,9 @@
 //! Failures of ordinary life: each time one clear message that says what to do, the right exit code, and no harm to
 //! existing data.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::PASSWORD;
@@ -70,6 +71,112 @@ fn a_folder_with_something_in_it_is_left_as_it_is() {
     check(&desk, 1, &["init", "--repo", to], &["not empty", "Nothing was changed"]);
     check(&desk, 1, &["init"], &["there is a vault in", "Nothing was changed"]);
     assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
+}
+
+/// The paths below a folder, and the bytes of its files.
+fn everything(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            found.insert(path.clone(), fs::read(&path).unwrap_or_default());
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_but_its_own_objects_is_written_into_a_vault() {
+    let desk = desk();
+    let (own, other) = (desk.path("store"), desk.path("other"));
+    desk.ok(&["init", "--repo", other.to_str().unwrap()]);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&own, desk.path("link")).unwrap();
+    #[cfg(not(unix))]
+    fs::create_dir(desk.path("link")).unwrap();
+    let list = desk.path("list.csv");
+    fs::write(&list, format!("path,vault\n{},{}\n", desk.source().display(), own.display())).unwrap();
+    let before = (everything(&own), everything(&other));
+    let mut places = vec![own.clone(), own.join("packs"), other.clone(), other.join("keys/deep/er")];
+    if cfg!(unix) {
+        places.push(desk.path("link"));
+        places.push(desk.path("link/log"));
+    }
+    for place in &places {
+        let at = |name: &str| place.join(name).to_str().unwrap().to_owned();
+        let (list, new) = (list.to_str().unwrap(), at("new"));
+        for args in [
+            &["export", "latest", "--tar", &new][..],
+            &["man", &new],
+            &["config", "init", "--config", &new],
+            &["run", "--list", list, "--report", &new],
+            &["mirror", "--to", &new],
+            &["init", "--repo", &new],
+            &["snapshot", ".", "--init", "--repo", &new],
+            &["copy", "--to", &new],
+            &["restore", "latest", "--to", &new],
+            &["ui", "--no-open", "--socket", &new],
+        ] {
+            check(&desk, 1, args, &[" is a vault, and ", " into a vault"]);
+        }
+    }
+    // What a command keeps for the next one goes elsewhere.
+    let said = desk.run(&["list", "--state", own.join("state").to_str().unwrap()]);
+    assert!(said.code == 0 && said.err.contains("into a vault"), "{}{}", said.out, said.err);
+    assert_eq!((everything(&own), everything(&other)), before);
+    // Beside a vault all of it is as before, and a vault in a vault from before can be read.
+    let inner = own.join("inner");
+    desk.ok(&["mirror", "--to", desk.path("mirror").to_str().unwrap()]);
+    fs::rename(desk.path("mirror"), &inner).unwrap();
+    desk.ok(&["list", "--repo", inner.to_str().unwrap()]);
+    desk.ok(&["mirror", "--verify", "--to", inner.to_str().unwrap()]);
+    check(&desk, 1, &["mirror", "--to", inner.to_str().unwrap()], &["into a vault"]);
+    for args in [&["man", desk.path("pages").to_str().unwrap()][..], &["export", "latest", "--tar", "x.tar"]] {
+        desk.ok(args);
+    }
+}
+
+#[test]
+fn a_damaged_text_beside_the_vault_is_told_and_written_anew() {
+    let desk = desk();
+    let vault = desk.path("vault");
+    let repo = ["--repo", vault.to_str().unwrap()];
+    let path = vault.join("RESTORE.txt");
+    desk.ok(&[&["init"], &repo[..]].concat());
+    desk.ok(&[&["snapshot", "."], &repo[..]].concat());
+    let text = fs::read_to_string(&path).unwrap();
+    let warns = |expected: bool| {
+        let said = desk.run(&[&["check"], &repo[..]].concat());
+        assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        assert_eq!(said.err.contains("RESTORE.txt") && said.err.contains("vault repair"), expected, "{}", said.err);
+        assert_eq!(desk.json(&[&["check"], &repo[..]].concat())[0]["restore_text"].is_string(), expected);
+    };
+    let repair = |option| desk.ok(&[&["repair", option], &repo[..]].concat());
+    warns(false);
+    // It may be missing, and nobody writes it unasked.
+    fs::remove_file(&path).unwrap();
+    warns(false);
+    assert!(repair("--yes").contains("Nothing is damaged.") && !path.exists());
+    let damaged = vec![0; text.len()];
+    fs::write(&path, &damaged).unwrap();
+    warns(true);
+    assert!(repair("--dry-run").contains("make again   RESTORE.txt: it is no text"));
+    assert_eq!(fs::read(&path).unwrap(), damaged);
+    assert!(repair("--yes").contains("1 object moved to quarantine/"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(fs::read(vault.join("quarantine/RESTORE.txt")).unwrap(), damaged);
+    warns(false);
+    // A mirror is only read.
+    let mirror = desk.path("mirror");
+    desk.ok(&[&["mirror", "--to", mirror.to_str().unwrap()], &repo[..]].concat());
+    fs::write(mirror.join("RESTORE.txt"), "").unwrap();
+    let said = desk.run(&["check", "--repo", mirror.to_str().unwrap()]);
+    assert!(said.code == 0 && said.err.contains("it may be deleted"), "{}{}", said.out, said.err);
+    desk.run(&["repair", "--yes", "--repo", mirror.to_str().unwrap()]);
+    assert_eq!(fs::read(mirror.join("RESTORE.txt")).unwrap(), b"");
 }
 
 #[test]

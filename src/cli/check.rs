@@ -12,6 +12,7 @@ use crate::id::ObjectName;
 use crate::path::Shown;
 #[cfg(feature = "ui")]
 use crate::progress::Progress;
+use crate::store::Delivery;
 use crate::tree::Time;
 use crate::vault::ObjectState;
 use crate::vault::SnapshotInfo;
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 use crate::cli::accept;
 use crate::cli::args::CheckArgs;
+use crate::cli::companion;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -97,6 +99,8 @@ struct CheckJson<'a> {
     verified_since: Option<String>,
     never_verified: u64,
     out_of_time: bool,
+    /// The fault of RESTORE.txt, if it has one.
+    restore_text: Option<String>,
 }
 
 /// Runs `vault check`.
@@ -122,10 +126,19 @@ pub(super) fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> 
         (false, true) => Exit::Skipped,
         (false, false) => Exit::Done,
     };
+    let text = companion::fault(&vault);
     let mut out = Output::new();
     let told = if context.global.json {
-        out.json(&json(&report, args.at_least.map(|_| !is_older)))
+        out.json(&json(&report, args.at_least.map(|_| !is_older), text))
     } else {
+        if let Some(what) = &text {
+            let mend = if vault.is_mirror() { "it may be deleted" } else { "it is written anew by: vault repair" };
+            let late = if vault.delivery() == Delivery::Synced { " or has not arrived whole" } else { "" };
+            let name = companion::NAME;
+            context
+                .screen
+                .warn(&format!("{name}, the text on how to get the files back, is damaged{late}: {what} ({mend})"));
+        }
         tell(context, &report, &vault.snapshots(), &mut out).and_then(|()| match args.at_least {
             Some(id) if is_older => out.styled(
                 Style::Warning,
@@ -152,10 +165,10 @@ pub(super) fn told(
     let options =
         CheckOptions { read_data: false, sample, max_time: None, clock: &dates::now, threads: context.threads() };
     let report = check::check(vault, &options, progress)?;
-    Ok(serde_json::json!(json(&report, None)))
+    Ok(serde_json::json!(json(&report, None, companion::fault(vault))))
 }
 
-fn json(report: &CheckReport, at_least: Option<bool>) -> CheckJson<'_> {
+fn json(report: &CheckReport, at_least: Option<bool>, restore_text: Option<String>) -> CheckJson<'_> {
     CheckJson {
         damaged: report.is_damaged(),
         snapshots: report.snapshots,
@@ -179,6 +192,7 @@ fn json(report: &CheckReport, at_least: Option<bool>) -> CheckJson<'_> {
         verified_since: report.verified_since.map(|secs| dates::exact(Time { secs, nanos: 0 })),
         never_verified: report.never_verified,
         out_of_time: report.out_of_time,
+        restore_text,
     }
 }
 

@@ -111,8 +111,9 @@ pub(super) fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<
 /// Writes a new configuration, completely or not at all.
 ///
 /// # Errors
-/// If there is a configuration already, or it cannot be written.
+/// If there is a configuration already, it would lie in a vault, or it cannot be written.
 pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    local::refuse_in_vault(path, "a configuration")?;
     let failed =
         |error: io::Error| Failure::caused(format!("cannot write the configuration {}", path.display()), &error);
     if let Some(folder) = path.parent() {

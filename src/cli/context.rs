@@ -395,6 +395,7 @@ impl Context {
                 None => failure,
             });
         }
+        locked.require_finished(&|| store.place())?;
         Ok((store, locked))
     }
 
@@ -600,6 +601,7 @@ impl Context {
     pub(super) fn state_folder(&self) -> Result<PathBuf, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
+            local::refuse_in_vault(state, "what this machine keeps")?;
             return Ok(roots::absolute(&current_folder()?, state));
         }
         folders::state(&Here).ok_or_else(|| {

@@ -21,6 +21,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::of_left;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::password::Sources;
@@ -91,6 +92,7 @@ pub(super) fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     if context.chosen()?.place == chosen.place {
         return Err(Failure::usage("a vault is not copied into itself: --to is where another one lies"));
     }
+    local::refuse_around(&chosen.place, "another vault")?;
     let (vault, password) = context.open()?;
     context.screen.watch_interrupts();
     let wanted = wanted(context, args, &vault)?;

@@ -62,6 +62,9 @@ pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure>
     local::refuse_remote(&args.tar, "an archive")?;
     let compressed = is_compressed(&args.tar)?;
     let to_stdout = args.tar == Path::new("-");
+    if !to_stdout {
+        local::refuse_in_vault(&args.tar, "an archive")?;
+    }
     if to_stdout && io::stdout().is_terminal() {
         return Err(Failure::usage("an archive is no text for a terminal")
             .hint("Send it on: vault export latest --tar - | tar -tf -"));

@@ -487,7 +487,9 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Turn<Place>, Fa
             Some(place) => Ok(place.clone()),
             None => typed_path(&text, home).map(Place::folder),
         });
-        match chosen.map_err(|failure| failure.what).and_then(places::usable) {
+        let outside =
+            |place: Place| local::refuse_around(&At::Folder(place.path.clone()), "another vault").map(|()| place);
+        match chosen.and_then(outside).map_err(|failure| failure.what).and_then(places::usable) {
             Ok(place) if local::has_vault_in(&place.path)? => {
                 note(&format!("There is a vault in {} already.", place.path.display()));
                 if yes("Use that one?") {

@@ -1,10 +1,8 @@
 //! `vault init`, and the first snapshot's `--init`.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
 use std::io;
 use std::io::IsTerminal;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +30,7 @@ use crate::cli::args::InitArgs;
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
 use crate::cli::ask;
+use crate::cli::companion;
 use crate::cli::confirm;
 use crate::cli::context;
 use crate::cli::context::Chosen;
@@ -48,11 +47,6 @@ use crate::cli::password::Password;
 use crate::cli::password::Sources;
 use crate::cli::probe;
 use crate::cli::sheet;
-use crate::ownfile;
-
-/// The name of the text beside VAULT for anyone who has to restore the files.
-const RESTORE_FILE: &str = "RESTORE.txt";
-const RESTORE_TEXT: &str = include_str!("restore.txt");
 
 /// A newly made vault.
 pub(super) struct Created {
@@ -178,6 +172,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     if context.has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
     }
+    local::refuse_around(&place, "another vault")?;
     if !new.another {
         refuse_where_known(context, &place)?;
     }
@@ -258,18 +253,9 @@ pub(super) fn make(
         Some(other) => create::create_like(store.as_ref(), &options, other.keyring()),
         None => create::create(store.as_ref(), &options),
     }?;
-    place.folder().into_iter().for_each(explain_restore);
+    place.folder().into_iter().for_each(companion::write);
     context.met(&store.place(), made.id, true, &BTreeSet::new());
     Ok((made, store))
-}
-
-/// Puts a text beside VAULT that explains how to restore the files. The text is not part of the vault, so it does not
-/// matter if it cannot be written or already exists.
-fn explain_restore(place: &Path) {
-    let path = place.join(RESTORE_FILE);
-    let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let _ = file.and_then(|mut file| file.write_all(RESTORE_TEXT.as_bytes()));
-    ownfile::hand_over(&path);
 }
 
 /// Reports a new vault. The recovery key is printed even with `--quiet`, because it is shown only once. If it cannot be

@@ -19,6 +19,7 @@ use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
@@ -78,6 +79,7 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         context.screen.clear();
         return tell_compared(context, &to.to_string(), &found?);
     }
+    local::refuse_around(&to, "a mirror")?;
     if !args.another && context.known_in(&to).is_some() && !context.has_vault(&to)? {
         let anyway = "To make a new mirror there all the same: --another";
         init::refuse_where_one_is_known(context, &to, anyway)?;

@@ -6,7 +6,7 @@
 //! Shared by commands: [`context`] holds the context of a command · [`password`], [`interrupt`], [`machine`],
 //! [`progress`], [`consent`], [`output`], [`table`], [`dates`] · [`error`](crate::failure) determines how commands end.
 //!
-//! One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`], [`browse`], [`mount`], [`ui`],
+//! One file for each group of commands: [`init`], [`companion`], [`sheet`], [`snapshot`], [`list`], [`browse`], [`mount`], [`ui`],
 //! [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`],
 //! [`repair`], [`doctor`], [`stats`], [`client`], [`key`], [`delivery`], [`config`], [`run`], [`schedule`], [`guide`],
 //! [`shell`], [`complete`], [`version`].
@@ -29,6 +29,7 @@ mod progress;
 mod config;
 mod password;
 mod context;
+mod companion;
 mod init;
 mod sheet;
 mod snapshot;

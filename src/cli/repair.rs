@@ -19,6 +19,7 @@ use crate::cli::args::RepairArgs;
 use crate::cli::check;
 use crate::cli::check::HurtJson;
 use crate::cli::check::ProblemJson;
+use crate::cli::companion;
 use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -83,6 +84,8 @@ struct RepairJson<'a> {
     chunks_not_brought: u64,
     files_brought: u64,
     hurt_left: u64,
+    /// The fault of RESTORE.txt, if it has one.
+    restore_text: Option<&'a str>,
 }
 
 /// Runs `vault repair`.
@@ -107,22 +110,31 @@ pub(super) fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure>
     let (is_empty, mut has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
     let is_spare = plan.restores_redundancy_only();
     let late = plan.lent.late;
-    let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan)).transpose()?;
+    // It is no part of the vault, so it decides no exit code.
+    let text = companion::fault(&vault).filter(|_| !vault.is_mirror());
+    let has_nothing = is_empty && text.is_none();
+    let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan, text.as_deref())).transpose()?;
     if !context.global.json {
-        tell(context, &vault, &plan, &mut out)?;
+        tell(context, &vault, &plan, text.as_deref(), &mut out)?;
         out.flush()?;
     }
     let mut report = RepairReport::default();
-    if args.dry_run || is_empty {
-        if !context.global.json && !context.global.quiet && !is_empty {
+    if args.dry_run || has_nothing {
+        if !context.global.json && !context.global.quiet && !has_nothing {
             out.say("Dry run: nothing was changed. To do it: vault repair")?;
         }
     } else {
         consent.ask(context, "Do this?")?;
-        let done = repair::execute(&vault, plan, &options, &context.screen);
-        context.screen.clear();
-        report = done?;
-        has_losses = report.has_losses;
+        if !is_empty {
+            let done = repair::execute(&vault, plan, &options, &context.screen);
+            context.screen.clear();
+            report = done?;
+            has_losses = report.has_losses;
+        }
+        if text.is_some() {
+            companion::mend(&vault)?;
+            report.moved_aside += 1;
+        }
         if !context.global.json && !context.global.quiet {
             tell_report(&report, &mut out)?;
         }
@@ -178,7 +190,12 @@ fn record_json(lost: &LostRecord) -> RecordJson {
     }
 }
 
-fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_json::Value, Failure> {
+fn json_text(
+    dry_run: bool,
+    vault: &Vault,
+    plan: &RepairPlan,
+    restore_text: Option<&str>,
+) -> Result<serde_json::Value, Failure> {
     let json = RepairJson {
         dry_run,
         vault_file: plan.vault_file.as_deref(),
@@ -213,6 +230,7 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
         chunks_not_brought: 0,
         files_brought: 0,
         hurt_left: plan.hurt.len() as u64,
+        restore_text,
     };
     serde_json::to_value(json).map_err(|error| Failure::output(&error.into()))
 }
@@ -244,7 +262,13 @@ fn late_line(count: u64) -> String {
     format!("{count} not there yet: when the sync has brought all of that place, run vault repair --from again")
 }
 
-fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -> Result<(), Failure> {
+fn tell(
+    context: &Context,
+    vault: &Vault,
+    plan: &RepairPlan,
+    text: Option<&str>,
+    out: &mut Output,
+) -> Result<(), Failure> {
     for finding in vault.findings() {
         out.styled(Style::Warning, &format!("log: {finding}"))?;
     }
@@ -253,6 +277,9 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
     }
     if let Some(what) = &plan.vault_file {
         out.say(format_args!("make again   VAULT: {what}"))?;
+    }
+    if let Some(what) = text {
+        out.say(format_args!("make again   {}: {what}", companion::NAME))?;
     }
     tell_some(&plan.slot_copies, |copy| format!("copy         key slot {}: one copy is left", copy.id), out)?;
     tell_some(
@@ -306,10 +333,10 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
     if !plan.hurt.is_empty() {
         out.say("Of these, the next snapshot stores again what it still finds on the disk.")?;
     }
-    if !plan.is_empty() && vault.delivery() == Delivery::Synced {
+    if (!plan.is_empty() || text.is_some()) && vault.delivery() == Delivery::Synced {
         out.styled(Style::Warning, "The vault is in a synced folder: go on only when all of it has arrived.")?;
     }
-    if plan.is_empty() && !context.global.quiet {
+    if plan.is_empty() && text.is_none() && !context.global.quiet {
         let line = if plan.has_losses() {
             "Nothing more can be repaired here."
         } else if !plan.lost_records.is_empty() {

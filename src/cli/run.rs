@@ -64,6 +64,7 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     }
     if let Some(report) = &args.report {
         local::refuse_remote(report, "the report")?;
+        local::refuse_in_vault(report, "a report")?;
     }
     let config = context.config()?;
     let (mut plan, settings, notify) = match (&args.list, config) {

@@ -27,6 +27,7 @@ use crate::cli::context::current_folder;
 use crate::cli::dates;
 use crate::cli::error::chain;
 use crate::cli::error::quoted;
+use crate::cli::local;
 use crate::cli::machine;
 use crate::cli::machine::Here;
 use crate::cli::machine::Machine;
@@ -158,7 +159,7 @@ fn write(file: &Path, place: &Place, text: &str) -> Result<(), String> {
     };
     let real = fs::canonicalize(folder).map_err(|error| failed(&error))?;
     let of_vault = place.folder().and_then(|folder| fs::canonicalize(folder).ok());
-    if of_vault.is_some_and(|vault| real.starts_with(vault)) {
+    if of_vault.is_some_and(|vault| real.starts_with(vault)) || local::refuse_in_vault(&real, "a key").is_err() {
         return Err("in the vault's own folder the key would get to whoever gets the vault".to_owned());
     }
     if delivery::guess(&real) == Delivery::Synced {

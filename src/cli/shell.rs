@@ -52,6 +52,7 @@ pub(super) fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
         return out.finish().map(|()| Exit::Done);
     };
     local::refuse_remote(folder, "the folder of the pages")?;
+    local::refuse_in_vault(folder, "a manual")?;
     let pages = pages_in(folder)
         .map_err(|error| Failure::caused(format!("cannot write the pages to {}", folder.display()), &error))?;
     if context.global.json {

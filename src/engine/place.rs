@@ -13,17 +13,32 @@ use crate::path::plain;
 
 const MAGIC: &str = "vault place 1";
 
-/// The name of the folder `path` as a place: its real path. If it does not exist yet, only the existing part is resolved.
+/// The most links that are followed to a folder that is not there.
+const LINKS_MAX: usize = 40;
+
+/// The name of the folder `path` as a place: its real path. If it does not exist now, the existing part is resolved, and links
+/// that lead to what is not there, as to a disk that is away.
 pub fn name_of(path: &Path) -> String {
-    for there in path.ancestors() {
-        if let Ok(real) = std::fs::canonicalize(there) {
-            let below = path.strip_prefix(there).unwrap_or(Path::new(""));
-            let real = plain(real);
-            let whole = if below.as_os_str().is_empty() { real } else { real.join(below) };
-            return whole.display().to_string();
-        }
+    real(path).display().to_string()
+}
+
+fn real(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Some((there, real)) = path.ancestors().find_map(|there| Some((there, std::fs::canonicalize(there).ok()?)))
+        else {
+            return path;
+        };
+        let real = plain(real);
+        let mut below = path.strip_prefix(there).unwrap_or(Path::new("")).components();
+        let whole = below.as_path().to_owned();
+        let Some(first) = below.next() else { return real };
+        let Ok(target) = std::fs::read_link(real.join(first)) else { return real.join(whole) };
+        let mut next = real.join(target);
+        next.extend(below);
+        path = next;
     }
-    path.display().to_string()
+    path
 }
 
 fn file_of(state: &Path, place: &str) -> PathBuf {
@@ -125,5 +140,27 @@ mod tests {
         assert_eq!(name_of(&top.join("link/a/vault")), expected);
         std::fs::create_dir_all(top.join("disk/a/vault")).unwrap();
         assert_eq!(name_of(&top.join("link/a/vault")), expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_a_folder_that_is_away_lead_to_the_same_place() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let expected = top.join("disk/a/vault").display().to_string();
+        std::fs::create_dir(top.join("below")).unwrap();
+        symlink(top.join("disk/a/vault"), top.join("link")).unwrap();
+        symlink("../link", top.join("below/chain")).unwrap();
+        symlink("disk/a", top.join("folder")).unwrap();
+        symlink("circle", top.join("circle")).unwrap();
+        let names = ["link", "below/chain", "folder/vault", "below/../link", "disk/a/vault"];
+        for there in [false, true] {
+            for name in names {
+                assert_eq!(name_of(&top.join(name)), expected, "{name} {there}");
+            }
+            assert_eq!(name_of(&top.join("circle/vault")), top.join("circle/vault").display().to_string());
+            std::fs::create_dir_all(top.join("disk/a/vault")).unwrap();
+        }
     }
 }

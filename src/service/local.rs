@@ -1,7 +1,10 @@
-//! Tells local files and folders from addresses of other machines, so that an address never becomes a folder.
+//! Tells local files and folders from addresses of other machines, so that an address never becomes a folder, and the
+//! folders of vaults from all others, so that nothing but a vault's own objects is written into them.
 
+use std::fs;
 use std::path::Path;
 
+use crate::engine::restore::vault_around;
 use crate::store::dir::DirStore;
 use crate::store::place::Address;
 use crate::store::place::FORMS;
@@ -82,6 +85,28 @@ pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
         None => Ok(()),
         Some(text) => Err(remote(text, what)),
     }
+}
+
+/// Refuses a file or folder that would lie in the folder of a vault, or be one: it would go wherever the vault goes, and
+/// end with it. `what` names the thing in the message.
+///
+/// # Errors
+/// If there is a vault around it, through whatever link.
+pub fn refuse_in_vault(path: &Path, what: &str) -> Result<(), Failure> {
+    let Some(vault) = vault_around(path) else { return Ok(()) };
+    Err(Failure::new(format!("{} is a vault, and {what} does not go into a vault", vault.display()))
+        .hint("Choose another folder."))
+}
+
+/// Refuses a place of a vault, or of a mirror of one, inside the folder of another vault. `what` names it in the message.
+///
+/// # Errors
+/// If there is a vault around it, through whatever link.
+pub fn refuse_around(place: &Place, what: &str) -> Result<(), Failure> {
+    let Some(folder) = place.folder() else { return Ok(()) };
+    // The folder itself may be a vault already.
+    let real = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    real.parent().map_or(Ok(()), |above| refuse_in_vault(above, what))
 }
 
 /// The failure for a text that names a vault and looks like an address, but not one of a kind that vault knows.

@@ -33,6 +33,14 @@ impl Wanted {
     pub fn require(&self, id: VaultId, place: &dyn Fn() -> String) -> Result<(), VaultError> {
         choose(&BTreeSet::from([id]), Some(id), self, place).map(drop)
     }
+
+    /// Whether this vault would be chosen whatever others are there.
+    pub fn is_first(&self, id: VaultId) -> bool {
+        match &self.vault {
+            Some(start) => id.to_string().starts_with(start.as_str()),
+            None => self.known.first().is_none_or(|first| *first == id),
+        }
+    }
 }
 
 /// From this much work on (memory in KiB times passes, of all slots that are tried), the user is told why it takes so
@@ -213,12 +221,35 @@ impl LockedVault {
         !self.file.is_there && self.slots.copies.is_empty() && self.slots.bad.is_empty()
     }
 
+    /// Whether several vaults have key slots here.
+    pub fn is_shared(&self) -> bool {
+        self.slots.vaults().len() > 1
+    }
+
+    /// Refuses a mirror that has got no key slot yet. It gets them when it has all else, so its first run was cut off.
+    ///
+    /// # Errors
+    /// [`VaultError::Unfinished`].
+    pub fn require_finished(&self, place: &dyn Fn() -> String) -> Result<(), VaultError> {
+        if self.is_mirror() && self.slots.copies.is_empty() && self.slots.bad.is_empty() {
+            return Err(VaultError::Unfinished { place: place() });
+        }
+        Ok(())
+    }
+
+    /// The vault to open, if anything decides.
+    ///
+    /// # Errors
+    /// [`VaultError::NotThatVault`], [`VaultError::OtherVault`], [`VaultError::Ambiguous`].
+    pub fn choose(&self, wanted: &Wanted, place: &dyn Fn() -> String) -> Result<Option<VaultId>, VaultError> {
+        choose(&self.slots.vaults(), self.file.claimed, wanted, place)
+    }
+
     /// Id of the vault that would be opened, as far as the store and this machine's memory tell. It is not proven; it
     /// only shows where this machine may have a key.
     pub fn claimed_id(&self, wanted: &Wanted) -> Option<VaultId> {
-        let vaults = self.slots.vaults();
-        let chosen = choose(&vaults, self.file.claimed, wanted, &String::new).ok()?;
-        chosen.or_else(|| vaults.first().copied()).or(self.file.claimed)
+        let chosen = self.choose(wanted, &String::new).ok()?;
+        chosen.or_else(|| self.slots.vaults().first().copied()).or(self.file.claimed)
     }
 }
 
@@ -283,6 +314,7 @@ pub(super) fn unlock(
     bad: &mut Vec<BadObject>,
     progress: &dyn Progress,
 ) -> Result<Unlocked, VaultError> {
+    locked.require_finished(place)?;
     let LockedVault { file: FileLook { claimed, bad: bad_file, .. }, slots } = locked;
     let claimed = *claimed;
     bad.extend(bad_file.iter().cloned());

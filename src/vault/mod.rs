@@ -152,6 +152,12 @@ pub enum VaultError {
         /// The unknown features.
         features: u64,
     },
+    /// It is a mirror whose first run was cut off: it has no key slot yet, and gets them last.
+    #[error("the mirror in {place} is not whole: its first run did not come to its end")]
+    Unfinished {
+        /// The place.
+        place: String,
+    },
     /// It is a mirror, which only `vault mirror` writes to.
     #[error("{place} is a mirror of a vault, which is only read")]
     Mirror {

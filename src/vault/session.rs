@@ -460,7 +460,7 @@ mod tests {
         options.kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 };
         create(&*store, &options).unwrap();
         let identity = Identity { host: "h".into(), user: "u".into(), machine: "m".into(), program: "p".into() };
-        let options = OpenOptions { state: state.path().to_owned(), identity };
+        let options = OpenOptions::new(state.path().to_owned(), identity);
         let vault = open(store, &Secret::raw(&[1; 32]), options, &Silent::default()).unwrap();
         let own = vault.begin_writing(Time::default(), &Silent::default()).unwrap();
         let other = ObjectName::new([7; 16]);

@@ -66,7 +66,7 @@ pub(super) fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure
     let name = chosen.config.as_ref().map(|vault| OsString::from(&vault.name));
     let name =
         name.or_else(|| chosen.place.folder()?.file_name().map(OsStr::to_owned)).unwrap_or_else(|| "vault".into());
-    let point = point::prepare(folder, &name.to_string_lossy(), chosen.place.folder())?;
+    let point = point::prepare(folder, &name.to_string_lossy())?;
     if args.background && !is_child {
         return in_background(context, point);
     }

@@ -21,6 +21,7 @@ use crate::cli::context::current_folder;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::local;
 use crate::cli::machine;
 use crate::cli::output::Output;
 use crate::cli::roots;
@@ -124,7 +125,7 @@ fn real(folder: &Path) -> PathBuf {
 }
 
 /// Prepares a folder for a mount: the given one, or a new one for a vault of this name.
-pub(super) fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result<Point, Failure> {
+pub(super) fn prepare(given: Option<&Path>, name: &str) -> Result<Point, Failure> {
     let folder = real(&match given {
         Some(folder) => folder.to_owned(),
         None => own(name)?,
@@ -155,11 +156,7 @@ pub(super) fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) ->
         return Err(Failure::new(format!("{shown} is not empty"))
             .hint("What is in it would be hidden. Give an empty folder, or none: one is made then."));
     }
-    let inside =
-        place.and_then(|place| fs::canonicalize(place).ok()).is_some_and(|place| point.folder.starts_with(place));
-    if inside {
-        return Err(Failure::new(format!("{shown} lies in the vault itself")).hint("Give a folder elsewhere."));
-    }
+    local::refuse_in_vault(&point.folder, "a mount")?;
     Ok(point)
 }
 

@@ -38,6 +38,7 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::doctor;
 use crate::cli::error::Failure;
+use crate::cli::local;
 use crate::cli::machine::Here;
 use crate::cli::password::Password;
 use crate::cli::prune;
@@ -219,6 +220,9 @@ fn configure(context: &Context, wish: &Value) -> Result<Value, Failure> {
         return Err(Failure::usage("the configuration was changed meanwhile").hint("Look at it again before you save."));
     }
     let failed = |error: std::io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
+    if before.is_none() {
+        local::refuse_in_vault(&path, "a configuration")?;
+    }
     if let Some(folder) = path.parent() {
         ownfile::make_folder(folder).map_err(failed)?;
     }

@@ -41,6 +41,7 @@ pub(super) fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
     let place = match &args.socket {
         Some(path) => {
             local::refuse_remote(path, "the socket")?;
+            local::refuse_in_vault(path, "a socket")?;
             Place::Socket(path.clone())
         }
         None => Place::Port(args.port.unwrap_or(0)),

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::engine::mirror::{GROUP, MirrorError, Read, TRAILER_LEN, list, read_whole, require_mirror, vault_file};
+use crate::engine::mirror::{
+    GROUP, MirrorError, Read, TRAILER_LEN, chosen, list, read_whole, require_mirror, vault_file,
+};
 use crate::id::VaultId;
 use crate::progress::{Phase, Progress};
 use crate::store::proof::put_proven;
@@ -63,8 +65,7 @@ pub fn compare(
     mend: bool,
     progress: &dyn Progress,
 ) -> Result<Comparison, MirrorError> {
-    let file = vault_file(from)?.ok_or_else(|| MirrorError::NoVault { place: from.place() })?;
-    wanted.require(file.id, &|| from.place())?;
+    let file = chosen(from, wanted)?;
     match vault_file(to).map_err(MirrorError::of(to))? {
         Some(there) => require_mirror(&there, file.id, to)?,
         None => return Err(MirrorError::Unknown { place: to.place() }),

@@ -16,7 +16,7 @@ use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::proof::{look_for, put_proven};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
-use crate::vault::locked::Wanted;
+use crate::vault::locked::{LockedVault, Wanted};
 use crate::vault::slots::digest;
 use crate::vault::{ObjectState, Vault, VaultError};
 
@@ -172,7 +172,7 @@ const fn len_max(kind: Kind) -> u64 {
 }
 
 /// The order in which kinds are copied: objects that others need come first, so that a mirror is a vault whenever the
-/// copy ends.
+/// copy ends. In a new mirror, key slots come last all the same: see [`mirror`].
 const fn order(kind: Kind) -> u8 {
     match kind {
         Kind::Key => 0,
@@ -183,8 +183,35 @@ const fn order(kind: Kind) -> u8 {
     }
 }
 
+const fn is_slot(key: &ObjectKey) -> bool {
+    matches!(key, ObjectKey::Named(Kind::Key, _))
+}
+
+/// The VAULT file of the vault that is mirrored: the one that is there, or if another vault with key slots there is
+/// wanted, one that names that vault. The features of that are known to nobody without its key; this version has none.
+fn chosen(from: &dyn Store, wanted: &Wanted) -> Result<VaultFile, MirrorError> {
+    let file = vault_file(from)?;
+    if file.is_some_and(|file| file.features & MIRROR != 0) {
+        LockedVault::read(from)?.require_finished(&|| from.place())?;
+    }
+    if let Some(file) = file.filter(|file| wanted.is_first(file.id)) {
+        return Ok(file);
+    }
+    let place = || from.place();
+    let locked = LockedVault::read(from)?;
+    match (locked.choose(wanted, &place)?, file) {
+        (Some(id), Some(file)) if id == file.id => Ok(file),
+        (Some(id), Some(_)) => Ok(VaultFile { id, features: 0 }),
+        // Which vault it is if there are several, only a person or this machine's memory tells.
+        (Some(id), None) if locked.is_shared() => Ok(VaultFile { id, features: 0 }),
+        (_, Some(file)) => wanted.require(file.id, &place).map(|()| file).map_err(MirrorError::from),
+        (_, None) => Err(MirrorError::NoVault { place: from.place() }),
+    }
+}
+
 /// Copies the objects of the vault in `from` that `to` lacks. Deletes nothing there. `wanted` is the id of the vault,
-/// if it is known.
+/// if it is known. Nobody opens a vault without its key slots. So a new mirror gets them last, when it has everything
+/// else: a mirror that can be opened was whole once.
 ///
 /// # Errors
 /// If another vault is in `from`, if `to` is neither a mirror of this vault nor empty, or if a store fails. Objects
@@ -195,8 +222,7 @@ pub fn mirror(
     wanted: &Wanted,
     progress: &dyn Progress,
 ) -> Result<MirrorReport, MirrorError> {
-    let file = vault_file(from)?.ok_or_else(|| MirrorError::NoVault { place: from.place() })?;
-    wanted.require(file.id, &|| from.place())?;
+    let file = chosen(from, wanted)?;
     let there_file = vault_file(to).map_err(MirrorError::of(to))?;
     let source = list(from)?;
     let there = list(to).map_err(MirrorError::of(to))?;
@@ -212,14 +238,37 @@ pub fn mirror(
     let mut report = MirrorReport { vault: Some(file.id), ..MirrorReport::default() };
     let (mut source, mut there) = (source, there);
     report.there = source.iter().filter(|(key, len)| there.get(key) == Some(len)).count() as u64;
+    let is_new = !there.keys().any(is_slot);
+    let parts: &[Part] = if is_new { &[|key| !is_slot(key), is_slot] } else { &[|_| true] };
+    for part in parts {
+        bring(from, to, *part, (&mut source, &mut there), &mut report, progress)?;
+    }
+    report.damaged.sort_unstable();
+    report.damaged.dedup();
+    report.surplus = there.keys().filter(|key| !source.contains_key(key)).count() as u64;
+    Ok(report)
+}
+
+/// Whether an object belongs to what is copied together.
+type Part = fn(&ObjectKey) -> bool;
+
+/// Copies the missing objects of a part, until the mirror has kept them all.
+fn bring(
+    from: &dyn Store,
+    to: &dyn Store,
+    part: Part,
+    (source, there): (&mut HashMap<ObjectKey, u64>, &mut HashMap<ObjectKey, u64>),
+    report: &mut MirrorReport,
+    progress: &dyn Progress,
+) -> Result<(), MirrorError> {
     for round in 0..ROUNDS {
-        let Copying { put, gone } = copy_missing(from, to, &source, &there, &mut report, progress)?;
+        let Copying { put, gone } = copy_missing(from, to, part, (&*source, &*there), report, progress)?;
         if put.is_empty() && gone == 0 {
             break;
         }
         // List again after the puts: the place may not have kept an object, and needed chunks may be in other packs
         // by now.
-        there = list(to).map_err(MirrorError::of(to))?;
+        *there = list(to).map_err(MirrorError::of(to))?;
         let mut lost = None;
         for (key, len) in &put {
             let found = look_for(to, key, *len, there.get(key).copied()).map_err(MirrorError::of(to))?;
@@ -228,13 +277,10 @@ pub fn mirror(
         match lost {
             None if gone == 0 => break,
             Some(lost) if round + 1 == ROUNDS => return Err(MirrorError::of(to)(lost)),
-            _ => source = list(from)?,
+            _ => *source = list(from)?,
         }
     }
-    report.damaged.sort_unstable();
-    report.damaged.dedup();
-    report.surplus = there.keys().filter(|key| !source.contains_key(key)).count() as u64;
-    Ok(report)
+    Ok(())
 }
 
 /// Returns an error if this is not a mirror of this vault.
@@ -254,17 +300,17 @@ struct Copying {
     gone: usize,
 }
 
-/// Copies the objects that are missing according to these lists.
+/// Copies the objects of a part that are missing according to these lists.
 fn copy_missing(
     from: &dyn Store,
     to: &dyn Store,
-    source: &HashMap<ObjectKey, u64>,
-    there: &HashMap<ObjectKey, u64>,
+    part: Part,
+    (source, there): (&HashMap<ObjectKey, u64>, &HashMap<ObjectKey, u64>),
     report: &mut MirrorReport,
     progress: &dyn Progress,
 ) -> Result<Copying, MirrorError> {
     let mut wanted: Vec<(ObjectKey, u64)> = Vec::new();
-    for (key, len) in source {
+    for (key, len) in source.iter().filter(|(key, _)| part(key)) {
         match there.get(key) {
             Some(have) if have == len => {}
             Some(_) => {

@@ -361,16 +361,28 @@ impl Guard {
 
     /// The vault or state folder that contains the folder (or is it), and what it is; searched from the folder upwards.
     pub(super) fn own_around(&self, folder: &Path) -> Option<(PathBuf, Kept)> {
-        // A folder that does not exist yet will be in the first existing one above it.
-        let there = folder.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
-        there.ancestors().find_map(|path| {
-            let dir = TargetDir::open_root(path, false).ok()?;
+        around(folder, |dir| {
             let own = dir.stat().ok().and_then(|stat| self.own(&stat));
             let own = own.filter(|own| matches!(own, Kept::Vault | Kept::State));
-            let own = own.or_else(|| matches!(signs_of_vault(&dir), Ok(Signs::Vault)).then_some(Kept::OtherVault))?;
-            Some((path.to_owned(), own))
+            own.or_else(|| is_vault(dir).then_some(Kept::OtherVault))
         })
     }
+}
+
+/// The folder of a vault, whichever it is, that contains this path or is it; searched from the path upwards.
+pub fn vault_around(path: &Path) -> Option<PathBuf> {
+    around(path, |dir| is_vault(dir).then_some(())).map(|(folder, ())| folder)
+}
+
+/// The first folder from this path upwards of which `what` says something. Links in the path are resolved.
+fn around<T>(path: &Path, what: impl Fn(&TargetDir) -> Option<T>) -> Option<(PathBuf, T)> {
+    // A folder that does not exist yet will be in the first existing one above it.
+    let path = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
+    let there = path.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
+    there.ancestors().find_map(|path| {
+        let dir = TargetDir::open_root(path, false).ok()?;
+        Some((path.to_owned(), what(&dir)?))
+    })
 }
 
 /// Which rules leave out something in the folder of `ward`. `below` is its path below the root.
@@ -399,6 +411,11 @@ fn may_be_cache(dir: &TargetDir) -> bool {
         Ok(_) => false,
         Err(_) => true,
     }
+}
+
+/// Whether a folder is that of a vault, or that cannot be found out.
+fn is_vault(dir: &TargetDir) -> bool {
+    signs_of_vault(dir).map_or(true, |signs| signs == Signs::Vault)
 }
 
 /// Signs of a vault in a folder.

@@ -38,7 +38,7 @@ use crate::catalogue::CatalogueError;
 use crate::engine::browse::BrowseError;
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::restore::execute::Executor;
-pub use crate::engine::restore::guard::Kept;
+pub use crate::engine::restore::guard::{Kept, vault_around};
 use crate::engine::restore::links::Links;
 use crate::engine::restore::place::{Place, Places};
 use crate::engine::restore::plan::Planner;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::failure::{Failure, chain};
 use crate::service::config::Desktop;
 use crate::service::drill::Last;
+use crate::service::local;
 use crate::service::machine::Machine;
 use crate::service::report::{Report, State};
 use crate::service::status::{Pair, Status};
@@ -205,8 +206,9 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Replaces a file that others read, so that they find either the old or the new content.
+/// Replaces a file that others read, so that they find either the old or the new content. Nothing is written into a vault.
 pub(super) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
+    local::refuse_in_vault(path, "a report")?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
