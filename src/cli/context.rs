@@ -17,6 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::catalogue::CatalogueError;
+use crate::catalogue::Spare;
 use crate::engine::keys::DeviceKey;
 use crate::engine::keys::returned;
 use crate::engine::place;
@@ -517,7 +518,7 @@ impl Context {
         let store = self.paced(store);
         let place = store.place();
         let open = |state: PathBuf| {
-            let options = OpenOptions { state, identity: identity(host) };
+            let options = OpenOptions::new(state, identity(host)).with_spare(self.spare());
             let open =
                 if self.only_looks.load(Ordering::Relaxed) { open::open_locked_to_read } else { open::open_locked };
             open(store.clone(), locked, &password.secret(), options, wanted, progress)
@@ -539,7 +540,7 @@ impl Context {
                 .source()
                 .map_or_else(|| error.to_string(), |source| Failure::caused(error.to_string(), source).what);
             self.screen.clear();
-            progress.warn(&format!("{reason}: a temporary folder is used for this command, and nothing is remembered"));
+            progress.warn(&in_temporary_folder(&reason));
             vault = self.temporary_state(locked, wanted).and_then(open);
         }
         self.screen.clear();
@@ -564,6 +565,13 @@ impl Context {
             progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));
         }
         Ok(vault)
+    }
+
+    /// Where the catalogue of a command that only reads goes on if the state folder has no more room.
+    fn spare(&self) -> Option<Spare> {
+        let warn = self.screen.warner();
+        self.reads_only
+            .then(|| Spare::new(Here.temporary(), move |error| warn(&in_temporary_folder(&error.to_string()))))
     }
 
     /// A state folder that is removed at the end of this command.
@@ -620,6 +628,11 @@ impl Context {
         folders.dedup();
         Ok(folders)
     }
+}
+
+/// The warning of a command that only reads and cannot write to the user's state folder.
+fn in_temporary_folder(reason: &str) -> String {
+    format!("{reason}: a temporary folder is used for this command, and nothing is remembered")
 }
 
 /// The name of a place in the record of places.

@@ -75,7 +75,11 @@ use std::thread;
 use crate::failure as error;
 use crate::service::{local, roots, suggest, units, usual};
 use args::Cli;
+use args::ClientArgs;
+use args::ClientCommand;
 use args::Command;
+use args::KeyArgs;
+use args::KeyCommand;
 use clap::Parser;
 use clap::error::ErrorKind;
 use context::Context;
@@ -179,8 +183,16 @@ const fn reads_only(command: &Command) -> bool {
         | Command::Export(_)
         | Command::Check(_)
         | Command::Doctor(_)
-        | Command::Stats(_) => true,
+        | Command::Drill(_)
+        | Command::Stats(_)
+        | Command::Key(KeyArgs { command: KeyCommand::List })
+        | Command::Client(ClientArgs { command: ClientCommand::List }) => true,
         Command::Accept(args) => args.findings.is_empty(),
+        Command::Snapshot(args) => args.dry_run,
+        Command::Prune(args) => args.dry_run,
+        Command::Repair(args) => args.dry_run,
+        Command::Rewrite(args) => args.dry_run,
+        Command::Copy(args) => args.dry_run,
         _ => false,
     }
 }
