@@ -112,7 +112,16 @@ pub fn main() -> ExitCode {
         crate::sync::start_shared().map_err(|_| Failure::no_thread())?;
         run(&args)
     };
-    let exit = end(panic::catch_unwind(AssertUnwindSafe(work)), json);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    let has_failed = !matches!(done, Ok(Ok(_)));
+    let mut exit = end(done, json);
+    if let Some(fault) = output::fault() {
+        // The work was done, and its verdict stands; but whoever reads the output misses something.
+        exit = exit.worse(fault.exit);
+        if !has_failed {
+            report(&Failure { exit, ..Failure::new(fault.what.as_str()) }, json);
+        }
+    }
     ExitCode::from(exit as u8)
 }
 
@@ -250,7 +259,10 @@ fn usage(error: &clap::Error, args: &[OsString]) -> Result<Exit, Failure> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Exit::Usage,
         _ => return Err(words::explain(error, args)),
     };
-    error.print().map_err(|error| Failure::output(&error)).map(|()| exit)
+    error.print().map(|()| exit).or_else(|error| {
+        let failure = Failure::output(&error);
+        Err(Failure { exit: exit.worse(failure.exit), ..failure })
+    })
 }
 
 fn report(failure: &Failure, json: bool) {
