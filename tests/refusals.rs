@@ -209,6 +209,44 @@ fn a_full_disk_under_the_state_folder_stops_no_reader() {
     assert!(warned > 10, "{warned} warnings: the disk was hardly ever full");
 }
 
+/// A file of the state folder, or one that the user names, is longer than any memory.
+#[test]
+fn no_file_that_has_grown_is_read_whole() {
+    let desk = desk();
+    desk.ok(&["check"]);
+    desk.ok(&["drill", "--files", "2"]);
+    let grow = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+    let files = |folder: &Path| {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.is_file() && path.file_name().unwrap() != "catalogue.redb").collect::<Vec<_>>()
+    };
+    let known = fs::read_dir(desk.path("state")).unwrap().map(|entry| entry.unwrap().path());
+    let known: Vec<_> = known.filter(|path| path.is_dir()).flat_map(|path| files(&path)).collect();
+    assert!(["client", "seen", "drill"].iter().all(|name| known.iter().any(|path| path.ends_with(name))), "{known:?}");
+    for path in known {
+        let before = fs::read(&path).unwrap();
+        grow(&path);
+        desk.ok(&["list"]);
+        desk.ok(&["snapshot", ".", "--skip-if-unchanged"]);
+        fs::write(&path, before).unwrap();
+    }
+    let long = desk.path("long");
+    fs::write(&long, "").unwrap();
+    grow(&long);
+    let long = long.to_str().unwrap();
+    for args in [
+        &["config", "check", "--config", long][..],
+        &["run", "--list", long, "--now"],
+        &["snapshot", ".", "--exclude-from", long],
+        &["snapshot", "--files-from", long],
+        &["key", "add", "--new-password-file", long],
+    ] {
+        check(&desk, 1, args, &["it is too long"]);
+    }
+    let opened = desk.command(&["list", "--password-file", long]).env_remove("VAULT_PASSWORD").output().unwrap();
+    assert!(said(&opened).err.contains("it is too long"), "{}", said(&opened).err);
+}
+
 #[test]
 fn a_disk_that_is_read_only_can_still_be_read() {
     let desk = desk();

@@ -159,7 +159,7 @@ impl Mark {
         let mut left = Left::Nothing;
         for entry in crate::folder::entries(&folder)? {
             let path = entry?.path();
-            let Ok(file) = File::open(&path) else { continue };
+            let Ok(file) = crate::ownfile::open(&path) else { continue };
             if file.try_lock().is_ok() {
                 let doubted = file.metadata().is_ok_and(|meta| meta.len() > 0);
                 left = left.max(if doubted { Left::Doubt } else { Left::Open });

@@ -700,7 +700,7 @@ fn identity(host: Option<&str>) -> Identity {
     let user = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
     let machine = ["/etc/machine-id", "/var/lib/dbus/machine-id"]
         .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok())
+        .find_map(|path| crate::ownfile::read_text(Path::new(path)).ok())
         .map(|id| id.trim().to_owned())
         .filter(|id| !id.is_empty());
     Identity {

@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
     let has_failed = !matches!(done, Ok(Ok(_)));
     let mut exit = end(done, json);
     if let Some(fault) = output::fault() {
-        // The work was done, and its verdict stands; but whoever reads the output misses something.
+        // The work was done, and its verdict stands; but the reader of the output misses something.
         exit = exit.worse(fault.exit);
         if !has_failed {
             report(&Failure { exit, ..Failure::new(fault.what.as_str()) }, json);

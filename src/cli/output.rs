@@ -28,7 +28,7 @@ pub(super) fn fault() -> Option<&'static Failure> {
     FAULT.get()
 }
 
-/// Fails if something could not be written. Whoever is asked must have been able to read what it is about.
+/// Fails if something could not be written. A person who is asked must have been able to read what it is about.
 pub(super) fn shown() -> Result<(), Failure> {
     fault().map_or(Ok(()), |failure| Err(Failure::new(failure.what.as_str())))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -358,20 +358,16 @@ impl Vault {
             if own.as_ref() == Some(&path) || path.extension().is_some() {
                 continue;
             }
-            let Ok(mut file) = ownfile::open(&path) else { continue };
+            let Ok(file) = ownfile::open(&path) else { continue };
             if file.try_lock_shared().is_ok() {
                 // Nobody holds the lock: its process is gone.
                 let _ = std::fs::remove_file(&path);
                 continue;
             }
-            let mut bytes = Vec::new();
-            let theirs: BTreeMap<ClientId, u64> = match file.read_to_end(&mut bytes) {
-                // A file that is just being written means that nothing was seen yet.
-                Ok(_) => {
-                    rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect()
-                }
-                Err(_) => BTreeMap::new(),
-            };
+            // A file that is just being written means that nothing was seen yet.
+            let bytes = ownfile::bounded(file, ownfile::LEN_MAX).unwrap_or_default();
+            let theirs: BTreeMap<ClientId, u64> =
+                rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect();
             for (client, number) in &mut seen {
                 *number = (*number).min(theirs.get(client).copied().unwrap_or(0));
             }
