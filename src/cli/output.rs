@@ -139,11 +139,18 @@ impl Output {
         self.attempt(BufWriter::flush)
     }
 
-    /// As [`Self::flush`], for output that is shown only once: fails if it cannot be written or its reader has gone.
+    /// As [`Self::flush`], for output that is shown only once: fails if it cannot be written, if its reader has gone, or
+    /// if there cannot be one.
     pub(super) fn hand_out(&mut self) -> Result<(), Failure> {
         self.flush()?;
         shown()?;
-        if self.closed { Err(Failure::new("nobody reads the output")) } else { Ok(()) }
+        if leads_nowhere(self.out.get_ref()) {
+            Err(Failure::new("standard output is closed, or leads to where nobody reads it"))
+        } else if self.closed {
+            Err(Failure::new("nobody reads the output"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes out everything that is still buffered.
@@ -155,6 +162,22 @@ impl Output {
     pub(super) fn writer(&mut self) -> &mut dyn Write {
         &mut self.out
     }
+}
+
+/// Whether everything that is written there is thrown away. If standard output was closed, the runtime of the language has
+/// opened `/dev/null` in its place before `main`, which cannot be told from a choice of the user. Nobody reads either.
+#[cfg(unix)]
+fn leads_nowhere(out: &Stdout) -> bool {
+    use rustix::fs::{FileType, fstat, stat};
+    let Ok(out) = fstat(out) else { return true };
+    FileType::from_raw_mode(out.st_mode) == FileType::CharacterDevice
+        && stat("/dev/null").is_ok_and(|nowhere| nowhere.st_rdev == out.st_rdev)
+}
+
+/// Whether everything that is written there is thrown away: a program without standard output has a handle of nothing.
+#[cfg(windows)]
+fn leads_nowhere(out: &Stdout) -> bool {
+    std::os::windows::io::AsRawHandle::as_raw_handle(out).is_null()
 }
 
 /// The beginnings of a command at the end of a sentence.
