@@ -257,7 +257,11 @@ impl From<VaultError> for Failure {
             VaultError::Record(RecordError::Damaged { .. }) | VaultError::Pack(PackError::Damaged { .. }) => {
                 failure.exit(Exit::Damage).hint(CHECK)
             }
-            VaultError::Catalogue(CatalogueError::Unusable { .. }) | VaultError::State { .. } => {
+            VaultError::Catalogue(CatalogueError::Unusable { .. }) => failure.hint(
+                "Another folder for it can be given with --state DIR, or VAULT_STATE_DIR. It is only a cache, and may be \
+                 deleted.",
+            ),
+            VaultError::State { .. } => {
                 failure.hint("Another folder for it can be given with --state DIR, or VAULT_STATE_DIR.")
             }
             VaultError::Seal(SealError::Zstd) | VaultError::Slot(SlotError::Memory { .. }) => failure.hint(MEMORY),

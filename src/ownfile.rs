@@ -1,10 +1,17 @@
-//! The small files that the program keeps for itself. They are read without ever blocking: anything else in their place,
-//! such as a pipe, counts as a file that cannot be read. Only their owner can read them, and they are replaced as a whole.
-//! Whatever the program makes as root in a user's folder belongs to that user.
+//! The small files that the program keeps for itself. They are read without ever blocking, and never without a bound:
+//! anything else in their place, such as a pipe or a file that fills the memory, counts as a file that cannot be read.
+//! Only their owner can read them, and they are replaced as a whole. Whatever the program makes as root in a user's folder
+//! belongs to that user.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
+
+/// Length of the longest file that is read whole if nothing smaller is said: many times that of any the program writes.
+pub const LEN_MAX: u64 = 64 << 20;
+
+/// Length up to which memory is taken before anything is read.
+const LEN_AT_ONCE: u64 = 64 << 10;
 
 /// Opens a file for reading. Only a regular file is opened: a pipe in its place would block for ever.
 ///
@@ -22,24 +29,73 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     open_regular(OpenOptions::new().create(true).truncate(false).write(true), path)
 }
 
-/// Reads a file.
+/// Reads a file of at most [`LEN_MAX`].
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`]; [`io::ErrorKind::FileTooLarge`] for one that is longer.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_up_to(path, LEN_MAX)
 }
 
 /// Reads a text file, which must be UTF-8.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`read`].
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+    text_of(read(path)?)
+}
+
+/// Reads a file of at most `max` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_up_to(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    // A long file is not read to the bound first.
+    if file.metadata()?.len() > max { Err(too_long()) } else { bounded(file, max) }
+}
+
+/// Reads a file that the user names, of at most `max` bytes. It may also be a pipe, as the shell makes them.
+///
+/// # Errors
+/// As [`bounded`].
+pub fn read_given(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    bounded(File::open(path)?, max)
+}
+
+/// The rest of an input, which has at most `max` bytes.
+///
+/// # Errors
+/// The error of the system; [`io::ErrorKind::FileTooLarge`] if it is longer.
+pub fn bounded(input: impl Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fill(input, max, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`bounded`], into an empty buffer. Up to 64 KiB it does not grow, which would leave copies behind.
+///
+/// # Errors
+/// As [`bounded`].
+pub fn fill(input: impl Read, max: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.reserve_exact(usize::try_from(max.min(LEN_AT_ONCE)).unwrap_or_default() + 1);
+    input.take(max.saturating_add(1)).read_to_end(bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(too_long());
+    }
+    Ok(())
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "it is too long")
+}
+
+/// These bytes as text.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] if they are no UTF-8.
+pub fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
@@ -188,10 +244,34 @@ mod tests {
         ] {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
         }
+        assert_eq!(read_given(folder.path(), 9).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         let file = folder.path().join("file");
         drop(open_lock(&file).unwrap());
         std::fs::write(&file, "text").unwrap();
         drop(open_lock(&file).unwrap());
         assert_eq!(read_text(&file).unwrap(), "text");
+    }
+
+    #[test]
+    fn no_file_is_read_beyond_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "text").unwrap();
+        assert_eq!(read_up_to(&file, 4).unwrap(), b"text");
+        assert_eq!(read_given(&file, 4).unwrap(), b"text");
+        // Longer than any memory.
+        File::options().write(true).open(&file).unwrap().set_len(1 << 40).unwrap();
+        for error in [
+            read(&file).unwrap_err(),
+            read_text(&file).unwrap_err(),
+            read_up_to(&file, 4).unwrap_err(),
+            read_given(&file, 4).unwrap_err(),
+            read_given(Path::new("/dev/zero"), 1 << 20).unwrap_err(),
+        ] {
+            assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::FileTooLarge, "it is too long"));
+        }
+        let mut secret = Vec::new();
+        fill(io::repeat(1).take(LEN_AT_ONCE), LEN_AT_ONCE, &mut secret).unwrap();
+        assert_eq!((secret.len() as u64, secret.capacity() as u64), (LEN_AT_ONCE, LEN_AT_ONCE + 1), "it did not grow");
     }
 }

@@ -57,6 +57,9 @@ const CALLS: &[(&str, &[&str])] = &[
     ("copy_file_range", &["EIO", "ENOSPC"]),
 ];
 
+/// Part of the report of a key slot that opens the vault and that nobody has entered in its records.
+const UNLISTED: &str = "no record of the vault says that it is valid";
+
 /// Kinds of calls that do not belong to any command's own work, and that only some systems have.
 fn traced() -> String {
     // A question mark: the call need not exist on this machine.
@@ -260,15 +263,17 @@ impl Past {
                 assert_same(&self.now, &read.nodes, &shown);
             }
         }
+        // A file system that refuses a second name gets a copy, which the report says.
+        let is_as_it_was = !said.out.contains("left out   hard-link of");
         match command {
             "snapshot" | "import" if done => assert_eq!(new.len(), 1, "{shown}"),
             "forget" | "prune" if done => assert!(snapshots.iter().all(|one| one.id != self.first), "{shown}"),
-            "restore" if done => {
+            "restore" if done && is_as_it_was => {
                 let restored = of_disk(&self.desk.path("out/source"), b"source");
                 assert_same(&self.models[&self.first], &restored, &shown);
             }
             // A file of which the system says that it does not exist need not be deleted.
-            "restore in place" if done && !what.ends_with("statx: ENOENT") => {
+            "restore in place" if done && is_as_it_was && !what.ends_with("statx: ENOENT") => {
                 assert_same(&self.models[&self.second], &of_disk(&self.desk.source(), b"source"), &shown);
             }
             "export" if done => {
@@ -279,8 +284,10 @@ impl Past {
                 let (old, new) = (self.opens(PASSWORD, "store"), self.opens("new", "store"));
                 assert!(!done || new.code == 0, "{shown}: {}", new.err);
                 assert!(!done || command == "key add" || old.code == 12, "{shown}: {}", old.err);
-                assert!(old.code == 0 || new.code == 0, "{shown}: {}{}", old.err, new.err);
-                assert!(command == "key passwd" || old.code == 0, "{shown}: {}", old.err);
+                // It may have died when the slot was there and no record named it yet. That is reported.
+                let opened = |said: &Said| said.code == 0 || killed && said.code == 3 && said.out.contains(UNLISTED);
+                assert!(opened(&old) || opened(&new), "{shown}: {}{}", old.err, new.err);
+                assert!(command == "key passwd" || opened(&old), "{shown}: {}", old.err);
             }
             "key remove" if done => {
                 let store: Arc<dyn Store> = Arc::new(DirStore::open(&self.desk.path("store")).unwrap());
@@ -295,21 +302,26 @@ impl Past {
 
     /// Without further disturbance the vault is well, and the same command succeeds.
     fn go_on(&self, command: &str, shown: &str) {
-        let password = if self.opens(PASSWORD, "store").code == 0 { PASSWORD } else { "new" };
-        let run = |args: &[&str]| said(&self.desk.command(args).env("VAULT_PASSWORD", password).output().unwrap());
+        let password = || if matches!(self.opens(PASSWORD, "store").code, 0 | 3) { PASSWORD } else { "new" };
+        let run = |args: &[&str]| said(&self.desk.command(args).env("VAULT_PASSWORD", password()).output().unwrap());
         let mut check = run(&["check", "--read-data"]);
         // A removed slot whose file still exists: that is reported, and a repair fixes it.
-        if matches!(command, "key passwd" | "key remove") && check.code == 3 {
-            assert!(check.out.contains("was removed"), "{shown}: afterwards check says {}{}", check.out, check.err);
+        if matches!(command, "key add" | "key passwd" | "key remove") && check.code == 3 {
+            let is_known = check.out.contains("was removed") || check.out.contains(UNLISTED);
+            assert!(is_known, "{shown}: afterwards check says {}{}", check.out, check.err);
             let repaired = run(&["repair", "--yes", "--quick"]);
-            assert_eq!(repaired.code, 0, "{shown}: afterwards repair says {}{}", repaired.out, repaired.err);
-            let password = if self.opens(PASSWORD, "store").code == 0 { PASSWORD } else { "new" };
-            let command = ["check", "--read-data"];
-            check = said(&self.desk.command(&command).env("VAULT_PASSWORD", password).output().unwrap());
+            assert!(matches!(repaired.code, 0 | 3), "{shown}: afterwards repair says {}{}", repaired.out, repaired.err);
+            check = run(&["check", "--read-data"]);
+        }
+        // One that no record names becomes a valid one if a person says so.
+        if matches!(command, "key add" | "key passwd") && check.code == 3 {
+            let lines = check.out.lines().filter(|line| line.contains(UNLISTED));
+            let findings: Vec<&str> = lines.filter_map(|line| line.strip_prefix('[')?.split(']').next()).collect();
+            let accepted = run(&[&["accept", "--yes"][..], &findings].concat());
+            assert_eq!(accepted.code, 0, "{shown}: afterwards accept says {}{}", accepted.out, accepted.err);
+            check = run(&["check", "--read-data"]);
         }
         assert_eq!(check.code, 0, "{shown}: afterwards check says {}{}", check.out, check.err);
-        let password = if self.opens(PASSWORD, "store").code == 0 { PASSWORD } else { "new" };
-        let run = |args: &[&str]| said(&self.desk.command(args).env("VAULT_PASSWORD", password).output().unwrap());
         for place in ["out", "other/no"] {
             let _ = fs::remove_dir_all(self.desk.path(place));
         }

@@ -773,6 +773,99 @@ fn a_dry_run_foretells_what_will_be_refused() {
     }
 }
 
+/// Files and folders that may not be changed, or may only grow: a restore lifts that where the user may, and a dry run
+/// knows where it cannot.
+#[test]
+fn a_dry_run_foretells_what_flags_forbid() {
+    let desk = Desk::new();
+    for path in ["d/changed", "d/gone", "d/sub/x", "d/same", "e", "other", "first"] {
+        desk.write(path, path.repeat(20));
+    }
+    symlink("e", desk.source().join("d/link")).unwrap();
+    fs::hard_link(desk.source().join("first"), desk.source().join("d/first")).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("NOTICE: not tried: only root may set these flags");
+    }
+    if as_nobody(&desk, &["snapshot", ".", "--source", "source"]).is_none_or(|taken| taken.code != 0) {
+        return eprintln!("NOTICE: not tried: a normal user cannot run this");
+    }
+    let source = desk.source();
+    let flag = |flags: &[&str], path: &str| {
+        let done = Command::new("chattr").args(flags).arg(source.join(path)).stderr(Stdio::null()).status();
+        done.is_ok_and(|status| status.success())
+    };
+    if !flag(&["+i"], "e") || !flag(&["-i"], "e") {
+        return eprintln!("NOTICE: not tried: the file system has no such flags");
+    }
+    let as_root = |args: &[&str]| desk.run(args);
+    let as_user = |args: &[&str]| said(&desk.command(args).uid(65534).gid(65534).output().unwrap());
+    let ways: [&[&str]; 6] = [
+        &["restore", "latest", "--in-place"],
+        &["restore", "latest", "--in-place", "--overwrite", "always"],
+        &["restore", "latest", "--in-place", "--overwrite", "keep-newer-copy"],
+        &["restore", "latest", "--in-place", "--overwrite", "never"],
+        &["restore", "latest:d/changed", "--in-place", "--overwrite", "always"],
+        DELETE,
+    ];
+    let clear = || {
+        // It says that links have no flags.
+        flag(&["-R", "-ia"], "");
+    };
+    let places = ["d", "d/changed", "d/sub", "d/extra", "d/link-place", "first", "e", ""];
+    let cases = places.iter().flat_map(|path| ["+i", "+a"].map(|mark| (*path, mark)));
+    for (case, (flagged, mark)) in cases.enumerate() {
+        let prepare = || {
+            clear();
+            without_copies(&desk, &["", "d", "d/sub"]);
+            for path in ["d/gone", "d/link", "d/first", "d/extra", "d/sub/x"] {
+                let _ = fs::remove_file(source.join(path));
+            }
+            for path in ["d/changed", "e", "d/extra", "d/sub/more", "d/link"] {
+                desk.write(path, "changed");
+            }
+            if flagged == "d/link-place" {
+                fs::remove_file(source.join("d/link")).unwrap();
+                symlink("elsewhere", source.join("d/link")).unwrap();
+            }
+            Command::new("chown").args(["-hR", "65534:65534"]).arg(desk.path("")).status().unwrap();
+            assert!(flag(&[mark], flagged.strip_suffix("/link-place").unwrap_or(flagged)), "{flagged}");
+        };
+        for (number, way) in ways.iter().enumerate() {
+            for (user, run) in [&as_root as &dyn Fn(&[&str]) -> Said, &as_user].into_iter().enumerate() {
+                // Each way, each flag and each user in the ordinary run, but not all of them with each other.
+                if campaign() == 0 && !(case + number + user).is_multiple_of(8) {
+                    continue;
+                }
+                eprintln!("{flagged} {mark}: {way:?}, user {user}");
+                foretold(&prepare, run, way);
+                let left = walk(&source).into_iter().find(|path| path.to_string_lossy().contains(".vault-"));
+                assert_eq!(left, None, "{flagged} {mark}: {way:?}");
+            }
+        }
+    }
+    // Root's restore makes everything right, and a copy keeps its flags.
+    clear();
+    desk.ok(&[DELETE, &["--quiet"]].concat());
+    desk.write("e", "newer");
+    assert!(flag(&["+i"], "e"));
+    desk.ok(ways[2]);
+    assert_eq!(fs::read_to_string(source.join("e")).unwrap(), "e".repeat(20));
+    assert_eq!(fs::read_to_string(source.join("e.newer")).unwrap(), "newer");
+    assert!(fs::write(source.join("e.newer"), "x").is_err(), "it is as it was");
+    clear();
+}
+
+/// All paths below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let below = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    below
+        .flat_map(|path| {
+            let inner = if path.is_dir() && !path.is_symlink() { walk(&path) } else { Vec::new() };
+            [vec![path], inner].concat()
+        })
+        .collect()
+}
+
 #[test]
 fn a_dry_run_tells_that_the_target_has_no_room() {
     let desk = Desk::new();

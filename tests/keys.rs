@@ -115,16 +115,25 @@ fn a_recovery_key_that_cannot_be_printed_is_taken_back() {
     desk.ok(&["snapshot", "."]);
     let before = slots(&desk, PASSWORD);
     for args in [&["key", "add", "--recovery-key"][..], &["key", "add", "--recovery-key", "--json"]] {
-        for out in [full(), unread()] {
+        for out in [full(), unread(), Stdio::null()] {
             let failed = said(&desk.command(args).stdout(out).output().unwrap());
             assert!(failed.code == 1 && failed.err.contains("taken back"), "{}", failed.err);
             assert_eq!(slots(&desk, PASSWORD), before);
         }
+        // Standard output is closed.
+        let failed = said(&desk.shell("exec \"$@\" >&-", args).output().unwrap());
+        assert!(failed.code == 1 && failed.err.contains("is closed, or leads to where"), "{}", failed.err);
+        assert_eq!(slots(&desk, PASSWORD), before);
     }
     let new = desk.path("new").display().to_string();
     let first = ["snapshot", ".", "--init", "--recovery-key", "--repo", &new, "--json"];
-    let cases =
-        [(&["init", "--recovery-key", "--repo", &new][..], full as fn() -> Stdio), (&first, full), (&first, unread)];
+    let cases = [
+        (&["init", "--recovery-key", "--repo", &new][..], full as fn() -> Stdio),
+        (&first, full),
+        (&first, unread),
+        (&first, Stdio::null),
+        (&["init", "--recovery-key", "--json", "--repo", &new], Stdio::null),
+    ];
     for (args, out) in cases {
         let failed = said(&desk.command(args).stdout(out()).output().unwrap());
         assert!(failed.code == 1 && failed.err.contains("taken back"), "{}", failed.err);

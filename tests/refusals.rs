@@ -249,6 +249,111 @@ fn a_full_disk_costs_nothing_that_was_stored() {
     desk.ok(&["check", "--read-data", "--repo", store]);
 }
 
+/// The state folder is on a disk that becomes full at any moment: before there is a catalogue, while it grows, or
+/// afterwards.
+#[test]
+fn a_full_disk_under_the_state_folder_stops_no_reader() {
+    let desk = desk();
+    for number in 0..200 {
+        fs::write(desk.source().join(format!("f{number}")), bytes(number, 3000)).unwrap();
+    }
+    desk.take("2026-01-02");
+    let (disk, temporary) = (desk.path("disk"), desk.path("temporary"));
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(&temporary).unwrap();
+    if !mount(&["-t", "tmpfs", "-o", "size=1500k", "tmpfs"], &disk) {
+        return;
+    }
+    let _mounted = Mounted(&disk);
+    let state = disk.join("state");
+    let at = |args: &[&str]| {
+        let mut command = desk.command(args);
+        said(&command.env("VAULT_STATE_DIR", &state).env("TMPDIR", &temporary).output().unwrap())
+    };
+    let readers = [
+        &["list"][..],
+        &["check"],
+        &["stats"],
+        &["find", "f1*"],
+        &["cat", "latest:source/letter"],
+        &["drill", "--files", "2"],
+        &["key", "list"],
+        &["client", "list"],
+        &["repair", "--dry-run"],
+        &["prune", "--keep", "1", "--dry-run"],
+    ];
+    let mut warned = 0;
+    for (first, free) in [("list", 0), ("cat", 130), ("check", 900)] {
+        let _ = fs::remove_dir_all(&state);
+        fs::write(disk.join("fill"), vec![7; (1500 - free) << 10]).unwrap_or(());
+        let first = readers.iter().find(|args| args[0] == first).unwrap();
+        assert_eq!(at(first).code, 0, "{free}: {first:?}");
+        // The rest of the disk.
+        let _ = fs::write(disk.join("rest"), vec![7; 2 << 20]);
+        for args in readers {
+            let told = at(args);
+            assert_eq!(told.code, 0, "{free}: {args:?}: {}", told.err);
+            assert!(!told.err.contains("damage"), "{free}: {args:?}: {}", told.err);
+            // Only a drill has a result that is worth remembering.
+            for line in told.err.lines().filter(|line| !line.contains("what came of this")) {
+                assert!(line.contains("No space left") && line.contains("a temporary folder is used"), "{line}");
+                warned += 1;
+            }
+        }
+        let told = at(&["snapshot", "."]);
+        let state = state.to_str().unwrap();
+        assert!(told.code == 1 && told.err.contains(state), "{free}: {}", told.err);
+        assert!(told.err.contains("No space left") && told.err.contains("--state DIR"), "{free}: {}", told.err);
+        assert_eq!(told.err.lines().count(), 2, "{free}: {}", told.err);
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+        fs::remove_file(disk.join("rest")).unwrap();
+        fs::remove_file(disk.join("fill")).unwrap();
+        for args in [&["list"][..], &["snapshot", "."], &["check"]] {
+            let told = at(args);
+            assert!(told.code == 0 && told.err.is_empty(), "{free}: {args:?}: {}", told.err);
+        }
+    }
+    assert!(warned > 10, "{warned} warnings: the disk was hardly ever full");
+}
+
+/// A file of the state folder, or one that the user names, is longer than any memory.
+#[test]
+fn no_file_that_has_grown_is_read_whole() {
+    let desk = desk();
+    desk.ok(&["check"]);
+    desk.ok(&["drill", "--files", "2"]);
+    let grow = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+    let files = |folder: &Path| {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.is_file() && path.file_name().unwrap() != "catalogue.redb").collect::<Vec<_>>()
+    };
+    let known = fs::read_dir(desk.path("state")).unwrap().map(|entry| entry.unwrap().path());
+    let known: Vec<_> = known.filter(|path| path.is_dir()).flat_map(|path| files(&path)).collect();
+    assert!(["client", "seen", "drill"].iter().all(|name| known.iter().any(|path| path.ends_with(name))), "{known:?}");
+    for path in known {
+        let before = fs::read(&path).unwrap();
+        grow(&path);
+        desk.ok(&["list"]);
+        desk.ok(&["snapshot", ".", "--skip-if-unchanged"]);
+        fs::write(&path, before).unwrap();
+    }
+    let long = desk.path("long");
+    fs::write(&long, "").unwrap();
+    grow(&long);
+    let long = long.to_str().unwrap();
+    for args in [
+        &["config", "check", "--config", long][..],
+        &["run", "--list", long, "--now"],
+        &["snapshot", ".", "--exclude-from", long],
+        &["snapshot", "--files-from", long],
+        &["key", "add", "--new-password-file", long],
+    ] {
+        check(&desk, 1, args, &["it is too long"]);
+    }
+    let opened = desk.command(&["list", "--password-file", long]).env_remove("VAULT_PASSWORD").output().unwrap();
+    assert!(said(&opened).err.contains("it is too long"), "{}", said(&opened).err);
+}
+
 #[test]
 fn a_disk_that_is_read_only_can_still_be_read() {
     let desk = desk();

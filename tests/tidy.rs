@@ -110,6 +110,9 @@ fn lines_without_tests(path: &str, lines: &[&str]) -> usize {
     lines.windows(2).position(is_start).unwrap_or(lines.len())
 }
 
+/// Calls that read a file whole, however long it has become.
+const WHOLE: [&str; 3] = ["fs::read(", "fs::read_to_string(", "fs::copy("];
+
 /// All violations in a source file, each as `line: what`.
 fn check_source(path: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -147,6 +150,9 @@ fn check_source(path: &str, text: &str) -> Vec<String> {
             report("`unsafe` without a comment that begins with `SAFETY:`");
         }
         check_layers(path, line_code, at < code_lines, &mut report);
+        if at < code_lines && path != "src/ownfile.rs" && WHOLE.iter().any(|call| line_code.contains(call)) {
+            report("a file is read whole without a bound: `ownfile` reads them");
+        }
         if !is_library || at >= code_lines {
             continue;
         }
@@ -304,6 +310,11 @@ fn what_the_library_may_not_do_is_found() {
         check("src/store/dir.rs", &format!("#[cfg(test)]\nmod tests {{\n    {line}\n}}"), "");
     }
     check("src/lib.rs", "let now = std::time::Instant::now();", "`Instant::now`");
+    for line in ["std::fs::read(path)", "fs::read_to_string(path)", "fs::copy(from, to)"] {
+        check("src/cli/run.rs", line, "without a bound");
+        check("src/ownfile.rs", line, "");
+        check("src/cli/run.rs", &format!("#[cfg(test)]\nmod tests {{\n    {line}\n}}"), "");
+    }
     check("src/pack/mod.rs", "getrandom::fill(&mut bytes)", "`getrandom`");
     check("src/store/dir/publish.rs", "getrandom::fill(&mut bytes)", "`getrandom`");
     check("src/store/dir.rs", "getrandom::fill(&mut bytes)", "");

@@ -3,7 +3,7 @@
 //! Some of the ways to harm an object, and of the orders of the commands after it, are tried by default; with
 //! `VAULT_CAMPAIGN=n` all of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -201,6 +201,43 @@ fn a_pipe_that_is_closed_changes_no_verdict() {
         let mut text = String::new();
         child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(4), "{args:?}: {text}");
+    }
+}
+
+/// A log file on a full disk: the work is done, and the exit code is the worse of its own and 1.
+#[test]
+fn an_output_that_takes_nothing_more_hides_no_verdict() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let desk = desk();
+    let full = |args: &[&str]| {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        said(&desk.command(args).stdout(full).output().unwrap())
+    };
+    let told = |args: &[&str], code: i32| {
+        let ended = full(args);
+        assert_eq!(ended.code, code, "{args:?}: {}", ended.err);
+        assert_eq!(ended.err.matches("cannot write the output: No space left").count(), 1, "{args:?}: {}", ended.err);
+        if args.contains(&"--json") {
+            assert!(ended.err.contains(&format!("\"code\":{code}")), "{args:?}: {}", ended.err);
+        }
+    };
+    told(&["--help"], 1);
+    told(&["list"], 1);
+    told(&["find", "*", "--json"], 1);
+    told(&["cat", "latest:source/a"], 1);
+    told(&["export", "latest", "--tar", "-"], 1);
+    desk.write("new", vec![3; 3000]);
+    let before = desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len();
+    told(&["snapshot", ".", "-v"], 1);
+    assert_eq!(desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), before + 1);
+    assert_eq!(full(&["list", "--snapshots"]).code, 2, "a mistake is one");
+    fs::remove_file(newest(&desk)).unwrap();
+    for args in
+        [&["list"][..], &["check"], &["doctor"], &["stats"], &["repair", "--dry-run"], &["accept"], &["list", "--json"]]
+    {
+        told(args, 4);
     }
 }
 

@@ -7,8 +7,9 @@
 //!
 //! [`packs`] packs · [`records`] records · [`chunks`] the places of chunks · [`filter`] chunks that are certainly not stored · [`stat`]
 //! the stat cache · [`upkeep`] when packs were verified and pruned, and how well they are known · [`indexes`] the content of index
-//! objects · [`names`] names in folders, for searching.
+//! objects · [`names`] names in folders, for searching · [`file`](self::file) the file itself, and what is done if it cannot grow.
 
+mod file;
 pub mod chunks;
 pub mod filter;
 pub mod packs;
@@ -19,7 +20,7 @@ pub mod indexes;
 pub mod names;
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,10 +31,14 @@ use redb::{
 };
 
 pub use chunks::{ChunkPlace, Part};
+pub use file::Spare;
 pub use filter::Filter;
 pub use packs::PackInfo;
 pub use stat::{StatEntry, StatRow};
 pub use upkeep::Look;
+
+use crate::progress::plain;
+use file::{CatalogueFile, Fate, FileFault};
 
 /// Version of the table layout; a catalogue of another version is rebuilt.
 const VERSION: u64 = 10;
@@ -73,11 +78,25 @@ pub enum CatalogueError {
     Database(String),
 }
 
+impl CatalogueError {
+    /// An error of redb: if the system refused something, it is no damage.
+    fn of_redb(error: &redb::Error) -> Self {
+        let refused = match error {
+            redb::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<FileFault>()),
+            _ => None,
+        };
+        match refused {
+            Some(FileFault { path, what }) => Self::Unusable { path: path.clone(), what: what.clone() },
+            None => Self::Database(error.to_string()),
+        }
+    }
+}
+
 macro_rules! from_redb {
     ($($error:ty),*) => {
         $(impl From<$error> for CatalogueError {
             fn from(error: $error) -> Self {
-                Self::Database(error.to_string())
+                Self::of_redb(&error.into())
             }
         })*
     };
@@ -99,6 +118,7 @@ pub struct Catalogue {
     key: [u8; 32],
     mark: Mark,
     own: Mutex<indexes::OwnPacks>,
+    fate: Fate,
 }
 
 /// The state in which earlier processes left the catalogue.
@@ -128,6 +148,7 @@ struct Mark {
     path: PathBuf,
     file: File,
     doubt: Arc<AtomicBool>,
+    fate: Fate,
 }
 
 impl Mark {
@@ -138,7 +159,7 @@ impl Mark {
         let mut left = Left::Nothing;
         for entry in crate::folder::entries(&folder)? {
             let path = entry?.path();
-            let Ok(file) = File::open(&path) else { continue };
+            let Ok(file) = crate::ownfile::open(&path) else { continue };
             if file.try_lock().is_ok() {
                 let doubted = file.metadata().is_ok_and(|meta| meta.len() > 0);
                 left = left.max(if doubted { Left::Doubt } else { Left::Open });
@@ -150,7 +171,7 @@ impl Mark {
         let path = folder.join(crate::id::ObjectName::new(name).to_string());
         let file = File::options().create_new(true).write(true).open(&path)?;
         file.lock()?;
-        Ok((Self { path, file, doubt: Arc::default() }, left))
+        Ok((Self { path, file, doubt: Arc::default(), fate: Fate::default() }, left))
     }
 }
 
@@ -158,7 +179,7 @@ impl Drop for Mark {
     fn drop(&mut self) {
         if std::thread::panicking() || self.doubt.load(Relaxed) {
             let _ = self.file.write_all(b"?");
-        } else {
+        } else if !self.fate.is_left() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -171,10 +192,19 @@ impl Catalogue {
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
-        match Self::try_open(path, key, Reason::Use) {
+        Self::open_with(path, key, None)
+    }
+
+    /// As [`Self::open`], for work that need not remember anything: if the file cannot grow, the catalogue goes on in the
+    /// spare place.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(path: &Path, key: [u8; 32], spare: Option<&Spare>) -> Result<(Self, bool), CatalogueError> {
+        match Self::try_open(path, key, Reason::Use, spare) {
             // No space or no permission: a new catalogue would fail in the same way.
             Err(error @ CatalogueError::Unusable { .. }) => Err(error),
-            Err(_) => Ok((Self::anew(path, key)?, true)),
+            Err(_) => Ok((Self::anew(path, key, spare)?, true)),
             Ok(opened) => Ok(opened),
         }
     }
@@ -184,10 +214,10 @@ impl Catalogue {
     ///
     /// # Errors
     /// If the file cannot be replaced.
-    pub fn anew(path: &Path, key: [u8; 32]) -> Result<Self, CatalogueError> {
+    pub fn anew(path: &Path, key: [u8; 32], spare: Option<&Spare>) -> Result<Self, CatalogueError> {
         let remembered = records::Remembered::salvage(path, &key);
         Self::discard(path)?;
-        let (catalogue, _) = Self::try_open(path, key, Reason::Doubt)?;
+        let (catalogue, _) = Self::try_open(path, key, Reason::Doubt, spare)?;
         catalogue.take_over(&remembered)?;
         Ok(catalogue)
     }
@@ -196,7 +226,7 @@ impl Catalogue {
     fn discard(path: &Path) -> Result<(), CatalogueError> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(CatalogueError::Unusable { path: path.display().to_string(), what: error.to_string() })
+                Err(CatalogueError::Unusable { path: path.display().to_string(), what: plain(&error) })
             }
             _ => Ok(()),
         }
@@ -204,27 +234,32 @@ impl Catalogue {
 
     /// Opens the catalogue. redb may panic because of damage inside its own pages, so a panic counts as damage. A distrusted catalogue is
     /// rebuilt, unless it was just rebuilt for that reason: then the store is at fault.
-    fn try_open(path: &Path, key: [u8; 32], reason: Reason) -> Result<(Self, bool), CatalogueError> {
+    fn try_open(
+        path: &Path,
+        key: [u8; 32],
+        reason: Reason,
+        spare: Option<&Spare>,
+    ) -> Result<(Self, bool), CatalogueError> {
         let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
         let damaged = |what: String| CatalogueError::Damaged { path: path.display().to_string(), what };
         let open = || -> Result<(Self, bool), CatalogueError> {
-            let (mark, left) = Mark::new(path).map_err(|error| unusable(error.to_string()))?;
+            let (mut mark, left) = Mark::new(path).map_err(|error| unusable(plain(&error)))?;
+            let of_file = |error: redb::DatabaseError| match CatalogueError::of_redb(&error.into()) {
+                CatalogueError::Database(what) => damaged(what),
+                refused => refused,
+            };
+            let file = CatalogueFile::open(path, spare.cloned()).map_err(|error| unusable(plain(&error)))?;
+            let fate = file.fate();
+            mark.fate = fate.clone();
             // The panic hook belongs to the program; here it is enough to catch the panic.
             let db = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .set_concurrency_mode(ConcurrencyMode::MultiWriter)
                 .set_check_integrity_on_open(left > Left::Nothing)
-                .create(path)
-                .map_err(|error| match error {
-                    redb::DatabaseError::Storage(redb::StorageError::Io(error))
-                        if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
-                    {
-                        unusable(error.to_string())
-                    }
-                    error => damaged(error.to_string()),
-                })?;
-            private(path).map_err(|error| unusable(error.to_string()))?;
-            let catalogue = Self { db, path: path.to_owned(), key, mark, own: Mutex::default() };
+                .create_with_backend(file)
+                .map_err(of_file)?;
+            private(path).map_err(|error| unusable(plain(&error)))?;
+            let catalogue = Self { db, path: path.to_owned(), key, mark, own: Mutex::default(), fate };
             let version = catalogue.number("version")?;
             if version.is_some_and(|version| version != VERSION) {
                 return Err(damaged("it has another version".to_owned()));
@@ -265,9 +300,16 @@ impl Catalogue {
 
     /// A write transaction. Waits while another process has one, which is brief.
     pub(crate) fn write(&self) -> Result<WriteTransaction, CatalogueError> {
+        self.still_works()?;
         let mut txn = self.db.begin_write()?;
         txn.set_quick_repair(true);
         Ok(txn)
+    }
+
+    /// Fails with the reason if the system has refused something before: from then on redb does nothing more.
+    fn still_works(&self) -> Result<(), CatalogueError> {
+        let unusable = |what| CatalogueError::Unusable { path: self.path.display().to_string(), what };
+        self.fate.fault().map_or(Ok(()), |what| Err(unusable(what)))
     }
 
     /// A view of the present state.
@@ -275,6 +317,7 @@ impl Catalogue {
     /// # Errors
     /// If the database fails.
     pub fn reader(&self) -> Result<Reader, CatalogueError> {
+        self.still_works()?;
         Reader::new(self.db.begin_read()?, self.key, self.mark.doubt.clone())
     }
 

@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(catalogue.reader().unwrap().record_names().unwrap().len(), rows.len());
         // A new catalogue takes over both from an otherwise unusable one.
         drop(catalogue);
-        let catalogue = Catalogue::anew(&path, [1; 32]).unwrap();
+        let catalogue = Catalogue::anew(&path, [1; 32], None).unwrap();
         assert_eq!(all(&catalogue), (there, lost));
         let names: Vec<ObjectName> = rows.iter().map(|(name, _)| *name).collect();
         let txn = catalogue.write().unwrap();

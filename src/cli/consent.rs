@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
+use crate::cli::output;
 
 /// The message after a refusal.
 const UNCHANGED: &str = "Nothing was changed.";
@@ -19,6 +20,7 @@ pub(super) fn can_ask(context: &Context) -> bool {
 
 /// Asks for confirmation. Any answer but yes ends the command.
 pub(super) fn ask(context: &Context, question: &str) -> Result<(), Failure> {
+    output::shown().map_err(|failure| failure.hint(UNCHANGED))?;
     let _hidden = context.screen.hide();
     if confirm(&format!("{question} [y/N] "), false) { Ok(()) } else { Err(Failure::interrupted().hint(UNCHANGED)) }
 }

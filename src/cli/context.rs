@@ -17,6 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::catalogue::CatalogueError;
+use crate::catalogue::Spare;
 use crate::engine::keys::DeviceKey;
 use crate::engine::keys::returned;
 use crate::engine::place;
@@ -518,7 +519,7 @@ impl Context {
         let store = self.paced(store);
         let place = store.place();
         let open = |state: PathBuf| {
-            let options = OpenOptions { state, identity: identity(host) };
+            let options = OpenOptions::new(state, identity(host)).with_spare(self.spare());
             let open =
                 if self.only_looks.load(Ordering::Relaxed) { open::open_locked_to_read } else { open::open_locked };
             open(store.clone(), locked, &password.secret(), options, wanted, progress)
@@ -540,7 +541,7 @@ impl Context {
                 .source()
                 .map_or_else(|| error.to_string(), |source| Failure::caused(error.to_string(), source).what);
             self.screen.clear();
-            progress.warn(&format!("{reason}: a temporary folder is used for this command, and nothing is remembered"));
+            progress.warn(&in_temporary_folder(&reason));
             vault = self.temporary_state(locked, wanted).and_then(open);
         }
         self.screen.clear();
@@ -565,6 +566,13 @@ impl Context {
             progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));
         }
         Ok(vault)
+    }
+
+    /// Where the catalogue of a command that only reads goes on if the state folder has no more room.
+    fn spare(&self) -> Option<Spare> {
+        let warn = self.screen.warner();
+        self.reads_only
+            .then(|| Spare::new(Here.temporary(), move |error| warn(&in_temporary_folder(&error.to_string()))))
     }
 
     /// A state folder that is removed at the end of this command.
@@ -622,6 +630,11 @@ impl Context {
         folders.dedup();
         Ok(folders)
     }
+}
+
+/// The warning of a command that only reads and cannot write to the user's state folder.
+fn in_temporary_folder(reason: &str) -> String {
+    format!("{reason}: a temporary folder is used for this command, and nothing is remembered")
 }
 
 /// The name of a place in the record of places.
@@ -689,7 +702,7 @@ fn identity(host: Option<&str>) -> Identity {
     let user = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
     let machine = ["/etc/machine-id", "/var/lib/dbus/machine-id"]
         .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok())
+        .find_map(|path| crate::ownfile::read_text(Path::new(path)).ok())
         .map(|id| id.trim().to_owned())
         .filter(|id| !id.is_empty());
     Identity {

@@ -76,7 +76,11 @@ use std::thread;
 use crate::failure as error;
 use crate::service::{local, roots, suggest, units, usual};
 use args::Cli;
+use args::ClientArgs;
+use args::ClientCommand;
 use args::Command;
+use args::KeyArgs;
+use args::KeyCommand;
 use clap::Parser;
 use clap::error::ErrorKind;
 use context::Context;
@@ -109,7 +113,16 @@ pub fn main() -> ExitCode {
         crate::sync::start_shared().map_err(|_| Failure::no_thread())?;
         run(&args)
     };
-    let exit = end(panic::catch_unwind(AssertUnwindSafe(work)), json);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    let has_failed = !matches!(done, Ok(Ok(_)));
+    let mut exit = end(done, json);
+    if let Some(fault) = output::fault() {
+        // The work was done, and its verdict stands; but the reader of the output misses something.
+        exit = exit.worse(fault.exit);
+        if !has_failed {
+            report(&Failure { exit, ..Failure::new(fault.what.as_str()) }, json);
+        }
+    }
     ExitCode::from(exit as u8)
 }
 
@@ -180,8 +193,16 @@ const fn reads_only(command: &Command) -> bool {
         | Command::Export(_)
         | Command::Check(_)
         | Command::Doctor(_)
-        | Command::Stats(_) => true,
+        | Command::Drill(_)
+        | Command::Stats(_)
+        | Command::Key(KeyArgs { command: KeyCommand::List })
+        | Command::Client(ClientArgs { command: ClientCommand::List }) => true,
         Command::Accept(args) => args.findings.is_empty(),
+        Command::Snapshot(args) => args.dry_run,
+        Command::Prune(args) => args.dry_run,
+        Command::Repair(args) => args.dry_run,
+        Command::Rewrite(args) => args.dry_run,
+        Command::Copy(args) => args.dry_run,
         _ => false,
     }
 }
@@ -239,7 +260,10 @@ fn usage(error: &clap::Error, args: &[OsString]) -> Result<Exit, Failure> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Exit::Usage,
         _ => return Err(words::explain(error, args)),
     };
-    error.print().map_err(|error| Failure::output(&error)).map(|()| exit)
+    error.print().map(|()| exit).or_else(|error| {
+        let failure = Failure::output(&error);
+        Err(Failure { exit: exit.worse(failure.exit), ..failure })
+    })
 }
 
 fn report(failure: &Failure, json: bool) {

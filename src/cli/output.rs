@@ -1,4 +1,5 @@
-//! Standard output: text for people, JSON for programs. It falls silent when its reader has gone.
+//! Standard output: text for people, JSON for programs. It falls silent when its reader has gone, or when it takes nothing
+//! more, such as a log file on a full disk: the work goes on, and the program's end tells of it.
 
 use std::env;
 use std::fmt::Display;
@@ -7,6 +8,7 @@ use std::io::BufWriter;
 use std::io::IsTerminal;
 use std::io::Stdout;
 use std::io::Write;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -16,10 +18,26 @@ use crate::cli::table;
 /// The width that is assumed if a terminal does not report its own.
 const WIDTH_DEFAULT: usize = 80;
 
+/// The first error of writing, other than that the reader has gone.
+static FAULT: OnceLock<Failure> = OnceLock::new();
+
+/// Why standard output lacks something, if it does. This makes the exit code [`Exit::Failed`] unless that is worse.
+///
+/// [`Exit::Failed`]: crate::cli::error::Exit::Failed
+pub(super) fn fault() -> Option<&'static Failure> {
+    FAULT.get()
+}
+
+/// Fails if something could not be written. A person who is asked must have been able to read what it is about.
+pub(super) fn shown() -> Result<(), Failure> {
+    fault().map_or(Ok(()), |failure| Err(Failure::new(failure.what.as_str())))
+}
+
 /// Standard output.
 pub(super) struct Output {
     out: BufWriter<Stdout>,
-    /// Whether the reader has gone, as in `vault list | head`. This is legitimate, and changes no exit code.
+    /// Whether the reader has gone, as in `vault list | head`, which is legitimate and changes no exit code; or whether
+    /// there was a [`fault`].
     closed: bool,
     /// The number of columns of the terminal; `None` if there is no terminal, so that nothing is cut.
     pub width: Option<usize>,
@@ -48,23 +66,27 @@ impl Output {
         }
     }
 
-    /// Whether the reader has gone, so that it is useless to go on for it alone.
+    /// Whether nothing more is written, so that it is useless to go on for the output alone.
     pub(super) const fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Writes to standard output, unless its reader has gone.
+    /// Writes to standard output, unless that is closed. Fails only for a value that is not to be written as JSON.
     fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>) -> Result<(), Failure> {
         if self.closed {
             return Ok(());
         }
         match write(&mut self.out) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(Failure::output(&error)),
+            Err(error) => {
                 self.closed = true;
-                Ok(())
+                if error.kind() != io::ErrorKind::BrokenPipe {
+                    FAULT.get_or_init(|| Failure::output(&error));
+                }
             }
-            written => written.map_err(|error| Failure::output(&error)),
+            Ok(()) => {}
         }
+        Ok(())
     }
 
     /// Prints one line.
@@ -112,15 +134,23 @@ impl Output {
         self.attempt(|out| serde_json::to_writer(out, value).map_err(io::Error::from))
     }
 
-    /// Writes out buffered output before a question.
+    /// Writes out buffered output.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.attempt(BufWriter::flush)
     }
 
-    /// As [`Self::flush`], for output that is shown only once: fails as well if its reader has gone.
+    /// As [`Self::flush`], for output that is shown only once: fails if it cannot be written, if its reader has gone, or
+    /// if there cannot be one.
     pub(super) fn hand_out(&mut self) -> Result<(), Failure> {
         self.flush()?;
-        if self.closed { Err(Failure::new("nobody reads the output")) } else { Ok(()) }
+        shown()?;
+        if leads_nowhere(self.out.get_ref()) {
+            Err(Failure::new("standard output is closed, or leads to where nobody reads it"))
+        } else if self.closed {
+            Err(Failure::new("nobody reads the output"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes out everything that is still buffered.
@@ -132,6 +162,22 @@ impl Output {
     pub(super) fn writer(&mut self) -> &mut dyn Write {
         &mut self.out
     }
+}
+
+/// Whether everything that is written there is thrown away. If standard output was closed, the runtime of the language has
+/// opened `/dev/null` in its place before `main`, which cannot be told from a choice of the user. Nobody reads either.
+#[cfg(unix)]
+fn leads_nowhere(out: &Stdout) -> bool {
+    use rustix::fs::{FileType, fstat, stat};
+    let Ok(out) = fstat(out) else { return true };
+    FileType::from_raw_mode(out.st_mode) == FileType::CharacterDevice
+        && stat("/dev/null").is_ok_and(|nowhere| nowhere.st_rdev == out.st_rdev)
+}
+
+/// Whether everything that is written there is thrown away: a program without standard output has a handle of nothing.
+#[cfg(windows)]
+fn leads_nowhere(out: &Stdout) -> bool {
+    std::os::windows::io::AsRawHandle::as_raw_handle(out).is_null()
 }
 
 /// The beginnings of a command at the end of a sentence.

@@ -401,6 +401,12 @@ impl Screen {
         move |time| shared.wait(time)
     }
 
+    /// A function that warns, for work that outlives this borrow.
+    pub(super) fn warner(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |message| shared.warn(message)
+    }
+
     /// The surroundings that a store on another machine needs: a clock, random numbers, Ctrl-C and a place for
     /// messages.
     pub(super) fn surroundings(&self) -> Arc<dyn Surroundings> {

@@ -324,7 +324,7 @@ impl State {
         if !self.options.no_preview || file.size() <= PREVIEW_MAX {
             return false;
         }
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let name = crate::ownfile::read_text(std::path::Path::new(&format!("/proc/{pid}/comm"))).unwrap_or_default();
         PREVIEWERS.iter().any(|program| name.starts_with(program))
     }
 

@@ -20,6 +20,7 @@ use crate::store::place::Place;
 
 use crate::failure::Failure;
 use crate::failure::quoted;
+use crate::ownfile;
 use crate::service::keep::Keep;
 
 /// The maximum length of a configuration file in bytes.
@@ -235,10 +236,9 @@ pub fn read(path: &Path) -> Result<Option<String>, Failure> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
-        Ok(found) if found.len() > LEN_MAX => return Err(failed(io::Error::other("it is too long"))),
         Ok(_) => {}
     }
-    let bytes = fs::read(path).map_err(failed)?;
+    let bytes = ownfile::read_given(path, LEN_MAX).map_err(failed)?;
     let bytes = text::content(&bytes).map_err(|error| failed(io::Error::other(error)))?.to_vec();
     String::from_utf8(bytes).map(Some).map_err(|_| failed(io::Error::other("it is not UTF-8")))
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::exclude::check;
 use crate::engine::exclude::given;
-use crate::engine::text;
 use crate::store::place::Address;
 use crate::store::place::Place;
 use csv::ReaderBuilder;
@@ -33,6 +32,7 @@ use crate::service::plan::Job;
 use crate::service::plan::Plan;
 use crate::service::plan::Target;
 use crate::service::roots;
+use crate::service::sources;
 use crate::service::values::parse_duration;
 
 /// The number of mistakes shown.
@@ -43,10 +43,8 @@ const MISTAKES_SHOWN: usize = 50;
 /// # Errors
 /// If the list cannot be read, or any line has a mistake. The error names all mistakes.
 pub fn read(path: &Path, config: Option<&Config>, home: Option<&Path>) -> Result<Plan, Failure> {
-    let bytes =
-        fs::read(path).map_err(|error| Failure::caused(format!("cannot read the list {}", path.display()), &error))?;
-    let bytes = text::content(&bytes)
-        .map_err(|error| Failure::caused(format!("cannot read the list {}", path.display()), &error))?;
+    let bytes = sources::read_list(path)?;
+    let bytes = sources::text_of(path, &bytes)?;
     let (plan, mistakes) = parse(bytes, config, home);
     if mistakes.is_empty() {
         return Ok(plan);

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::engine::keys::DeviceKey;
 use crate::engine::text;
 use crate::failure::{Failure, quoted};
+use crate::ownfile;
 use crate::seal::Secret;
 use crate::service::config::PasswordFrom;
 use crate::service::machine::Machine;
@@ -193,12 +194,11 @@ fn keyring(name: &str) -> Result<(&'static str, Vec<&str>, String), Failure> {
 }
 
 fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The full capacity is reserved at the start, because a growing buffer leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(INPUT_LEN_MAX as usize + 1));
-    input.take(INPUT_LEN_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > INPUT_LEN_MAX {
-        return Err(io::Error::other("it is too long for a password"));
-    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    ownfile::fill(input, INPUT_LEN_MAX, &mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => io::Error::other("it is too long for a password"),
+        _ => error,
+    })?;
     Ok(line_of(text::content(&bytes).map_err(io::Error::other)?))
 }
 

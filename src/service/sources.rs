@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::text;
 use crate::failure::Failure;
+use crate::ownfile;
 use crate::path::Shown;
 use crate::service::config::SourceConfig;
 use crate::service::{local, roots};
@@ -86,12 +87,7 @@ pub fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
 /// The content of a list from another input. Errors call it `path`.
 pub fn read_list_from(input: impl Read, path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: io::Error| Failure::caused(format!("cannot read the list {}", path.display()), &error);
-    let mut bytes = Vec::new();
-    input.take(LIST_LEN_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 == LIST_LEN_MAX {
-        return Err(failed(io::Error::other("it is too long")));
-    }
-    Ok(bytes)
+    ownfile::bounded(input, LIST_LEN_MAX).map_err(failed)
 }
 
 /// The text of a list, in a form that a person may have written.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ownfile::make_private_folder;
+use crate::ownfile::{self, make_private_folder};
 use crate::seal::random_name;
 
 /// The files of a vault's state that are worth having for one command: this machine's knowledge of the log and of
@@ -28,7 +28,9 @@ impl Temporary {
             make_private_folder(&own)?;
             for name in REMEMBERED {
                 // A missing or unreadable file is left out.
-                let _ = fs::copy(state.join(vault).join(name), own.join(name));
+                if let Ok(bytes) = ownfile::read(&state.join(vault).join(name)) {
+                    let _ = ownfile::replace(&own.join(name), &bytes, false);
+                }
             }
         }
         Ok(folder)

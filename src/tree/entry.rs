@@ -178,6 +178,8 @@ pub mod flags {
     pub const NODUMP: u32 = 4;
     /// The file is compressed by the file system (`chattr +c`).
     pub const COMPRESSED: u32 = 8;
+    /// The flags that keep everyone from changing a file.
+    pub const LOCKS: u32 = IMMUTABLE | APPEND;
     /// Every flag that this version knows.
     pub const ALL: u32 = 15;
 }

@@ -337,7 +337,7 @@ mod tests {
         let store = std::sync::Arc::new(MemStore::new());
         create(store.as_ref(), &options()).unwrap();
         let identity = Identity { host: "h".into(), user: "u".into(), machine: "m".into(), program: "p".into() };
-        let open_options = OpenOptions { state: folder.path().to_owned(), identity };
+        let open_options = OpenOptions::new(folder.path().to_owned(), identity);
         let vault = open(store.clone(), &Secret::raw(&[7; 32]), open_options, &Silent::default()).unwrap();
         for (number, format) in
             [Format { read: 1 << 3, ..Format::default() }, Format { read: 1 << 5, write: 0, collect: 2, synced: true }]

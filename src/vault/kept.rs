@@ -62,7 +62,7 @@ impl KeptStore {
     /// A part, if it is kept and matches its hash.
     fn find(&self, name: &ObjectName, offset: u64, len: usize) -> Option<Bytes> {
         let path = self.pack_folder(name).join(offset.to_string());
-        let mut bytes = Bytes::from(ownfile::read(&path).ok()?);
+        let mut bytes = Bytes::from(ownfile::read_up_to(&path, (HASH_LEN + len) as u64).ok()?);
         if bytes.len() != HASH_LEN + len {
             return None;
         }

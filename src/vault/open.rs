@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::catalogue::{Catalogue, CatalogueError, PackInfo};
+use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Spare};
 use crate::id::{ClientId, ObjectName};
 use crate::log::{Chains, Finding, SweepRules};
 use crate::pack::index::IndexReader;
@@ -29,12 +29,20 @@ pub struct OpenOptions {
     pub state: PathBuf,
     /// The machine and user that work with it.
     pub identity: Identity,
+    /// For work that need not remember anything: where the catalogue goes on if the state folder has no more room.
+    pub spare: Option<Spare>,
 }
 
 impl OpenOptions {
     /// Keeps the state of vaults in this folder, and works as this user.
     pub const fn new(state: PathBuf, identity: Identity) -> Self {
-        Self { state, identity }
+        Self { state, identity, spare: None }
+    }
+
+    /// The same with a place where the catalogue goes on.
+    #[must_use]
+    pub fn with_spare(self, spare: Option<Spare>) -> Self {
+        Self { spare, ..self }
     }
 }
 
@@ -129,7 +137,7 @@ fn open_as(
     let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);
     let key = keys.derive_local("catalogue");
     let path = state.join("catalogue.redb");
-    let (catalogue, fresh) = Catalogue::open(&path, key)?;
+    let (catalogue, fresh) = Catalogue::open_with(&path, key, options.spare.as_ref())?;
     let mut vault = Vault {
         store,
         keys,
@@ -162,12 +170,13 @@ fn open_as(
     // redb may panic over damage inside its file; that only means that the catalogue must be rebuilt.
     let synced = catch(|| vault.refresh(progress))
         .unwrap_or_else(|| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
-    if let Err(VaultError::Catalogue(error)) = synced {
+    // What the system refuses, it refuses a new catalogue as well.
+    if let Err(VaultError::Catalogue(error @ (CatalogueError::Damaged { .. } | CatalogueError::Database(_)))) = synced {
         // The file was a damaged catalogue: start again with an empty one.
         progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
         drop(vault.catalogue);
         vault.unread = Mutex::default();
-        vault.catalogue = Catalogue::anew(&path, key)?;
+        vault.catalogue = Catalogue::anew(&path, key, options.spare.as_ref())?;
         vault.refresh(progress)?;
     } else {
         synced?;

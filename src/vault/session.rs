@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -362,7 +362,7 @@ impl Vault {
     /// Whether other work of this client is or may be under way.
     pub(crate) fn has_other_work(&self, own: Option<&Session>) -> bool {
         let others = self.other_sessions(own);
-        others.is_none_or(|others| others.iter().any(|(_, life)| matches!(life, Life::Continues(_))))
+        others.is_none_or(|others| others.iter().any(|(life, _)| matches!(life, Life::Continues(_))))
     }
 
     /// Records that a new record may acknowledge: no more than every session that is or may be under way, other than
@@ -370,7 +370,7 @@ impl Vault {
     pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
         let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
         let Some(others) = self.other_sessions(own) else { return Vec::new() };
-        for (path, life) in others {
+        for (life, path) in others {
             let file = match life {
                 Life::Continues(file) => file,
                 Life::Ended => {
@@ -378,10 +378,9 @@ impl Vault {
                     continue;
                 }
             };
-            let mut bytes = Vec::new();
             // A file that is just being written, or cannot be read, means that nothing was seen yet.
-            let is_read = file.is_some_and(|mut file| file.read_to_end(&mut bytes).is_ok());
-            let theirs = if is_read { rmp_serde::from_slice(&bytes).unwrap_or_default() } else { Vec::new() };
+            let bytes = file.and_then(|file| ownfile::bounded(file, ownfile::LEN_MAX).ok()).unwrap_or_default();
+            let theirs: Vec<(ClientId, u64)> = rmp_serde::from_slice(&bytes).unwrap_or_default();
             let theirs: BTreeMap<ClientId, u64> = theirs.into_iter().collect();
             for (client, number) in &mut seen {
                 *number = (*number).min(theirs.get(client).copied().unwrap_or(0));
@@ -391,18 +390,11 @@ impl Vault {
     }
 
     /// The other sessions of this client. `None`: they cannot be listed.
-    fn other_sessions(&self, own: Option<&Session>) -> Option<Vec<(PathBuf, Life)>> {
+    fn other_sessions(&self, own: Option<&Session>) -> Option<Vec<(Life, PathBuf)>> {
         let own = own.map(Session::path);
         let files = self.session_files().ok()?;
         let others = files.into_iter().filter(|path| path.extension().is_none() && own.as_ref() != Some(path));
-        Some(
-            others
-                .map(|path| {
-                    let life = Life::of(&path);
-                    (path, life)
-                })
-                .collect(),
-        )
+        Some(others.map(|path| (Life::of(&path), path)).collect())
     }
 
     fn session_files(&self) -> std::io::Result<Vec<PathBuf>> {

@@ -220,7 +220,7 @@ impl Listener for Door<tokio::net::UnixListener, Rubbish> {
 /// the cookie decide.
 #[cfg(target_os = "linux")]
 fn is_of_this_user(peer: SocketAddr, own: SocketAddr) -> bool {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let table = crate::ownfile::read_text(std::path::Path::new("/proc/net/tcp")).unwrap_or_default();
     owner_in(&table, peer, own).is_none_or(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
 }
 

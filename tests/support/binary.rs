@@ -66,12 +66,14 @@ impl Desk {
     /// The same, after `ulimit` with these arguments.
     #[cfg(unix)]
     pub fn limited(&self, limits: &str, args: &[&str]) -> Command {
+        self.shell(&format!("ulimit {limits}; exec \"$@\""), args)
+    }
+
+    /// The program as a script of the shell starts it, which gets it and its arguments.
+    pub fn shell(&self, script: &str, args: &[&str]) -> Command {
         let inner = self.command(args);
         let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("ulimit {limits}; exec \"$@\""), "sh"])
-            .arg(inner.get_program())
-            .args(inner.get_args());
+        command.args(["-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("VAULT_CONFIG");
         command.current_dir(self.source()).stdin(Stdio::null());
         command

@@ -25,6 +25,7 @@ use crate::cli::local;
 use crate::cli::machine;
 use crate::cli::output::Output;
 use crate::cli::roots;
+use crate::ownfile;
 
 /// The time allowed for a mount to disappear.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -59,7 +60,7 @@ impl Drop for Point {
 /// The folders in which vaults are mounted, including those whose program is gone.
 #[cfg(target_os = "linux")]
 pub(super) fn all() -> Vec<PathBuf> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let text = ownfile::read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
     text.split(|byte| *byte == b'\n').filter_map(vault_mount).collect()
 }
 
@@ -238,7 +239,7 @@ pub(super) fn users(folder: &Path) -> Vec<String> {
             .chain([path.join("cwd"), path.join("exe"), path.join("root")])
             .any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(folder)));
         if uses {
-            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            let name = ownfile::read_text(&path.join("comm")).unwrap_or_default();
             found.push(format!("{} (process {})", name.trim(), process.file_name().to_string_lossy()));
         }
     }

@@ -19,6 +19,7 @@ use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::roots;
 use crate::cli::schedule;
+use crate::ownfile;
 
 /// The text in each written file by which vault recognizes it.
 const MARK: &str = "Written by vault ui --install, and taken away by vault ui --uninstall.";
@@ -93,7 +94,7 @@ fn said(context: &Context, done: InstallJson) -> Result<Exit, Failure> {
 
 /// Whether there is a file that vault has not written.
 fn is_foreign(path: &Path) -> bool {
-    match fs::read(path) {
+    match ownfile::read(path) {
         Ok(bytes) => !is_own(path, &bytes),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }

@@ -44,7 +44,7 @@ fn make(store: &dyn Store, delivery: Delivery) {
 /// Opens it on a machine with this name.
 fn enter(store: &Arc<dyn Store>, state: &TempDir, machine: &str, number: u8) -> Result<Vault, VaultError> {
     let identity = Identity { host: machine.into(), user: "u".into(), machine: machine.into(), program: "p".into() };
-    let options = OpenOptions { state: state.path().join(machine), identity };
+    let options = OpenOptions::new(state.path().join(machine), identity);
     open(store.clone(), &secret(number), options, &Silent::default())
 }
 

@@ -40,7 +40,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
     };
     create(store.as_ref(), &options).unwrap();
     let identity = Identity { host: "h".into(), user: "u".into(), machine: "m".into(), program: "p".into() };
-    let options = OpenOptions { state: folder.path().join("state"), identity };
+    let options = OpenOptions::new(folder.path().join("state"), identity);
     let vault = open(store, &secret(), options, &Silent::default()).unwrap();
     let options = SnapshotOptions {
         source: "s".to_owned(),

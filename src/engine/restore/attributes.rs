@@ -99,3 +99,19 @@ impl Identity {
         Self { dev: stat.dev, ino: stat.ino }
     }
 }
+
+static NO_OWNER: Owner = Owner { uid: 0, gid: 0, user: Vec::new(), group: Vec::new() };
+
+/// Mode, time and flags as they were; nothing else is set.
+pub(super) fn as_it_was<'m>(stat: &Stat, names: &'m OwnerNames) -> Meta<'m> {
+    Meta {
+        kind: stat.kind,
+        mode: stat.mode,
+        owner: &NO_OWNER,
+        mtime: stat.mtime,
+        xattrs: &[],
+        flags: stat.flags,
+        options: MetaOptions { owner: false, numeric: true, xattrs: false },
+        names,
+    }
+}

@@ -308,7 +308,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 Action::Create => dir.create_file(&task.name, task.attributes.mode)?,
                 Action::Replace => {
                     // Nothing is written for a file that could not take its place.
-                    dir.may_take(&task.name, true)?;
+                    dir.may_take(&task.name, self.run.sets_metadata(&task.folder, false))?;
                     let name = temporary_name()?;
                     let file = dir.create_file(&name, task.attributes.mode)?;
                     state.temporary = Some(name);
@@ -320,7 +320,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                         // The existing file stays as it is; a changed copy replaces it.
                         let from = dir.as_source().open_file(&task.name)?;
                         same_file(&from.stat()?, Some(identity))?;
-                        dir.may_take(&task.name, true)?;
+                        dir.may_take(&task.name, self.run.sets_metadata(&task.folder, false))?;
                         let name = temporary_name()?;
                         let file = dir.create_file(&name, task.attributes.mode)?;
                         state.temporary = Some(name);

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::restore::attributes::Identity;
+use crate::engine::restore::attributes::{Identity, as_it_was};
 use crate::engine::restore::place::Places;
 use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::select::Picked;
@@ -355,7 +355,11 @@ impl Linker<'_, '_> {
         }
         let folder = dir.stat()?;
         if let Ok((from, from_name)) = resolve(self.places, first) {
-            let file = from.stat_at(&from_name)?.map_or_else(|| from.stat(), Ok)?;
+            let there = from.stat_at(&from_name)?;
+            if there.as_ref().is_some_and(|there| there.flags & flags::LOCKS != 0) {
+                from.may_unlock(&from_name)?;
+            }
+            let file = there.map_or_else(|| from.stat(), Ok)?;
             if (file.dev, file.mount) != (folder.dev, folder.mount) {
                 self.run.not_permitted("hard-link");
             }
@@ -380,13 +384,16 @@ impl Linker<'_, '_> {
         }
         // The folder is finished already: its metadata is set back to this.
         let folder = dir.stat()?;
-        // If this fails, so does the next step, which reports it.
-        let _ = dir.unlock();
-        let locked = stat.flags & (flags::IMMUTABLE | flags::APPEND) != 0;
+        let locked = stat.flags & flags::LOCKS != 0;
         if locked {
             from.unlock_at(&from_name)?;
         }
-        let linked = if there.is_some() {
+        // If this fails, so does the next step, which reports it.
+        let _ = dir.unlock();
+        let linked = if let (true, Err(error)) = (there.is_some(), dir.may_take(name, true)) {
+            // Nothing is made that could not take its place.
+            Err(error)
+        } else if there.is_some() {
             let temporary = temporary_name()?;
             self.link_or_copy(&from, &from_name, &stat, dir, &temporary).and_then(|()| {
                 put_in_place(dir, &temporary, name).inspect_err(|_| {
@@ -446,20 +453,4 @@ fn copy(
     // Metadata that could be set on the first name can be set here.
     file.set_metadata(&meta);
     Ok(())
-}
-
-static NO_OWNER: Owner = Owner { uid: 0, gid: 0, user: Vec::new(), group: Vec::new() };
-
-/// Mode, time and flags as they were; nothing else is set.
-pub(super) fn as_it_was<'m>(stat: &Stat, names: &'m crate::fs::OwnerNames) -> Meta<'m> {
-    Meta {
-        kind: stat.kind,
-        mode: stat.mode,
-        owner: &NO_OWNER,
-        mtime: stat.mtime,
-        xattrs: &[],
-        flags: stat.flags,
-        options: MetaOptions { owner: false, numeric: true, xattrs: false },
-        names,
-    }
 }

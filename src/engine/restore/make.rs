@@ -111,11 +111,8 @@ impl Run<'_> {
                     return Ok(Made::Sealed);
                 }
                 made = Made::Closed;
-                if self.options.dry_run && dir.is_closed(&folder.name) {
-                    return Ok(made);
-                }
                 if self.options.dry_run {
-                    return Err(error);
+                    return dir.may_unlock(&folder.name).map(|()| made);
                 }
                 dir.unlock_at(&folder.name)?;
                 dir.open_dir(&folder.name)?

@@ -5,9 +5,9 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::engine::restore::attributes::as_it_was;
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::{Kept, Ward};
-use crate::engine::restore::links::as_it_was;
 use crate::engine::restore::run::{Halt, Mark, Run};
 use crate::engine::restore::select::Picked;
 use crate::fs::{Names, Stat, TargetDir};

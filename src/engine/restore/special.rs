@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::engine::restore::Overwrite;
-use crate::engine::restore::attributes::{Attributes, Identity};
+use crate::engine::restore::attributes::{Attributes, Identity, as_it_was};
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED};
@@ -14,6 +14,7 @@ use crate::engine::restore::task::First;
 use crate::fs::{Problem, SourceFile, Stat, TargetDir, TargetFile, is_expected, privileged};
 use crate::path::join;
 use crate::seal::random;
+use crate::tree::entry::flags;
 use crate::tree::{Entry, FileKind};
 
 /// Number of bytes to copy at a time.
@@ -218,6 +219,8 @@ impl Run<'_> {
             return Ok((None, told, self.foresee_new(folder, &meta)));
         }
         if there.is_some() {
+            // Nothing is made that could not take its place.
+            dir.may_take(name, self.sets_metadata(folder, false))?;
             let temporary = temporary_name()?;
             make(&dir, &temporary, entry)?;
             let put = || {
@@ -255,7 +258,15 @@ impl Run<'_> {
             if dir.stat_at(&copy)?.is_some() {
                 continue;
             }
-            if !self.options.dry_run {
+            if !self.options.dry_run
+                && let Some(there) = dir.stat_at(name)?.filter(|there| there.flags & flags::LOCKS != 0)
+            {
+                // With these flags it can have no other name.
+                dir.unlock_at(name)?;
+                dir.rename(name, &copy)?;
+                // If this fails, the copy lacks nothing but the flags.
+                let _ = dir.set_metadata(&copy, &as_it_was(&there, &self.names));
+            } else if !self.options.dry_run {
                 match dir.hard_link(&copy, dir, name) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                     // Not every file system has hard links. Then the old file is renamed.

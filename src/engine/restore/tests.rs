@@ -34,7 +34,7 @@ struct Fixture {
 fn open(store: &Arc<MemStore>, state: &Path) -> Vault {
     let machine = "m".to_owned();
     let identity = Identity { host: "h".to_owned(), user: "u".to_owned(), machine, program: "test".to_owned() };
-    let options = OpenOptions { state: state.to_owned(), identity };
+    let options = OpenOptions::new(state.to_owned(), identity);
     crate::vault::open::open(store.clone(), &Secret::raw(&[7; 32]), options, &Silent::default()).unwrap()
 }
 

@@ -1,8 +1,9 @@
 //! Foresees the result of an attempt: a dry run asks here where the real run acts. Asking changes nothing.
 //!
 //! The system is asked where that is possible: for rights (`faccessat`), and for mounts that are read-only
-//! (`fstatvfs`). Everything else follows from owner, mode and mounts.
+//! (`fstatvfs`). Everything else follows from owner, mode, flags and mounts.
 
+use std::cell::Cell;
 use std::io;
 
 use rustix::fd::{AsFd, BorrowedFd};
@@ -10,15 +11,12 @@ use rustix::fs::{Access, AtFlags, FileType, Gid, StatVfsMountFlags, Uid, accessa
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 
-use super::process::privileged;
+use super::process::{clears_locks, privileged};
 use super::stat::{stat_at, stat_fd};
 use super::xattr::Node;
 use crate::fs::Stat;
 use crate::tree::FileKind;
 use crate::tree::entry::flags;
-
-/// The flags that keep everyone from changing a file.
-const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
 
 /// The result of an attempt, from the answer to the question whether it is allowed.
 pub(super) fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
@@ -36,8 +34,16 @@ pub(super) fn is_ours(stat: &Stat) -> bool {
     privileged() || stat.uid == geteuid().as_raw()
 }
 
-/// Whether names could be made and removed in a directory. `unlock`: its owner first gives himself the rights.
+/// The answer of a file or directory with these of the flags in [`flags::LOCKS`]. `unlock`: they are cleared first, if this user
+/// may do that.
+fn locked(flags: u32, unlock: bool) -> io::Result<()> {
+    if flags == 0 || unlock && clears_locks() { Ok(()) } else { Err(Errno::PERM.into()) }
+}
+
+/// Whether names could be made in a directory. `unlock`: its owner first gives himself the rights.
 pub(super) fn write_in(dir: BorrowedFd<'_>, unlock: bool) -> io::Result<()> {
+    // In one that may only grow, names can be made.
+    locked(stat_fd(dir)?.flags & flags::IMMUTABLE, unlock)?;
     may(accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS), || {
         unlock && stat_fd(dir).is_ok_and(|stat| is_ours(&stat))
     })
@@ -50,29 +56,33 @@ pub(super) fn take(dir: BorrowedFd<'_>, name: &[u8], unlock: bool) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         there => there?,
     };
+    let folder = stat_fd(dir)?;
+    locked(folder.flags & flags::LOCKS, unlock)?;
     if there.mount_root {
         return Err(Errno::BUSY.into());
     }
-    if !privileged() {
-        let folder = stat_fd(dir)?;
-        let user = geteuid().as_raw();
-        let is_others = folder.mode & 0o1000 != 0 && folder.uid != user && there.uid != user;
-        if is_others || there.flags & LOCKS != 0 {
-            return Err(Errno::PERM.into());
-        }
+    let user = geteuid().as_raw();
+    if !privileged() && folder.mode & 0o1000 != 0 && folder.uid != user && there.uid != user {
+        return Err(Errno::PERM.into());
     }
-    Ok(())
+    locked(there.flags & flags::LOCKS, true)
 }
 
 /// Whether the content of a file could be changed.
 pub(super) fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let is_there = || stat_at(dir, name);
-    if !privileged() && is_there()?.flags & LOCKS != 0 {
-        return Err(Errno::PERM.into());
-    }
+    locked(is_there()?.flags & flags::LOCKS, true)?;
     may(accessat(dir, name, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS), || {
         is_there().is_ok_and(|stat| is_ours(&stat))
     })
+}
+
+/// Whether a file or directory could be unlocked: its owner gives himself the rights, and clears the flags that forbid
+/// every change.
+pub(super) fn unlock(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let there = stat_at(dir, name)?;
+    locked(there.flags & flags::LOCKS, true)?;
+    if is_ours(&there) { Ok(()) } else { Err(Errno::PERM.into()) }
 }
 
 /// A way to a file, for questions.
@@ -93,7 +103,8 @@ pub(super) struct Asked<'a> {
     is_there: bool,
     uid: u32,
     gid: u32,
-    flags: u32,
+    /// With those that would have been cleared and set before the next question.
+    flags: Cell<u32>,
     kind: FileKind,
     is_read_only: bool,
 }
@@ -107,7 +118,7 @@ impl<'a> Asked<'a> {
             is_there: true,
             uid: stat.uid,
             gid: stat.gid,
-            flags: stat.flags,
+            flags: Cell::new(stat.flags),
             kind: stat.kind,
             is_read_only,
         }
@@ -122,7 +133,7 @@ impl<'a> Asked<'a> {
             is_there: false,
             uid: geteuid().as_raw(),
             gid: gid.unwrap_or_else(|| getegid().as_raw()),
-            flags: above.map_or(0, |above| above.flags & (flags::NODUMP | flags::COMPRESSED)),
+            flags: Cell::new(above.map_or(0, |above| above.flags & (flags::NODUMP | flags::COMPRESSED))),
             kind,
             is_read_only: false,
         }
@@ -130,7 +141,7 @@ impl<'a> Asked<'a> {
 
     /// Its user, group and flags.
     pub(super) const fn owner_and_flags(&self) -> (u32, u32, u32) {
-        (self.uid, self.gid, self.flags)
+        (self.uid, self.gid, self.flags.get())
     }
 
     /// Whether it would be made first.
@@ -142,12 +153,16 @@ impl<'a> Asked<'a> {
         privileged() || self.uid == geteuid().as_raw()
     }
 
+    const fn is_locked(&self) -> bool {
+        self.flags.get() & flags::LOCKS != 0
+    }
+
     /// Whether its owner could change something about it.
     pub(super) fn own(&self) -> rustix::io::Result<()> {
         if self.is_read_only {
             return Err(Errno::ROFS);
         }
-        if self.is_own() { Ok(()) } else { Err(Errno::PERM) }
+        if self.is_own() && !self.is_locked() { Ok(()) } else { Err(Errno::PERM) }
     }
 
     /// Whether it could be given to this user and group.
@@ -174,12 +189,18 @@ impl<'a> Asked<'a> {
         if let Some(fd) = fd {
             rustix::fs::ioctl_getflags(fd)?;
         }
-        let changed = (self.flags ^ wanted) & known;
+        let changed = (self.flags.get() ^ wanted) & known;
         if changed == 0 {
             return Ok(());
         }
-        self.own()?;
-        if changed & LOCKS != 0 && !privileged() { Err(Errno::PERM.into()) } else { Ok(()) }
+        if self.is_read_only {
+            return Err(Errno::ROFS.into());
+        }
+        if !self.is_own() || changed & flags::LOCKS != 0 && !clears_locks() {
+            return Err(Errno::PERM.into());
+        }
+        self.flags.set(self.flags.get() ^ changed);
+        Ok(())
     }
 
     /// No system but Linux has them.
@@ -199,7 +220,7 @@ impl<'a> Asked<'a> {
             [b's', b'y', b's', b't', b'e', b'm', b'.', ..] => self.is_own(),
             _ => privileged(),
         };
-        if !may {
+        if !may || self.is_locked() {
             return Err(Errno::PERM);
         }
         // Asking for an attribute shows whether the file system has attributes of this sort.

@@ -24,8 +24,6 @@ use crate::path::Shown;
 use crate::tree::entry::flags;
 use crate::tree::{FileKind, Time};
 
-/// The flags that keep everyone from changing a file.
-const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
 /// An attribute that is kept even if it was not saved: it belongs to the system on which the file is restored.
 const LABEL: &[u8] = b"security.selinux";
 
@@ -105,7 +103,7 @@ pub(super) fn set_newborn(file: &Handle, mode: u32, family: &OnceLock<Newborn>, 
         Had { uid, gid, flags, mode, mtime: None, xattrs: Vec::new() }
     } else {
         let Some(had) = look(file, meta, &mut problems) else { return problems };
-        let plain = had.mode == mode && had.flags & LOCKS == 0 && had.xattrs.iter().all(|name| name == LABEL);
+        let plain = had.mode == mode && had.flags & flags::LOCKS == 0 && had.xattrs.iter().all(|name| name == LABEL);
         if plain && meta.options.xattrs && problems.is_empty() {
             let _ = family.set(Newborn { uid: had.uid, gid: had.gid, flags: had.flags, mode });
         }
@@ -141,9 +139,9 @@ fn look(file: &Handle, meta: &Meta, problems: &mut Vec<Problem>) -> Option<Had> 
 
 fn apply(file: &Handle, had: &Had, meta: &Meta, problems: &mut Vec<Problem>) {
     let mut changed = false;
-    if had.flags & LOCKS != 0 {
+    if had.flags & flags::LOCKS != 0 {
         // If this fails, the following calls fail too, and report it.
-        changed = file.set_flags(0, LOCKS).is_ok();
+        changed = file.set_flags(0, flags::LOCKS).is_ok();
     }
     let (user_fits, group_fits) = set_owner(file, had, meta, &mut changed, problems);
     if meta.options.xattrs {
@@ -165,7 +163,7 @@ fn apply(file: &Handle, had: &Had, meta: &Meta, problems: &mut Vec<Problem>) {
     {
         problems.push(Problem::new("times", error.into(), false));
     }
-    if (had.flags ^ meta.flags) & flags::ALL != 0 || had.flags & LOCKS != 0 {
+    if (had.flags ^ meta.flags) & flags::ALL != 0 || had.flags & flags::LOCKS != 0 {
         set_flags(file, meta.flags & flags::ALL, problems);
     }
 }
@@ -267,7 +265,7 @@ fn set_flags(file: &Handle, wanted: u32, problems: &mut Vec<Problem>) {
     let Err(error) = file.set_flags(wanted, flags::ALL) else { return };
     // Locks are for administrators, and few file systems compress: the other flags are set nevertheless.
     let (dropped, expected) = match Errno::from_io_error(&error) {
-        Some(Errno::PERM) => (LOCKS, !privileged()),
+        Some(Errno::PERM) => (flags::LOCKS, !privileged()),
         Some(Errno::OPNOTSUPP | Errno::INVAL) => (flags::COMPRESSED, wanted & flags::COMPRESSED != 0),
         _ => (0, false),
     };
@@ -277,8 +275,8 @@ fn set_flags(file: &Handle, wanted: u32, problems: &mut Vec<Problem>) {
 
 /// Makes a file of this user accessible to its owner, and clears the flags that forbid every change.
 pub(super) fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
-    if stat.flags & LOCKS != 0 {
-        file.set_flags(0, LOCKS)?;
+    if stat.flags & flags::LOCKS != 0 {
+        file.set_flags(0, flags::LOCKS)?;
     }
     let needed = owner_needs(stat.kind);
     if stat.mode & needed != needed && !privileged() {
@@ -289,7 +287,7 @@ pub(super) fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
 
 /// Whether [`unlock`] has anything to do.
 pub(super) fn is_locked(stat: &Stat) -> bool {
-    stat.flags & LOCKS != 0 || (stat.kind == FileKind::Directory && stat.mode & 0o700 != 0o700 && !privileged())
+    stat.flags & flags::LOCKS != 0 || (stat.kind == FileKind::Directory && stat.mode & 0o700 != 0o700 && !privileged())
 }
 
 impl Handle<'_> {

@@ -106,6 +106,19 @@ pub fn end_group(child: &mut Child, gently: bool) {
     let _ = pid.map(|pid| kill_process_group(pid, signal));
 }
 
+/// Whether this user may clear and set the flags that keep everyone from changing a file. In most containers root may not.
+#[cfg(target_os = "linux")]
+pub(super) fn clears_locks() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::LINUX_IMMUTABLE))
+}
+
+/// No system but Linux has such flags here.
+#[cfg(not(target_os = "linux"))]
+pub(super) const fn clears_locks() -> bool {
+    false
+}
+
 /// Whether the user has an administrator's rights: to change owners, to make devices.
 pub fn privileged() -> bool {
     geteuid().is_root()

@@ -15,7 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::foresee::{self, is_ours};
+use super::foresee;
 use super::meta::{Handle, Newborn, is_locked, set_metadata, set_newborn, unlock};
 use super::open::{DIRECTORY, FILE, open_quietly, read_at, retried};
 use super::source::Dir;
@@ -237,11 +237,12 @@ impl TargetDir {
         super::meta::foresee_new(handle.as_ref(), meta)
     }
 
-    /// Whether a directory in this one cannot be opened, but could be after [`TargetDir::unlock_at`].
-    pub fn is_closed(&self, name: &[u8]) -> bool {
-        let Ok(name) = checked(name) else { return false };
-        matches!(self.open_dir(name), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
-            && stat_at(self.fd(), name).is_ok_and(|stat| is_ours(&stat))
+    /// Whether [`TargetDir::unlock_at`] would succeed. Asking changes nothing.
+    ///
+    /// # Errors
+    /// The error that the attempt would have.
+    pub fn may_unlock(&self, name: &[u8]) -> io::Result<()> {
+        foresee::unlock(self.fd(), checked(name)?)
     }
 
     /// Gives a file or directory a new name in this directory, replacing any file of that name.

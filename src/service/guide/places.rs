@@ -1,9 +1,9 @@
 //! Suggestions for the first minutes: folders that are worth keeping, and places where a vault may be created.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::fs::Dir;
+use crate::ownfile;
 use crate::service::{delivery, local};
 use crate::store::Delivery;
 use crate::store::dir::DirStore;
@@ -68,7 +68,7 @@ impl Place {
 /// Folders of a home that are worth keeping, if they exist and are not empty: those with the usual English names, and
 /// those that the desktop's settings name.
 pub fn sources(home: &Path) -> Vec<PathBuf> {
-    let named = fs::read_to_string(home.join(".config/user-dirs.dirs")).unwrap_or_default();
+    let named = ownfile::read_text(&home.join(".config/user-dirs.dirs")).unwrap_or_default();
     let mut folders: Vec<PathBuf> = FOLDERS.iter().map(|name| home.join(name)).collect();
     folders.extend(user_folders(&named, home));
     let is_full = |path: &PathBuf| crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_some());
@@ -123,7 +123,7 @@ fn disks() -> Vec<PathBuf> {
             .map(|entry| entry.path())
             .collect()
     } else {
-        mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+        mounted(&ownfile::read_text(Path::new("/proc/self/mounts")).unwrap_or_default())
     }
 }
 
@@ -195,6 +195,8 @@ pub fn usable(place: Place) -> Result<Place, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

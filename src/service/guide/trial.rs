@@ -11,7 +11,7 @@ use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::engine::trust::VerifyOthers;
 use crate::failure::Failure;
 use crate::log::RecordBody;
-use crate::ownfile::make_private_folder;
+use crate::ownfile::{self, make_private_folder};
 use crate::progress::Progress;
 use crate::service::machine::Machine;
 use crate::service::roots;
@@ -105,7 +105,8 @@ pub fn perform(
     let restored_root = scratch.join(roots::path_of(&root.name));
     let same = files.iter().filter(|path| {
         let below = path.strip_prefix(&root.path).unwrap_or(path);
-        fs::read(path).is_ok_and(|bytes| fs::read(restored_root.join(below)).is_ok_and(|other| other == bytes))
+        let content = |path: &Path| ownfile::read_given(path, BYTES_MAX);
+        content(path).is_ok_and(|bytes| content(&restored_root.join(below)).is_ok_and(|other| other == bytes))
     });
     tell(Step::Compared { changed: (files.len() - same.count()) as u64 });
     drop(removed);

@@ -65,7 +65,7 @@ fn eject(removable: &[&Path], machine: &dyn Machine) -> Result<(), Failure> {
 /// The commands that eject the disk of a folder; `None` if the disk cannot be ejected.
 #[cfg(target_os = "linux")]
 fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
+    let table = crate::ownfile::read(Path::new("/proc/self/mountinfo")).ok()?;
     let device = device_of(&table, folder)?;
     let line = |what: &str| ["udisksctl", what, "--no-user-interaction", "--block-device", &device].map(str::to_owned);
     Some(["unmount", "power-off"].into_iter().map(|what| line(what).to_vec()).collect())

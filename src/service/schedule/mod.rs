@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::engine::keys::DeviceKey;
 use crate::failure::{Failure, chain};
 use crate::id::VaultId;
+use crate::ownfile;
 use crate::service::config::{Config, VaultConfig};
 use crate::service::dates;
 use crate::service::machine::Machine;
@@ -124,7 +125,7 @@ pub fn install(at: At<'_>, job: &Job) -> Result<(ScheduleJson, Vec<PathBuf>), Fa
     let scheduler = at.own()?;
     let folder = scheduler.folder()?;
     let units = scheduler.units(job).map_err(Failure::new)?;
-    let before: Vec<Option<Vec<u8>>> = units.iter().map(|unit| fs::read(folder.join(&unit.name)).ok()).collect();
+    let before: Vec<Option<Vec<u8>>> = units.iter().map(|unit| ownfile::read(&folder.join(&unit.name)).ok()).collect();
     let done = write_units(scheduler.as_ref(), &folder, &units).and_then(|()| scheduler.load(&folder)).and_then(|()| {
         match scheduler.state(&folder)? {
             State { active: true, .. } => Ok(()),
@@ -198,7 +199,8 @@ fn described(at: At<'_>, scheduler: &dyn Scheduler, job: &Job) -> Result<(Schedu
 
 /// Whether the files exist with the text that would be written.
 fn are_there(scheduler: &dyn Scheduler, folder: &Path, units: &[Unit]) -> bool {
-    let same = |unit: &Unit| fs::read(folder.join(&unit.name)).is_ok_and(|bytes| bytes == scheduler.encode(&unit.text));
+    let same =
+        |unit: &Unit| ownfile::read(&folder.join(&unit.name)).is_ok_and(|bytes| bytes == scheduler.encode(&unit.text));
     units.iter().all(same)
 }
 

@@ -17,7 +17,8 @@ pub fn on_battery(machine: &dyn Machine) -> bool {
 fn supplies_say_battery(folder: &Path) -> bool {
     let (mut mains, mut discharging) = (false, false);
     for entry in crate::folder::entries(folder).into_iter().flatten().flatten() {
-        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default().trim().to_owned();
+        let read =
+            |name: &str| crate::ownfile::read_text(&entry.path().join(name)).unwrap_or_default().trim().to_owned();
         match read("type").as_str() {
             "Mains" | "USB" => mains |= read("online") == "1",
             // Batteries of mice and keyboards do not count.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use object_store::CredentialProvider;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 
+use crate::ownfile;
 use crate::store::place::{S3Address, s3_endpoint};
 use crate::store::remote::line::Surroundings;
 use crate::store::remote::settings::Settings;
@@ -30,7 +31,8 @@ fn profile(settings: &Settings, name: &str) -> Profile {
         let given = settings.get(variable).map(PathBuf::from);
         given.or_else(|| settings.home.as_ref().map(|home| home.join(".aws").join(usual)))
     };
-    let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let text = |path: PathBuf| ownfile::text_of(ownfile::read_given(&path, ownfile::LEN_MAX).ok()?).ok();
+    let read = |path: Option<PathBuf>| path.and_then(text).unwrap_or_default();
     let mut found = section(&read(file("AWS_CONFIG_FILE", "config")), |title| {
         title == name && name == "default" || title.strip_prefix("profile ").is_some_and(|title| title.trim() == name)
     });
@@ -111,7 +113,7 @@ pub(super) fn is_amazon(endpoint: Option<&str>) -> bool {
 fn has_machine_role(settings: &Settings) -> bool {
     match settings.get("AWS_EC2_METADATA_DISABLED").map(|value| value.to_lowercase()) {
         Some(value) => value == "false",
-        None => std::fs::read_to_string(MAKER.0).is_ok_and(|maker| maker.trim() == MAKER.1),
+        None => ownfile::read_text(Path::new(MAKER.0)).is_ok_and(|maker| maker.trim() == MAKER.1),
     }
 }
 

@@ -143,7 +143,7 @@ impl Transport {
             let told = |error: &(dyn Error + 'static)| {
                 format!("the certificates in {} cannot be used: {}", path.display(), crate::progress::plain(error))
             };
-            let pem = std::fs::read(path).map_err(|error| told(&error))?;
+            let pem = crate::ownfile::read_given(path, crate::ownfile::LEN_MAX).map_err(|error| told(&error))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| told(&error))?;
             builder = builder.tls_certs_merge(certificates);
         }

@@ -512,7 +512,7 @@ impl Sim {
             machine: format!("machine {machine} host {host}"),
             program: "test".to_owned(),
         };
-        let options = OpenOptions { state, identity };
+        let options = OpenOptions::new(state, identity);
         let mut vault = crate::vault::open::open(store, &Secret::raw(&[7; 32]), options, &Silent::default()).ok()?;
         vault.rules = self.rules;
         // Low limits, so that claims are published during a run.
