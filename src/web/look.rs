@@ -64,8 +64,8 @@ pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
     let vault = view.vault();
     let moment = view.moment();
     let findings = vault.known_findings(desk.home().now())?;
-    let damage = vault.known_damage()?;
-    encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &findings))
+    let (damage, late) = (vault.known_damage()?, vault.known_late()?);
+    encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &late, &findings))
 }
 
 /// The entry at a path of a snapshot. The top of a snapshot is a folder without a name.
