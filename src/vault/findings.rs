@@ -23,7 +23,7 @@ use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::files::replace_file;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
-pub use crate::vault::late::{Awaited, Lacking};
+pub use crate::vault::late::{Awaited, Lacking, is_known_synced};
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
 
@@ -42,7 +42,7 @@ struct Memory {
     /// Snapshots that lacked files in the last check, although no record says so.
     #[serde(default)]
     lacking: Vec<Lacking>,
-    /// What had not arrived in the last check.
+    /// All that had not arrived in the last check.
     #[serde(default)]
     awaited: Awaited,
     /// Snapshots that were seen whole after a loss of theirs was accepted: later losses of these are new.

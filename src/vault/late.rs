@@ -1,17 +1,36 @@
-//! What has not arrived on this machine yet, as the last check found it, and whether it is here now.
+//! Memory of all that has not arrived on this machine yet, as the last check found it, and the look whether it is here now.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::id::{ChunkId, ObjectName};
 use crate::log::record::ObjectRef;
-use crate::store::{Kind, ObjectKey};
+use crate::store::{Delivery, Kind, ObjectKey};
 use crate::tree::Time;
+use crate::vault::files::replace_file;
 use crate::vault::finding::{About, FindingId, KnownFinding};
 use crate::vault::lookup::Lookup;
 use crate::vault::{ObjectState, Vault, VaultError, read_error};
+
+/// The file of the state folder that says that things may arrive late in this vault, for those who do not open it.
+const SYNCED: &str = "synced";
+
+/// Whether things are known to arrive late in the vault of this state folder.
+pub fn is_known_synced(folder: &Path) -> bool {
+    folder.join(SYNCED).is_file()
+}
+
+impl Vault {
+    /// Remembers that things may arrive late here. Where no state can be written, nothing is remembered.
+    pub(super) fn remember_delivery(&self) {
+        if self.delivery() == Delivery::Synced && !is_known_synced(self.state()) {
+            let _ = replace_file(&self.state().join(SYNCED), &[], false);
+        }
+    }
+}
 
 /// Files that a snapshot lacks because some of their chunks are in no pack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +44,7 @@ pub struct Lacking {
     pub files: Vec<(ByteBuf, Vec<ChunkId>)>,
 }
 
-/// What a check found that has not arrived on this machine yet.
+/// Everything that has not arrived on this machine yet, as a check found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Awaited {
     /// The snapshots that wait for it.
