@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `init` | `{vault, repo, delivery, recovery_key}` |
 //! | `snapshot` | `{snapshot, dry_run, unchanged, skipped}`: [`SnapshotJson`] or null if none was made; a list of [`SkippedJson`] |
-//! | `list` | `{vault, snapshots, damaged, findings}`: a list of [`SnapshotJson`], oldest first; `{snapshot, count, paths}`; findings as of `accept` |
+//! | `list` | `{vault, snapshots, damaged, late, findings}`: a list of [`SnapshotJson`], oldest first; `damaged` and `late` each `{snapshot, count, paths}`; findings as of `accept` |
 //! | `ls` | one [`EntryJson`] in each line |
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
 //! | `ls --digest` | the same with `digest`; the first line is the folder itself |
@@ -435,10 +435,12 @@ pub struct ListJson<'a> {
     /// Oldest first.
     snapshots: Vec<SnapshotJson<'a>>,
     damaged: Vec<DamagedJson<'a>>,
+    /// Snapshots of which files have not arrived yet, by the last check on this machine.
+    late: Vec<DamagedJson<'a>>,
     findings: Vec<FindingJson>,
 }
 
-/// A snapshot with losses, as far as they are recorded.
+/// A snapshot with losses, as far as they are recorded, or with files that have not arrived yet.
 #[derive(Serialize)]
 struct DamagedJson<'a> {
     snapshot: String,
@@ -448,22 +450,25 @@ struct DamagedJson<'a> {
 }
 
 impl<'a> ListJson<'a> {
-    /// These snapshots of a vault, the losses of those among them, and the known findings.
+    /// These snapshots of a vault, the losses of those among them, what of them has not arrived yet, and the known
+    /// findings.
     pub fn new(
         vault: String,
         snapshots: &'a [SnapshotInfo],
         damage: &'a BTreeMap<ObjectName, SnapshotDamage>,
+        late: &'a BTreeMap<ObjectName, SnapshotDamage>,
         findings: &[KnownFinding],
     ) -> Self {
-        let damaged = damage.iter().map(|(id, damaged)| DamagedJson {
+        let lacking = |(id, lacking): (&ObjectName, &'a SnapshotDamage)| DamagedJson {
             snapshot: id.to_string(),
-            count: damaged.count,
-            paths: damaged.files.iter().map(|(path, _)| Name(shown_path(path))).collect(),
-        });
+            count: lacking.count,
+            paths: lacking.files.iter().map(|(path, _)| Name(shown_path(path))).collect(),
+        };
         Self {
             vault,
             snapshots: snapshots.iter().map(SnapshotJson::of).collect(),
-            damaged: damaged.collect(),
+            damaged: damage.iter().map(lacking).collect(),
+            late: late.iter().map(lacking).collect(),
             findings: findings.iter().map(FindingJson::new).collect(),
         }
     }
@@ -478,7 +483,7 @@ pub fn shown_path(path: &[u8]) -> &[u8] {
 #[derive(Serialize)]
 pub struct FindingJson {
     id: String,
-    /// `object`, `records`, `files`, `source`, `slot` or `clocks`.
+    /// `object`, `records`, `files`, `late`, `source`, `slot`, `vault`, `change` or `clocks`.
     about: &'static str,
     what: String,
     #[serde(serialize_with = "exact")]
@@ -498,6 +503,7 @@ impl FindingJson {
                 About::Object { .. } => "object",
                 About::Records { .. } => "records",
                 About::Files { .. } => "files",
+                About::Late { .. } => "late",
                 About::Source { .. } => "source",
                 About::Slot(_) => "slot",
                 About::OtherVault(_) => "vault",

@@ -473,6 +473,9 @@ const READS: [(&str, bool); 18] = [
     ("doctor", true),
 ];
 
+/// The commands that say what is known, once a check has found it.
+const KNOWING: [&str; 5] = ["list", "accept", "stats", "doctor", "run --now"];
+
 /// A machine lacks what another one put in this folder of the store. All commands agree about what that means.
 fn lacks(is_synced: bool, folder: &str, how: &str) {
     let mut pair = Pair::new(1);
@@ -506,13 +509,22 @@ fn lacks(is_synced: bool, folder: &str, how: &str) {
         }
     }
     let (old, new) = (pair.taken[0].1.clone(), pair.taken[1].1.clone());
-    for (command, meets_data) in READS {
+    let config = format!(
+        "[vaults.there]\npath = {:?}\ncheck-every = \"never\"\n[sources.own]\npaths = [{:?}]\n[notify]\ndesktop = \"never\"\n",
+        pair.path(1, "store"),
+        pair.path(1, "source")
+    );
+    fs::create_dir_all(pair.path(1, ".config/vault")).unwrap();
+    fs::write(pair.path(1, ".config/vault/vault.toml"), config).unwrap();
+    fs::write(pair.path(1, "source/own"), "own").unwrap();
+    let knowing = KNOWING.map(|command| (command, true));
+    for (at, (command, meets_data)) in READS.into_iter().chain(knowing).enumerate() {
         let args: Vec<String> = command.split(' ').map(|word| word.replace("OLD", &old).replace("NEW", &new)).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let meets = match command {
             // What is not there is not copied either, and before a check nobody looks for data of others.
             "mirror --to ../mirror" => how != "missing",
-            "stats" if !is_synced && how == "missing" => folder == "meta",
+            "stats" if !is_synced && how == "missing" && at < READS.len() => folder == "meta",
             _ => meets_data || folder == "meta",
         };
         let code = match (meets, is_synced) {
@@ -529,6 +541,14 @@ fn lacks(is_synced: bool, folder: &str, how: &str) {
             assert!(!["damage", "lost", "no difference."].iter().any(|word| harm.contains(word)), "{command}: {text}");
         }
         assert!(is_synced || !text.contains("arrived"), "{how} {folder}: {command}: {text}");
+    }
+    // When the rest is here, nobody has to check again.
+    for (path, arrived) in after.keys().map(|path| (path, pair.path(1, "store").join(path))) {
+        fs::create_dir_all(arrived.parent().unwrap()).unwrap();
+        fs::copy(pair.path(0, "store").join(path), arrived).unwrap();
+    }
+    if is_synced {
+        ["list", "accept", "stats", "check"].iter().for_each(|command| drop(pair.ends(1, &[command], &[0])));
     }
 }
 
@@ -577,6 +597,125 @@ fn a_key_slot_that_has_arrived_in_part_is_not_damaged() {
             let text = format!("{}{}", said.out, said.err).to_lowercase().replace("no damage was found", "");
             assert!(!text.contains("damage"), "{how}: {command}: {text}");
         }
+    }
+}
+
+/// Machine 1 has the vault and a mirror of it. Of what machine 0 put last into `folder`, `side` of these has only a half.
+/// Returns the machines, and the objects that are not whole.
+fn half_mirrored(is_synced: bool, folder: &str, side: &str) -> (Pair, Vec<PathBuf>) {
+    let mut pair = Pair::new(1);
+    create_vault(&DirStore::create(&pair.path(0, "store")).unwrap(), small_chunks()).unwrap();
+    if is_synced {
+        pair.ends(0, &["delivery", "synced"], &[0]);
+    }
+    pair.take(0, &[]);
+    copy_folder(&pair.path(0, "store"), &pair.path(1, "store"));
+    pair.ends(1, &["list"], &[0]);
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    walk(&pair.path(0, "store"), Path::new(folder), &mut before);
+    pair.take(0, &[]);
+    pair.ends(0, &["key", "add", "--recovery-key"], &[0]);
+    pair.ends(0, &["mirror", "--to", "../mirror"], &[0]);
+    walk(&pair.path(0, "store"), Path::new(folder), &mut after);
+    for place in ["store", "mirror"] {
+        copy_folder(&pair.path(0, place), &pair.path(1, place));
+    }
+    let new: Vec<PathBuf> = after.into_keys().filter(|path| !before.contains_key(path)).collect();
+    assert!(!new.is_empty(), "{folder}");
+    for path in &new {
+        let at = pair.path(1, side).join(path);
+        let content = fs::read(&at).unwrap();
+        fs::remove_file(&at).unwrap();
+        fs::write(&at, &content[..content.len() / 2]).unwrap();
+    }
+    (pair, new)
+}
+
+/// A command about a mirror at machine 1, with the password or without any, and no terminal.
+#[track_caller]
+fn mirrors(pair: &Pair, options: &[&str], has_password: bool, code: i32) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vault"));
+    command
+        .args([&["mirror", "--to", "../mirror"], options].concat())
+        .env("VAULT_STATE_DIR", pair.path(1, "state"))
+        .env("VAULT_REPO", pair.path(1, "store"))
+        .env("HOME", pair.path(1, ""))
+        .env_remove("VAULT_CONFIG")
+        .env_remove("VAULT_PASSWORD")
+        .current_dir(pair.path(1, "source"))
+        .stdin(std::process::Stdio::null());
+    if has_password {
+        command.env("VAULT_PASSWORD", PASSWORD);
+    }
+    let said = said(&command.output().unwrap());
+    assert_eq!(said.code, code, "{options:?} {has_password}: {}{}", said.out, said.err);
+    format!("{}{}", said.out, said.err)
+}
+
+/// The kinds of objects, by their folders.
+const FOLDERS: [&str; 5] = ["packs", "meta", "log", "index", "keys"];
+
+/// An object that has not arrived whole in a vault is late for its mirror, with and without the password. Whole objects
+/// of the mirror stay.
+#[test]
+fn a_mirror_waits_for_what_has_not_arrived_in_the_vault() {
+    for folder in FOLDERS {
+        let (pair, new) = half_mirrored(true, folder, "store");
+        for options in [&["--verify"][..], &["--mend"], &[]] {
+            let text = mirrors(&pair, options, true, 3);
+            assert!(text.contains("has not arrived yet"), "{folder} {options:?}: {text}");
+            assert!(!text.contains("damage"), "{folder} {options:?}: {text}");
+            let unsure = mirrors(&pair, options, false, 3);
+            assert!(unsure.contains("has not arrived whole yet, or is damaged"), "{folder} {options:?}: {unsure}");
+        }
+        for path in new {
+            let whole = fs::read(pair.path(0, "store").join(&path)).unwrap();
+            assert_eq!(fs::read(pair.path(1, "mirror").join(&path)).unwrap(), whole, "{}", path.display());
+            fs::write(pair.path(1, "store").join(&path), whole).unwrap();
+        }
+        for options in [&["--verify"][..], &[]] {
+            mirrors(&pair, options, false, 0);
+        }
+    }
+}
+
+/// An object that has not arrived whole in the place of a mirror is late, too; it is replaced on request.
+#[test]
+fn what_has_not_arrived_in_a_mirror_is_not_damaged() {
+    for folder in FOLDERS {
+        let (pair, new) = half_mirrored(true, folder, "mirror");
+        let text = mirrors(&pair, &["--verify"], true, 3);
+        assert!(text.contains("in the mirror has not arrived yet") && !text.contains("damage"), "{folder}: {text}");
+        let unsure = mirrors(&pair, &["--verify"], false, 3);
+        assert!(unsure.contains("has not arrived whole yet, or is damaged"), "{folder}: {unsure}");
+        mirrors(&pair, &["--mend"], true, 0);
+        mirrors(&pair, &["--verify"], true, 0);
+        for path in new {
+            let whole = fs::read(pair.path(0, "store").join(&path)).unwrap();
+            assert_eq!(fs::read(pair.path(1, "mirror").join(&path)).unwrap(), whole, "{}", path.display());
+        }
+    }
+}
+
+/// Where nothing arrives late, the same is damage: of the vault, or of the mirror.
+#[test]
+fn where_nothing_arrives_late_what_is_not_whole_is_damaged_for_a_mirror() {
+    for folder in FOLDERS {
+        let (pair, new) = half_mirrored(false, folder, "store");
+        for (options, has_password) in [(&["--verify"][..], true), (&["--mend"], false), (&[], true), (&[], false)] {
+            let text = mirrors(&pair, options, has_password, 4);
+            assert!(text.contains("damaged in the vault") && !text.contains("arrived"), "{folder} {options:?}: {text}");
+        }
+        for path in new {
+            let whole = fs::read(pair.path(0, "store").join(&path)).unwrap();
+            assert_eq!(fs::read(pair.path(1, "mirror").join(&path)).unwrap(), whole, "{}", path.display());
+        }
+        let (pair, _) = half_mirrored(false, folder, "mirror");
+        for has_password in [true, false] {
+            let text = mirrors(&pair, &["--verify"], has_password, 4);
+            assert!(text.contains("--mend") && !text.contains("arrived"), "{folder}: {text}");
+        }
+        mirrors(&pair, &["--mend"], false, 0);
     }
 }
 

@@ -16,6 +16,7 @@ use vault::vault::{LockedVault, VaultError, Wanted};
 use crate::support::binary::{Desk, said};
 use crate::support::s3::{FakeS3, KEY};
 use crate::support::source::bytes;
+use crate::support::terminal::{Terminal, can_drive};
 use crate::support::{THREADS, World, copy_folder, now, open_vault, scratch, small_chunks};
 
 /// All files below a folder.
@@ -363,6 +364,38 @@ fn what_is_damaged_is_not_copied_and_what_was_cut_short_is_copied_again() {
     let name = new.file_name().unwrap().to_str().unwrap();
     assert!(damaged.len() == 1 && damaged[0].as_str().unwrap().ends_with(name), "{told}");
     assert!(is_new(&new));
+}
+
+/// A mirror needs no password, neither of a sound vault nor of one with damage: on a terminal, too, nobody is asked.
+#[test]
+fn a_mirror_of_a_damaged_vault_asks_for_no_password_either() {
+    if !can_drive() {
+        return;
+    }
+    for delivery in ["direct", "synced"] {
+        let all = Mirrored::new();
+        all.desk.ok(&["delivery", delivery]);
+        all.mirror(0);
+        all.desk.write("two", bytes(3, 90_000));
+        all.desk.take("2026-01-02T12:00:00Z");
+        for pack in Mirrored::packs(&all.store) {
+            let mut content = fs::read(&pack).unwrap();
+            *content.last_mut().unwrap() ^= 1;
+            replace(&pack, &content);
+        }
+        let mut command = all.desk.command(&[]);
+        command.env_remove("VAULT_PASSWORD");
+        for options in ["", " --verify", " --mend"] {
+            let mut terminal = Terminal::start(&command, &format!("mirror --to '{}'{options}", all.to));
+            let code = terminal.end();
+            let shown = terminal.text();
+            assert!(!shown.contains("Password"), "{delivery}{options}: {shown}");
+            assert!(shown.contains("damaged"), "{delivery}{options}: {shown}");
+            assert_eq!(code, if delivery == "direct" { 4 } else { 3 }, "{delivery}{options}: {shown}");
+        }
+        // With the password at hand it is known to be damage: this machine put it.
+        assert_eq!(all.desk.run(&["mirror", "--to", &all.to]).code, 4);
+    }
 }
 
 #[test]

@@ -420,6 +420,28 @@ fn damage_costs_the_file_that_has_it_and_is_remembered() {
     assert_eq!(list.code, 4, "it is remembered: {}", list.err);
 }
 
+/// A file that waits for the sync is neither lost nor damaged, and is read as soon as it is there.
+#[test]
+fn a_mount_waits_for_what_has_not_arrived() {
+    if !can_mount() {
+        return;
+    }
+    let desk = Desk::new();
+    desk.write("old", bytes(1, 50_000));
+    desk.take("2026-01-01");
+    let late = desk.await_another("packs");
+    let mut mount = Mount::all(&desk);
+    let folder = mount.at.join("other/latest/source");
+    assert_eq!(fs::read(folder.join("new")).unwrap_err().raw_os_error(), Some(5), "an error of input");
+    assert_eq!(fs::read(folder.join("old")).unwrap(), bytes(1, 50_000));
+    late.iter().for_each(|(aside, path)| fs::rename(aside, path).unwrap());
+    eventually("it has arrived", || fs::read(folder.join("new")).is_ok_and(|content| content == bytes(77, 150_000)));
+    let (code, err) = mount.end(Signal::INT);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("source/new") && err.contains("has not arrived yet") && err.lines().count() == 1, "{err}");
+    assert!(!err.contains("lost") && !err.contains("damage") && !err.contains("doctor"), "{err}");
+}
+
 #[test]
 fn a_mount_ends_in_every_way() {
     if !can_mount() {

@@ -210,6 +210,29 @@ fn damage_breaks_an_answer_off_and_is_remembered() {
 }
 
 #[test]
+fn a_share_waits_for_what_has_not_arrived() {
+    for folder in ["packs", "meta"] {
+        let desk = Desk::new();
+        desk.write("old", bytes(1, 50_000));
+        desk.take("2026-01-01");
+        let late = desk.await_another(folder);
+        let share = Share::begin(&desk, &[]);
+        let read = || share.ask("GET", "other/latest/source/new", &[]).body;
+        assert_ne!(read(), bytes(77, 150_000), "{folder}");
+        late.iter().for_each(|(aside, path)| fs::rename(aside, path).unwrap());
+        let begun = std::time::Instant::now();
+        while read() != bytes(77, 150_000) {
+            assert!(begun.elapsed().as_secs() < 20, "{folder}: it does not arrive");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let (code, err) = share.end();
+        assert!(code == 3 && err.contains("has not arrived yet"), "{folder}: {code} {err}");
+        assert!(!err.contains("lost") && !err.contains("damage") && !err.contains("doctor"), "{folder}: {err}");
+        assert_eq!(desk.run(&["list"]).code, 0, "{folder}: nothing of it is remembered as damage");
+    }
+}
+
+#[test]
 fn rclone_copies_out_of_a_share() {
     if Command::new("rclone").arg("version").stdout(Stdio::null()).status().is_err() {
         eprintln!("skipped: rclone is not installed");

@@ -431,6 +431,48 @@ fn files_are_looked_at_in_the_shapes_of_the_commands() {
     assert_eq!((code, said.as_str()), (0, ""));
 }
 
+/// Files and folders that wait for the sync have not arrived, says the page, until they are there.
+#[test]
+fn the_page_waits_for_what_has_not_arrived() {
+    for (folder, waiting) in
+        [("packs", &["preview", "file"][..]), ("meta", &["ls", "entry", "preview", "file", "skipped"])]
+    {
+        let desk = Desk::new();
+        desk.write("old", bytes(1, 50_000));
+        desk.take("2026-01-01");
+        let late = desk.await_another(folder);
+        let page = Page::entered(&desk, &["ui", "--no-open"]);
+        let list = page.told("snapshots");
+        let id = list["snapshots"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+        let asked = |what: &&str| {
+            let path = if *what == "ls" { "source" } else { "source/new" };
+            page.get(&format!("{what}?snapshot={id}&path={path}"))
+        };
+        for what in waiting.iter().filter(|what| **what != "skipped") {
+            let answer = asked(what);
+            let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!((answer.status, &problem["code"]), (503, &json!(3)), "{folder} {what}: {problem}");
+            let text = problem.to_string();
+            assert!(text.contains("has not arrived yet") && text.contains("Nothing is lost"), "{what}: {text}");
+            assert!(!text.contains("damage") && !text.contains("is lost:"), "{what}: {text}");
+        }
+        let check = page.done("check", &json!({}));
+        let result = &check["result"];
+        assert_eq!((&result["damaged"], &result["findings"][0]["about"]), (&json!(false), &json!("late")), "{check}");
+        let list = page.told("snapshots");
+        assert_eq!((&list["late"][0]["snapshot"], &list["damaged"]), (&json!(id), &json!([])), "{list}");
+        assert!(page.told("overview")["state"].to_string().contains("not arrived yet"));
+        late.iter().for_each(|(aside, path)| fs::rename(aside, path).unwrap());
+        let since = Instant::now();
+        while waiting.iter().any(|what| asked(what).status != 200) {
+            assert!(since.elapsed() < PATIENCE, "{folder}: it does not arrive");
+            thread::sleep(Duration::from_millis(200));
+        }
+        let list = page.told("snapshots");
+        assert_eq!((&list["late"], &list["findings"]), (&json!([]), &json!([])), "{list}");
+    }
+}
+
 #[test]
 fn paths_lead_nowhere_but_into_snapshots() {
     let desk = Desk::new();

@@ -574,6 +574,20 @@ fn record_of(desk: &Desk, machine: &str, secs: i64) {
     vault.publish(RecordBody::Forget(Vec::new()), time, None, |_| true, &Silent::default()).unwrap().unwrap();
 }
 
+/// A snapshot of another machine with this many files, in a vault where things may arrive late. Returns what it put.
+fn of_another(desk: &Desk, files: usize) -> Vec<PathBuf> {
+    desk.ok(&["delivery", "synced"]);
+    let here = objects(desk, "");
+    let folder = desk.path("of another");
+    fs::create_dir(&folder).unwrap();
+    for number in 0..files {
+        fs::write(folder.join(number.to_string()), bytes(number as u64, 9000)).unwrap();
+    }
+    let mut other = desk.command(&["snapshot", folder.to_str().unwrap(), "--source", "other"]);
+    assert_eq!(said(&other.env("VAULT_STATE_DIR", desk.path("other")).output().unwrap()).code, 0);
+    objects(desk, "").into_iter().filter(|path| !here.contains(path)).collect()
+}
+
 /// Two machines have changed the last snapshot, and neither had seen the other's change.
 fn two_changes(desk: &Desk) {
     let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
@@ -661,6 +675,8 @@ const KINDS: &[Kind] = &[
             fs::write(desk.path("whole"), &bytes).unwrap();
             fs::write(desk.path("name"), new.to_str().unwrap()).unwrap();
             fs::write(&new, &bytes[..500]).unwrap();
+            // Only a check tells which snapshots wait for it.
+            ends(desk, &["check"], 3);
         },
         |desk| {
             let name = fs::read_to_string(desk.path("name")).unwrap();
@@ -796,6 +812,50 @@ const KINDS: &[Kind] = &[
         |desk| {
             ends(desk, &["repair", "--yes"], 0);
         },
+    ),
+    (
+        "data of another machine that has not arrived",
+        "late",
+        3,
+        |desk| {
+            // More files than a finding names.
+            let new = of_another(desk, 120);
+            let pack = new.iter().find(|path| path.starts_with(desk.path("store/packs"))).unwrap();
+            fs::write(desk.path("name"), pack.to_str().unwrap()).unwrap();
+            fs::rename(pack, desk.path("aside")).unwrap();
+            ends(desk, &["check"], 3);
+        },
+        |desk| fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap(),
+    ),
+    (
+        "trees of another machine that have not arrived",
+        "late",
+        3,
+        |desk| {
+            let new = of_another(desk, 2);
+            let meta = new.iter().find(|path| path.starts_with(desk.path("store/meta"))).unwrap();
+            fs::write(desk.path("name"), meta.to_str().unwrap()).unwrap();
+            fs::rename(meta, desk.path("aside")).unwrap();
+            ends(desk, &["check"], 3);
+        },
+        |desk| fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap(),
+    ),
+    (
+        "a pack of another machine that has its full length, and a gap",
+        "object",
+        3,
+        |desk| {
+            let new = of_another(desk, 2);
+            let pack = new.iter().find(|path| path.starts_with(desk.path("store/packs"))).unwrap();
+            ends(desk, &["list"], 0);
+            let mut bytes = fs::read(pack).unwrap();
+            fs::rename(pack, desk.path("aside")).unwrap();
+            bytes[300..1000].fill(0);
+            fs::write(pack, bytes).unwrap();
+            fs::write(desk.path("name"), pack.to_str().unwrap()).unwrap();
+            ends(desk, &["check", "--read-data"], 3);
+        },
+        |desk| fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap(),
     ),
     (
         "a key slot of which one copy is left",

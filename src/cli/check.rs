@@ -258,8 +258,15 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         let text = if report.why_unsure == Some(ObjectState::Newer) {
             let count = units::counted(unsure.count, "file or folder needs", "files and folders need");
             format!("{count} a newer version of vault, whose packs are here")
-        } else {
+        } else if report
+            .known
+            .iter()
+            .all(|known| !matches!(known.about, About::Late { snapshot, .. } if snapshot == unsure.id))
+        {
+            // Where nothing can be remembered, it is no known finding.
             format!("{} not arrived yet", units::counted(unsure.count, "file or folder has", "files and folders have"))
+        } else {
+            continue;
         };
         out.styled(Style::Warning, &format!("snapshot {}: {text}", unsure.id.short()))?;
     }

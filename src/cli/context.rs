@@ -107,6 +107,8 @@ pub(super) struct Context {
     temporary: Mutex<Option<Temporary>>,
     /// Whether this command only looks into snapshots, and stores nothing.
     only_looks: AtomicBool,
+    /// Whether nobody is asked for a password now.
+    asks_nobody: AtomicBool,
     /// The least exit code of the command, whatever it returns itself.
     end: Mutex<Exit>,
 }
@@ -129,6 +131,7 @@ impl Context {
             reads_only: false,
             temporary: Mutex::default(),
             only_looks: AtomicBool::default(),
+            asks_nobody: AtomicBool::default(),
             end: Mutex::new(Exit::Done),
             global,
         }
@@ -353,6 +356,14 @@ impl Context {
         self.open_chosen(&self.chosen()?, None, &self.screen)
     }
 
+    /// Opens the vault if that needs nobody at the keyboard, for work that needs no key unless something is not whole.
+    pub(super) fn open_unasked(&self) -> Option<Vault> {
+        self.asks_nobody.store(true, Ordering::Relaxed);
+        let opened = self.open();
+        self.asks_nobody.store(false, Ordering::Relaxed);
+        opened.ok().map(|(vault, _)| vault)
+    }
+
     /// Opens the vault to look into snapshots. The positions of chunks in packs are looked up only when needed.
     pub(super) fn open_to_read(&self) -> Result<Vault, Failure> {
         self.only_looks.store(true, Ordering::Relaxed);
@@ -476,6 +487,9 @@ impl Context {
             }
         }
         let ask = || {
+            if self.asks_nobody.load(Ordering::Relaxed) {
+                return Err(Failure::new("a password is needed, and nobody is asked for it"));
+            }
             let _hidden = self.screen.hide();
             password::existing(sources, &chosen.shown())
         };

@@ -55,11 +55,13 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     });
     let surplus = args.last.map_or(0, |last| snapshots.len().saturating_sub(last));
     snapshots.drain(..surplus);
-    let mut damage = vault.known_damage()?;
-    damage.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
+    let (mut damage, mut late) = (vault.known_damage()?, vault.known_late()?);
+    for lacking in [&mut damage, &mut late] {
+        lacking.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
+    }
     let mut out = Output::new();
     if context.global.json {
-        out.json(&ListJson::new(vault.id().to_string(), &snapshots, &damage, &known))?;
+        out.json(&ListJson::new(vault.id().to_string(), &snapshots, &damage, &late, &known))?;
     } else if snapshots.is_empty() {
         if !context.global.quiet {
             out.say(if all == 0 {
@@ -70,7 +72,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
             })?;
         }
     } else {
-        let mut lines = render(&snapshots, &damage, &context.zone, out.width).into_iter();
+        let mut lines = render(&snapshots, (&damage, &late), &context.zone, out.width).into_iter();
         if let Some(titles) = lines.next() {
             out.head(&titles)?;
         }
@@ -96,7 +98,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
 
 fn render(
     snapshots: &[SnapshotInfo],
-    damage: &BTreeMap<ObjectName, SnapshotDamage>,
+    (damage, late): (&BTreeMap<ObjectName, SnapshotDamage>, &BTreeMap<ObjectName, SnapshotDamage>),
     zone: &TimeZone,
     width: Option<usize>,
 ) -> Vec<String> {
@@ -115,6 +117,7 @@ fn render(
                 "{}{}",
                 match body.verdict {
                     _ if damage.contains_key(&info.id) => "damaged",
+                    _ if late.contains_key(&info.id) => "not arrived",
                     _ if info.has_lost_root() => "lost",
                     Verdict::Complete => "complete",
                     Verdict::Partial => "partial",
@@ -140,7 +143,7 @@ mod tests {
         ];
         snapshots[1].body.verdict = Verdict::Partial;
         assert_eq!(
-            render(&snapshots, &BTreeMap::new(), &TimeZone::UTC, Some(80)),
+            render(&snapshots, (&BTreeMap::new(), &BTreeMap::new()), &TimeZone::UTC, Some(80)),
             [
                 "Date              Id        Source           Files     Size     Stored  Verdict",
                 "2026-11-20 00:00  1f2e0000  …e/me/Documents  2,000  5.0 MiB  256.0 KiB  complete",
@@ -151,9 +154,10 @@ mod tests {
         snapshots[0].is_outlier = true;
         snapshots[0].body.tags = vec!["a".into(), "b\x1b".into()];
         let damage = BTreeMap::from([(snapshots[1].id, SnapshotDamage { count: 1, files: Vec::new() })]);
-        let lines = render(&snapshots, &damage, &TimeZone::UTC, None);
+        let late = BTreeMap::from([(snapshots[0].id, SnapshotDamage { count: 1, files: Vec::new() })]);
+        let lines = render(&snapshots, (&damage, &late), &TimeZone::UTC, None);
         assert!(lines[2].ends_with("damaged"), "{}", lines[2]);
-        assert!(lines[1].ends_with("complete, pinned  a, b\\x1b"), "{}", lines[1]);
+        assert!(lines[1].ends_with("not arrived, pinned  a, b\\x1b"), "{}", lines[1]);
         assert!(lines[1].starts_with("~2026-11-20 00:00  1f2e0000"), "{}", lines[1]);
         assert!(lines[1].contains("/home/me/Documents"));
     }

@@ -4,11 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::engine::mirror;
+use crate::engine::mirror::Judge;
 use crate::engine::mirror::compare;
 use crate::engine::mirror::compare::{Comparison, Difference};
+use crate::id::VaultId;
+use crate::service::delivery;
+use crate::store::Delivery;
 use crate::store::Store;
 use crate::store::dir::DirStore;
 use crate::store::place::Place;
+use crate::vault::Vault;
+use crate::vault::findings::is_known_synced;
 use serde::Serialize;
 
 use crate::cli::args::MirrorArgs;
@@ -45,6 +51,8 @@ struct DifferenceJson<'a> {
     object: String,
     what: &'a str,
     mended: bool,
+    /// Whether it may just not have arrived whole in the mirror's place.
+    late: bool,
 }
 
 #[derive(Serialize)]
@@ -55,6 +63,7 @@ struct CompareJson<'a> {
     missing: Vec<String>,
     different: Vec<DifferenceJson<'a>>,
     damaged_in_vault: Vec<String>,
+    late: Vec<String>,
     surplus: u64,
 }
 
@@ -77,7 +86,11 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         let target = context.paced(context.store(&to)?);
         let found = compare::compare(source.as_ref(), target.as_ref(), &wanted, args.mend, &context.screen);
         context.screen.clear();
-        return tell_compared(context, &to.to_string(), &found?);
+        let mut found = found?;
+        let opened = if found.needs_judge() { context.open_unasked() } else { None };
+        let judge = judge(context, opened.as_ref(), &from.place, found.vault);
+        found.judge(judge)?;
+        return tell_compared(context, &to.to_string(), &found, matches!(judge, Judge::Synced));
     }
     local::refuse_around(&to, "a mirror")?;
     if !args.another && context.known_in(&to).is_some() && !context.has_vault(&to)? {
@@ -97,16 +110,17 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
     if let Some(id) = report.vault {
         context.met(&context::place_name(&to), id, false, &BTreeSet::new());
     }
+    let mut opened = None;
     if args.delete {
         let (vault, _) = context.open()?;
         report.deleted = mirror::delete_given_up(&vault, target.as_ref())?;
+        opened = Some(vault);
+    } else if !report.damaged.is_empty() {
+        opened = context.open_unasked();
     }
-    // Only an opened vault tells what is on its way from what is damaged.
-    if !report.damaged.is_empty()
-        && let Ok((vault, _)) = context.open()
-    {
-        report.judge(&vault)?;
-    }
+    let judge = judge(context, opened.as_ref(), &from.place, report.vault);
+    report.judge(judge)?;
+    let late = late_words(matches!(judge, Judge::Synced));
     context.screen.clear();
     let mut out = Output::new();
     if context.global.json {
@@ -132,7 +146,7 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
             (0, _) => {}
             (surplus, 0) => {
                 let surplus = units::counted(surplus, "object", "objects");
-                out.say(format!("{surplus} there that the vault has no more; --delete deletes what was given up."))?;
+                out.say(format!("{surplus} there that the vault does not have; --delete deletes what was given up."))?;
             }
             (_, deleted) => {
                 out.say(format!("{} that were given up deleted.", units::counted(deleted, "object", "objects")))?;
@@ -144,7 +158,7 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         crate::cli::note(&format!("warning: {key} is damaged in the vault, and was not copied (see: vault check)"));
     }
     for key in &report.late {
-        crate::cli::note(&format!("warning: {key} has not arrived yet, and comes with the next mirror"));
+        crate::cli::note(&format!("warning: {key} {late}, and comes with the next mirror"));
     }
     out.finish()?;
     Ok(match (report.damaged.is_empty(), report.late.is_empty()) {
@@ -154,15 +168,40 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
     })
 }
 
-/// Reports a comparison. The exit code is that of a check: 4 if anything is damaged, 3 if the mirror is only behind.
-fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit, Failure> {
+/// The judge of late and damaged objects: the opened vault, or else whether things are known to arrive late in it.
+fn judge<'v>(context: &Context, opened: Option<&'v Vault>, place: &Place, id: Option<VaultId>) -> Judge<'v> {
+    let is_synced = |id: VaultId| {
+        let state = context.state_folder().is_ok_and(|state| is_known_synced(&state.join(id.to_string())));
+        state || matches!(place, Place::Folder(folder) if delivery::guess(folder) == Delivery::Synced)
+    };
+    match (opened, id.is_some_and(is_synced)) {
+        (Some(vault), _) => Judge::Vault(vault),
+        (None, true) => Judge::Synced,
+        (None, false) => Judge::Direct,
+    }
+}
+
+/// The state of a late object in words. Where the vault is not opened, it may as well be damaged.
+const fn late_words(is_unsure: bool) -> &'static str {
+    if is_unsure {
+        "has not arrived whole yet, or is damaged (which of them: vault check)"
+    } else {
+        "has not arrived yet"
+    }
+}
+
+/// Reports a comparison. The exit code is that of a check: 4 if anything is damaged, 3 if the mirror is only behind or
+/// something has not arrived. `is_unsure`: the vault was not opened, so what may be late may be damaged, too.
+fn tell_compared(context: &Context, to: &str, found: &Comparison, is_unsure: bool) -> Result<Exit, Failure> {
     let mut out = Output::new();
-    let unmended = found.different.iter().filter(|different| !different.is_mended).count() as u64;
+    let left = || found.different.iter().filter(|different| !different.is_mended);
+    let (late, unmended) = (left().any(|different| different.is_late), left().any(|different| !different.is_late));
     if context.global.json {
-        let different = found.different.iter().map(|Difference { key, what, is_mended }| DifferenceJson {
-            object: key.to_string(),
-            what,
-            mended: *is_mended,
+        let different = found.different.iter().map(|different| DifferenceJson {
+            object: different.key.to_string(),
+            what: &different.what,
+            mended: different.is_mended,
+            late: different.is_late,
         });
         out.json(&CompareJson {
             to: to.to_owned(),
@@ -171,15 +210,22 @@ fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit
             missing: found.missing.iter().map(ToString::to_string).collect(),
             different: different.collect(),
             damaged_in_vault: found.damaged_in_vault.iter().map(ToString::to_string).collect(),
+            late: found.late.iter().map(ToString::to_string).collect(),
             surplus: found.surplus,
         })?;
     } else {
-        for Difference { key, what, is_mended } in &found.different {
+        for Difference { key, what, is_mended, is_late, .. } in &found.different {
+            let why = if *is_late { format!(" {}", late_words(is_unsure)) } else { format!(": {what}") };
             let then = if *is_mended { "; it was put anew" } else { "" };
-            out.styled(Style::Warning, &format!("{key} in the mirror: {what}{then}"))?;
+            out.styled(Style::Warning, &format!("{key} in the mirror{why}{then}"))?;
         }
+        let is_different = |key| found.different.iter().any(|different| different.key == key);
         for key in &found.damaged_in_vault {
-            out.styled(Style::Warning, &format!("{key} is damaged in the vault, and whole in the mirror"))?;
+            let there = if is_different(*key) { "" } else { ", and whole in the mirror" };
+            out.styled(Style::Warning, &format!("{key} is damaged in the vault{there}"))?;
+        }
+        for key in &found.late {
+            out.styled(Style::Warning, &format!("{key} in the vault {}", late_words(is_unsure)))?;
         }
         for key in found.missing.iter().take(SHOWN) {
             out.styled(Style::Warning, &format!("{key} is not in the mirror"))?;
@@ -190,12 +236,15 @@ fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit
         if !context.global.quiet {
             let compared = units::counted(found.compared, "object", "objects");
             out.say(format!("{compared} read in {to} ({}).", units::size(found.bytes)))?;
-            if found.different.is_empty() && found.missing.is_empty() && found.damaged_in_vault.is_empty() {
+            if found.is_alike() {
                 out.say("The mirror has all that the vault has, as it is there.")?;
             }
         }
-        if unmended > 0 {
+        if unmended {
             out.say("What is damaged in the mirror is put anew with: vault mirror --to PLACE --mend")?;
+        }
+        if late {
+            out.say("What no sync brings to the mirror is put anew with: vault mirror --to PLACE --mend")?;
         }
         if !found.missing.is_empty() {
             out.say("What it does not have is copied with: vault mirror --to PLACE")?;
@@ -205,9 +254,12 @@ fn tell_compared(context: &Context, to: &str, found: &Comparison) -> Result<Exit
         }
     }
     out.finish()?;
-    let is_damaged = unmended > 0 || !found.damaged_in_vault.is_empty();
-    let exit = if found.missing.is_empty() { Exit::Done } else { Exit::Skipped };
-    Ok(if is_damaged { Exit::Damage } else { exit })
+    let is_behind = late || !found.late.is_empty() || !found.missing.is_empty();
+    Ok(match (unmended || !found.damaged_in_vault.is_empty(), is_behind) {
+        (true, _) => Exit::Damage,
+        (false, true) => Exit::Skipped,
+        (false, false) => Exit::Done,
+    })
 }
 
 /// Turns a mirror into a vault.

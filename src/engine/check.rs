@@ -28,7 +28,7 @@ use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::{lock, try_share};
 use crate::tree::stream::stream_key;
 use crate::tree::{RuleSet, Snapshot, Stream, Time};
-use crate::vault::findings::{About, KnownFinding, Lacking, exit_of};
+use crate::vault::findings::{About, Awaited, KnownFinding, Lacking, exit_of};
 use crate::vault::slots::SlotFault;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 
@@ -89,6 +89,9 @@ pub struct Problem {
     /// The fault.
     pub what: String,
 }
+
+/// Number of chunks remembered of all that have not arrived, where these are of more files than are named.
+const AWAITED_KEPT: usize = 1000;
 
 /// Result of a check.
 #[derive(Debug, Clone, Default)]
@@ -263,12 +266,15 @@ impl<'a> Check<'a> {
         }
         self.forgive_swept()?;
         report.problems = std::mem::take(&mut *lock(&self.problems)).into_values().collect();
-        self.remember(&mut report)?;
+        // A lost chunk may be one that will not arrive either.
+        let sample = if report.hurt.is_empty() && report.accepted.is_empty() { AWAITED_KEPT } else { 0 };
+        self.remember(&mut report, bad.into_iter().take(sample).collect())?;
         Ok(report)
     }
 
-    /// Records the objects found damaged and those found sound, and adds problems that were known before.
-    fn remember(&self, report: &mut CheckReport) -> Result<(), CheckError> {
+    /// Records the objects found damaged and those found sound, and what has not arrived, of which some chunks are given.
+    /// Adds problems that were known before.
+    fn remember(&self, report: &mut CheckReport, sample: Vec<ChunkId>) -> Result<(), CheckError> {
         let files = report.hurt.iter().map(|hurt| hurt.count).sum();
         let snapshots = report.hurt.len() as u64;
         let found = report.problems.iter().filter_map(|problem| match problem {
@@ -288,12 +294,20 @@ impl<'a> Check<'a> {
         let sound = self.packs.values().filter(|info| good.contains(&info.name));
         let sound = sound.filter_map(|info| ObjectRef::of(&object_key(info.kind, info.name)));
         let sound: Vec<ObjectRef> = sound.chain(std::mem::take(&mut *lock(&self.good_small))).collect();
-        let lacking = report.hurt.iter().map(|hurt| Lacking {
+        let lacking = |hurt: &HurtSnapshot| Lacking {
             snapshot: hurt.id,
             count: hurt.count,
             files: hurt.files.iter().map(|file| (file.path.clone().into(), file.ids.clone())).collect(),
-        });
-        let lacking = self.vault.note_lacking(lacking.collect());
+        };
+        let late = report.unsure.iter().filter(|_| report.why_unsure == Some(ObjectState::NotArrived));
+        let late: Vec<Lacking> = late.map(lacking).collect();
+        let is_named = late.iter().all(|late| late.count <= late.files.len() as u64);
+        let awaited = Awaited {
+            snapshots: late,
+            chunks: if is_named { Vec::new() } else { sample },
+            objects: self.late_objects(report),
+        };
+        let lacking = self.vault.note_lacking(report.hurt.iter().map(lacking).collect(), awaited);
         if let Err(error) = lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)) {
             self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
         }
@@ -313,6 +327,16 @@ impl<'a> Check<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Objects that had to be read to find out that only a part of them has arrived. Opening the vault finds the others.
+    fn late_objects(&self, report: &CheckReport) -> Vec<ObjectRef> {
+        let bad = self.vault.bad_objects();
+        let late = report.problems.iter().filter_map(|problem| match problem {
+            Problem { subject: Subject::Object(key), state: ObjectState::NotArrived, .. } => Some(key),
+            _ => None,
+        });
+        late.filter(|key| bad.iter().all(|bad| bad.key != **key)).filter_map(ObjectRef::of).collect()
     }
 
     /// Reports that something is read, and why, if the user asked for reasons.

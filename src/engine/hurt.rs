@@ -91,15 +91,17 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Those of these snapshots that are known to be damaged. If only packs are known to be, and no check has found out what
+/// Those of these snapshots that are known to be damaged, or not to have arrived whole. If only packs are known to be, and no check has found out what
 /// that costs, these are the snapshots that need anything which is in no other pack.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
 pub(crate) fn known(vault: &Vault, snapshots: &[SnapshotInfo]) -> Result<BTreeSet<ObjectName>, MarkError> {
     let (known, damaged) = (vault.damaged_snapshots()?, vault.damaged_packs());
+    // What has not arrived yet cannot be restored either.
+    let late = vault.known_late()?.into_keys();
     if !known.is_empty() || damaged.is_empty() {
-        return Ok(known);
+        return Ok(known.into_iter().chain(late).collect());
     }
     let reader = Arc::new(vault.catalogue().reader()?);
     let packs = reader.packs()?;
@@ -112,7 +114,7 @@ pub(crate) fn known(vault: &Vault, snapshots: &[SnapshotInfo]) -> Result<BTreeSe
         true
     };
     reader.for_each_place(look)?;
-    Ok(find(vault, None, &reader, snapshots, &lost, 1)?.into_iter().map(|hurt| hurt.id).collect())
+    Ok(find(vault, None, &reader, snapshots, &lost, 1)?.into_iter().map(|hurt| hurt.id).chain(late).collect())
 }
 
 /// Whether all of these snapshots that lack one of these chunks, or something that cannot be read at all, may just wait for the sync.

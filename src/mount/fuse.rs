@@ -222,7 +222,7 @@ impl State {
     }
 
     /// Reports that something cannot be read. Returns the error for the kernel.
-    fn failed(&self, node: &Node, error: &ReadError) -> Errno {
+    fn failed(&self, node: &Node, error: ReadError) -> Errno {
         errno(self.serving.failed(node, error))
     }
 
@@ -409,7 +409,7 @@ impl Mount {
             next += 1;
             !add(next, name, node)
         });
-        listed.map_err(|error| state.failed(&node, &error))
+        listed.map_err(|error| state.failed(&node, error))
     }
 
     fn find(&self, parent: u64, name: &OsStr) -> Result<(Arc<Node>, Option<Arc<Node>>), Errno> {
@@ -420,7 +420,7 @@ impl Mount {
             return Err(Errno::ENAMETOOLONG);
         }
         let found = state.tree().lookup(&folder, name.as_bytes());
-        Ok((folder.clone(), found.map_err(|error| state.failed(&folder, &error))?))
+        Ok((folder.clone(), found.map_err(|error| state.failed(&folder, error))?))
     }
 
     fn stored(&self, number: u64) -> Result<(Arc<Node>, Arc<Open>), Errno> {
@@ -448,7 +448,7 @@ impl Mount {
             libc::SEEK_HOLE => open.file.next_hole(view, offset),
             _ => return Err(Errno::EINVAL),
         };
-        let found = found.map_err(|error| self.0.failed(&node, &error))?.ok_or(Errno::ENXIO)?;
+        let found = found.map_err(|error| self.0.failed(&node, error))?.ok_or(Errno::ENXIO)?;
         i64::try_from(found).map_err(|_| Errno::EOVERFLOW)
     }
 }

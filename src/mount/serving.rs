@@ -54,7 +54,7 @@ pub struct Open {
 pub enum Trouble {
     /// Its snapshot was forgotten.
     Gone,
-    /// It is damaged, or the store does not respond.
+    /// It is damaged, has not arrived yet, or the store does not respond.
     Unreadable,
     /// It is not a file.
     NoFile,
@@ -73,8 +73,10 @@ pub struct Serving {
     renewed: Mutex<Duration>,
     /// The earliest time for the next listing of the store.
     paused: Mutex<Duration>,
-    told: Mutex<HashSet<String>>,
+    /// Places that were reported, and whether they had just not arrived.
+    told: Mutex<HashSet<(String, bool)>>,
     damaged: AtomicUsize,
+    late: AtomicUsize,
     has_panicked: AtomicBool,
     is_over: AtomicBool,
 }
@@ -94,6 +96,7 @@ impl Serving {
             paused: Mutex::new(now),
             told: Mutex::default(),
             damaged: AtomicUsize::new(0),
+            late: AtomicUsize::new(0),
             has_panicked: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         }
@@ -107,6 +110,11 @@ impl Serving {
     /// Number of places that could not be read because of damage.
     pub fn damaged(&self) -> usize {
         self.damaged.load(Relaxed)
+    }
+
+    /// Number of places that could not be read because they have not arrived yet.
+    pub fn late(&self) -> usize {
+        self.late.load(Relaxed)
     }
 
     /// Whether a panic prevented an answer.
@@ -197,10 +205,19 @@ impl Serving {
     }
 
     /// Reports, once for each place, that it cannot be read. Returns the answer for the reader.
-    pub fn failed(&self, node: &Node, error: &ReadError) -> Trouble {
+    pub fn failed(&self, node: &Node, error: ReadError) -> Trouble {
         let moment = self.tree.view().moment();
         if node.item().is_some_and(|item| !moment.has(&item.snap.info.id)) {
             return Trouble::Gone;
+        }
+        // Only items in snapshots have anything to read.
+        let error = match node.item() {
+            Some(item) => self.tree.view().vault().judged(error, [item.snap.info.id]),
+            None => error,
+        };
+        if error.is_late() {
+            // The next request finds what has arrived meanwhile.
+            self.look(FLEETING);
         }
         if matches!(error, ReadError::Lost(_)) {
             self.tree.view().distrust();
@@ -209,13 +226,19 @@ impl Serving {
         let (is_told, is_full) = {
             let mut told = lock(&self.told);
             let is_full = told.len() >= TOLD_MAX;
-            (told.contains(&at) || (!is_full && !told.insert(at.clone())), is_full)
+            {
+                let place = (at.clone(), error.is_late());
+                (told.contains(&place) || (!is_full && !told.insert(place)), is_full)
+            }
         };
         if !is_told && error.is_damage() {
             self.damaged.fetch_add(1, Relaxed);
         }
+        if !is_told && error.is_late() {
+            self.late.fetch_add(1, Relaxed);
+        }
         if !is_told && !is_full {
-            (self.options.report)(&at, error);
+            (self.options.report)(&at, &error);
         }
         Trouble::Unreadable
     }
@@ -246,7 +269,7 @@ impl Serving {
         out.clear();
         out.resize(size.min(READ_MAX), 0);
         let read = open.file.read_at(self.tree.view().as_ref(), offset, out);
-        let read = read.map_err(|error| self.failed(node, &error))?;
+        let read = read.map_err(|error| self.failed(node, error))?;
         out.truncate(read);
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::vault::ObjectState;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
 use crate::vault::findings::About;
-use crate::vault::findings::exit_of;
+use crate::vault::findings::{KnownFinding, exit_of};
 use crate::vault::slots::{OddSlot, SlotFault};
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -33,6 +33,9 @@ const NEW_WITHIN: i64 = 7 * DAY;
 const VERIFY_WITHIN: i64 = 90 * DAY;
 /// The number of gaps between recent snapshots that determine the usual interval.
 const GAPS: usize = 10;
+
+/// The command that tells whether everything has arrived.
+const ARRIVED: &str = "vault check   (when the sync is done)";
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -136,8 +139,8 @@ pub fn examine_first(vault: &Vault, given: &Circumstances<'_>) -> Result<Health,
     Ok(Health::new(found))
 }
 
-/// Adds the known findings. Returns the exit code of a command that meets them.
-fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<Exit, Failure> {
+/// Adds the known findings, and returns them.
+fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<Vec<KnownFinding>, Failure> {
     let known = vault.known_findings(now)?;
     for finding in &known {
         let text = format!("[{}] {}.", finding.id, finding.text());
@@ -146,6 +149,7 @@ fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<E
             About::Object { .. } => "vault repair --dry-run".to_owned(),
             About::Records { .. } => format!("vault repair --dry-run   (or: vault accept {})", finding.id),
             About::Files { .. } => "vault check".to_owned(),
+            About::Late { .. } => ARRIVED.to_owned(),
             About::Slot(odd) if odd.fault == SlotFault::Unlisted => {
                 format!("vault key remove {}   (or: vault accept {})", &odd.slot.id.to_string()[..8], finding.id)
             }
@@ -165,7 +169,7 @@ fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<E
             _ => Finding::advice("store", text, command),
         });
     }
-    Ok(exit_of(&known))
+    Ok(known)
 }
 
 /// Adds known damage, and gaps in the log.
@@ -176,12 +180,12 @@ fn examine_store(
     found: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let known = examine_known(vault, given.now, found)?;
-    if stats.unreadable > 0 && known == Exit::Done {
+    if stats.unreadable > 0 && exit_of(&known) == Exit::Done {
         found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
     }
-    if stats.late > 0 {
+    if stats.late > 0 && known.iter().all(|finding| !matches!(finding.about, About::Late { .. })) {
         let text = "Not all of the snapshots has arrived yet; the sync brings the rest.";
-        found.push(Finding::advice("store", text, "vault check   (when the sync is done)"));
+        found.push(Finding::advice("store", text, ARRIVED));
     }
     for finding in vault.findings() {
         if let crate::log::Finding::Fork { .. } | crate::log::Finding::Broken { .. } = finding {

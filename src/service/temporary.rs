@@ -10,7 +10,7 @@ use crate::seal::random_name;
 
 /// The files of a vault's state that are worth having for one command: this machine's knowledge of the log and of
 /// damage. The catalogue is not among them, because it is built from the store.
-const REMEMBERED: &[&str] = &["client", "seen", "findings", "opened"];
+const REMEMBERED: &[&str] = &["client", "seen", "findings", "opened", "synced"];
 
 /// A folder that only this user can read. It is removed when this value is dropped.
 #[derive(Debug)]

@@ -59,6 +59,13 @@ pub enum About {
         /// Number of lost files.
         count: u64,
     },
+    /// Files of a snapshot have not arrived on this machine yet. This ends by itself when their data is here.
+    Late {
+        /// The snapshot.
+        snapshot: ObjectName,
+        /// Number of files, and of folders with everything in them.
+        count: u64,
+    },
     /// In the last snapshot of a source a root was empty, or on another device, and had not been so before.
     Source {
         /// The source.
@@ -122,6 +129,7 @@ impl KnownFinding {
             | About::Slot(OddSlot { fault: SlotFault::Missing, .. }) => Exit::Damage,
             About::Object { .. }
             | About::Records { .. }
+            | About::Late { .. }
             | About::Source { .. }
             | About::Slot(_)
             | About::OtherVault(_)
@@ -136,7 +144,7 @@ impl KnownFinding {
             About::Object { state, .. } => state.is_loss(),
             About::Records { .. } | About::Files { .. } | About::Change { .. } => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
-            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
+            About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
         }
     }
 
@@ -162,6 +170,10 @@ impl KnownFinding {
             }
             About::Files { snapshot, count } => {
                 format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
+            }
+            About::Late { snapshot, count } => {
+                let have = if *count == 1 { "file or folder has" } else { "files and folders have" };
+                format!("snapshot {}: {count} {have} not arrived yet", snapshot.short())
             }
             About::Source { source, path, snapshot } => format!(
                 "the source {source}: {}, or a mount point below it, was empty or another device when snapshot {} was taken, and was \
@@ -220,6 +232,7 @@ impl KnownFinding {
             About::Object { state: ObjectState::Newer, .. } => "with a newer version of vault",
             About::Object { .. } => "vault repair, or a check that reads it and finds it sound",
             About::Records { .. } => "vault repair on a machine that remembers them, or accepting that they are lost",
+            About::Late { .. } => "when the sync has brought the rest, or vault forget of the snapshot",
             About::Files { .. } => "a snapshot that stores the files again, or accepting that they are lost",
             About::Source { .. } => "a snapshot that finds the files again",
             About::Slot(odd) => match odd.fault {

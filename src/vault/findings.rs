@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
 use crate::catalogue::ChunkPlace;
 use crate::exit::Exit;
@@ -24,6 +23,7 @@ use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::files::replace_file;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
+pub use crate::vault::late::{Awaited, Lacking, is_known_synced};
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
 
@@ -42,24 +42,15 @@ struct Memory {
     /// Snapshots that lacked files in the last check, although no record says so.
     #[serde(default)]
     lacking: Vec<Lacking>,
+    /// All that had not arrived in the last check.
+    #[serde(default)]
+    awaited: Awaited,
     /// Snapshots that were seen whole after a loss of theirs was accepted: later losses of these are new.
     #[serde(default)]
     healed: BTreeSet<ObjectName>,
     /// Findings of the last look: each a sentence, and whether something is lost.
     #[serde(default)]
     last: Vec<(String, bool)>,
-}
-
-/// Files that a snapshot lacks because some of their chunks are in no pack.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lacking {
-    /// The snapshot.
-    pub snapshot: ObjectName,
-    /// Number of files, and of folders with everything in them.
-    pub count: u64,
-    /// Some of the paths, each with some of its chunks. Once all of these are stored again, the snapshot is whole as
-    /// far as is known.
-    pub files: Vec<(ByteBuf, Vec<ChunkId>)>,
 }
 
 /// The kind of records among objects that findings name.
@@ -234,6 +225,7 @@ impl Vault {
     pub fn known_findings(&self, now: Time) -> Result<Vec<KnownFinding>, VaultError> {
         let known = Memory::load(self.state());
         let mut memory = known.clone();
+        memory.awaited.see_arrivals(self)?;
         let (open, accepted) = {
             let log = self.log();
             let words = Words::new(&log.chains);
@@ -244,6 +236,7 @@ impl Vault {
         self.record_findings(&mut findings)?;
         self.change_findings(&accepted, &mut findings);
         memory.healed = self.file_findings(&memory, accepted, &mut findings)?;
+        findings.extend(memory.awaited.findings(&self.snapshots().iter().map(|info| info.id).collect()));
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings)?;
         self.clock_findings(&mut findings);
@@ -290,6 +283,10 @@ impl Vault {
             if !(is_accepted && bad.state.is_loss()) {
                 add(bad.key, bad.state, &bad.what, Time::default(), (0, 0));
             }
+        }
+        for key in memory.awaited.objects.iter().filter_map(ObjectRef::key) {
+            let state = ObjectState::NotArrived;
+            add(key, state, &state.told(String::new()), Time::default(), (0, 0));
         }
         let in_log = open.into_values();
         let noted = memory.found.iter().map(|damage| (damage.clone(), Time::default()));
@@ -394,6 +391,20 @@ impl Vault {
             }
         }
         Ok(lost)
+    }
+
+    /// The snapshots of which files have not arrived yet, by the last check on this machine.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn known_late(&self) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
+        let mut awaited = Memory::load(self.state()).awaited;
+        awaited.see_arrivals(self)?;
+        let late = awaited.snapshots.into_iter().map(|waiting| {
+            let files = waiting.files.into_iter().map(|(path, chunks)| (path.into_vec(), chunks)).collect();
+            (waiting.snapshot, SnapshotDamage { count: waiting.count, files })
+        });
+        Ok(late.collect())
     }
 
     /// Losses of snapshots that were accepted.
@@ -608,16 +619,18 @@ impl Vault {
         self.note_findings(vec![damage], &[])
     }
 
-    /// Notes the snapshots that lack files, after all were examined. These notes replace the earlier ones.
+    /// Notes the snapshots that lack files, and what has not arrived yet, after all were examined. These notes replace
+    /// the earlier ones, but for objects that only a check which reads all data finds not to have arrived whole.
     ///
     /// # Errors
     /// If the state folder cannot be written.
-    pub fn note_lacking(&self, lacking: Vec<Lacking>) -> Result<(), VaultError> {
+    pub fn note_lacking(&self, lacking: Vec<Lacking>, awaited: Awaited) -> Result<(), VaultError> {
         let mut memory = Memory::load(self.state());
-        if memory.lacking == lacking {
+        let awaited = awaited.beside(memory.awaited.clone());
+        if memory.lacking == lacking && memory.awaited == awaited {
             return Ok(());
         }
-        memory.lacking = lacking;
+        (memory.lacking, memory.awaited) = (lacking, awaited);
         memory.save(self.state())
     }
 
@@ -661,7 +674,7 @@ impl Vault {
             }
             About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
             About::Change { change, .. } => RecordBody::Findings(accepted(ObjectRef::record(*change))),
-            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
+            About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;

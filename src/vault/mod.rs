@@ -22,6 +22,7 @@ pub mod snapshots;
 pub mod slots;
 pub mod finding;
 pub mod findings;
+mod late;
 pub mod state;
 mod lookup;
 mod kept;

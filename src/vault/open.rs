@@ -188,6 +188,7 @@ fn open_as(
     let (of_file, of_slots) = bad.into_iter().partition(|bad| bad.key == ObjectKey::Vault);
     vault.log().bad.extend::<Vec<_>>(of_file);
     vault.note_bad(of_slots)?;
+    vault.remember_delivery();
     Ok(vault)
 }
 

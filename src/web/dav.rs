@@ -174,7 +174,7 @@ impl Files {
         self.serving.guard(work).unwrap_or(Err(FsError::GeneralFailure))
     }
 
-    fn failed(&self, node: &Node, error: &ReadError) -> FsError {
+    fn failed(&self, node: &Node, error: ReadError) -> FsError {
         refused(self.serving.failed(node, error))
     }
 
@@ -197,7 +197,7 @@ impl Files {
                 _ => {}
             }
             self.serving.look_for(folder);
-            let next = self.tree().lookup(folder, &name).map_err(|error| self.failed(folder, &error))?;
+            let next = self.tree().lookup(folder, &name).map_err(|error| self.failed(folder, error))?;
             let next = next.ok_or(FsError::NotFound)?;
             let Some(target) = Tree::target(&next) else {
                 found.push(next);
@@ -261,7 +261,7 @@ impl Files {
             names.push((name.to_vec(), node));
             names.len() < PAGE
         });
-        listed.map_err(|error| self.failed(folder, &error))?;
+        listed.map_err(|error| self.failed(folder, error))?;
         if names.is_empty() {
             return Ok(None);
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::Value;
 
 use crate::engine::exclude::ExcludeOptions;
@@ -14,7 +15,7 @@ use crate::progress::{Progress, Silent};
 use crate::read::Folders;
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::{SnapshotInfo, Vault, VaultError, View};
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError, View};
 use crate::web::answer::Problem;
 use crate::web::gate::Names;
 use crate::web::jobs::{Employer, Jobs};
@@ -221,6 +222,18 @@ impl Desk {
             *looked = now;
         }
         let _ = self.view.renew(&Silent::default());
+    }
+
+    /// The answer to a request for a part of a snapshot that cannot be read.
+    pub fn unread(&self, info: &SnapshotInfo, error: ReadError) -> Problem {
+        let error = self.view.vault().judged(error, [info.id]);
+        if !error.is_late() {
+            return error.into();
+        }
+        // The next request finds what has arrived meanwhile.
+        self.look(FRESH);
+        let problem = Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..error.into() };
+        problem.hint("Nothing is lost. Try again when the sync has brought the rest.")
     }
 
     /// Brings the view up to date after this page has changed the store.

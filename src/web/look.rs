@@ -64,8 +64,8 @@ pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
     let vault = view.vault();
     let moment = view.moment();
     let findings = vault.known_findings(desk.home().now())?;
-    let damage = vault.known_damage()?;
-    encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &findings))
+    let (damage, late) = (vault.known_damage()?, vault.known_late()?);
+    encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &late, &findings))
 }
 
 /// The entry at a path of a snapshot. The top of a snapshot is a folder without a name.
@@ -77,7 +77,8 @@ fn find(desk: &Desk, info: &SnapshotInfo, at: &[u8]) -> Result<Arc<Entry>, Probl
     let missing = || Problem::missing(format!("there is no {} in this snapshot", path::Shown(at)));
     for name in path::components(at) {
         let listing = entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory).ok_or_else(missing)?;
-        entry = desk.folders().entry(view.as_ref(), listing, name)?.ok_or_else(missing)?;
+        let found = desk.folders().entry(view.as_ref(), listing, name);
+        entry = found.map_err(|error| desk.unread(info, error))?.ok_or_else(missing)?;
     }
     Ok(entry)
 }
@@ -104,7 +105,9 @@ pub fn ls(desk: &Arc<Desk>, query: &Query) -> Told {
     let listing = listing.ok_or_else(|| Problem::usage("this is no folder"))?;
     let mut found: Vec<(Vec<u8>, Arc<Entry>)> = Vec::new();
     let mut next = None;
-    while let Some(page) = desk.folders().page_with(desk.view().as_ref(), listing, from + found.len() as u64)? {
+    loop {
+        let page = desk.folders().page_with(desk.view().as_ref(), listing, from + found.len() as u64);
+        let Some(page) = page.map_err(|error| desk.unread(&info, error))? else { break };
         let skip = usize::try_from(from + found.len() as u64 - page.first).unwrap_or(usize::MAX);
         for entry in page.entries.iter().skip(skip) {
             if found.len() as u64 == count {
@@ -205,7 +208,7 @@ pub fn preview(desk: &Arc<Desk>, query: &Query) -> Told {
     let entry = find(desk, &info, &query.path())?;
     let Some(file) = StoredFile::new(&entry) else { return encode(&json!({ "kind": "none" })) };
     let mut start = vec![0; file.size().min(TEXT_MAX) as usize];
-    let read = file.read_at(desk.view().as_ref(), 0, &mut start)?;
+    let read = file.read_at(desk.view().as_ref(), 0, &mut start).map_err(|error| desk.unread(&info, error))?;
     start.truncate(read);
     let is_whole = file.size() <= TEXT_MAX;
     if let Some(kind) = picture(&start) {
@@ -255,7 +258,7 @@ pub fn file(desk: &Arc<Desk>, query: &Query) -> Result<Response<Body>, Problem> 
     let view = desk.view().clone();
     // An error at the start gets an answer of its own; later, the connection can only break off.
     let mut first = vec![0; size.min(PIECE as u64) as usize];
-    file.read_at(view.as_ref(), 0, &mut first)?;
+    file.read_at(view.as_ref(), 0, &mut first).map_err(|error| desk.unread(&info, error))?;
     let (sender, receiver) = channel::<io::Result<Bytes>>(WAITING);
     let read = move || {
         let mut at = first.len() as u64;

@@ -100,6 +100,27 @@ impl Desk {
         found
     }
 
+    /// Makes the vault one in which things arrive late. Takes a snapshot of the source `other` with the new file `new` on
+    /// another machine, whose packs in this folder of the store have not arrived. Returns where each lies, and belongs.
+    pub fn await_another(&self, folder: &str) -> Vec<(PathBuf, PathBuf)> {
+        self.ok(&["delivery", "synced"]);
+        let before = self.packs();
+        self.write("new", super::source::bytes(77, 150_000));
+        let mut other = self.command(&["snapshot", ".", "--source", "other"]);
+        let said = said(&other.env("VAULT_STATE_DIR", self.path("state of another")).output().unwrap());
+        assert_eq!(said.code, 0, "{}", said.err);
+        let new = self.packs().into_iter().filter(|path| !before.contains(path));
+        let new = new.filter(|path| path.starts_with(self.path("store").join(folder))).enumerate();
+        let aside = |(number, path): (usize, PathBuf)| {
+            let aside = self.path(&format!("not arrived {number}"));
+            fs::rename(&path, &aside).unwrap();
+            (aside, path)
+        };
+        let found: Vec<_> = new.map(aside).collect();
+        assert!(!found.is_empty(), "{folder}");
+        found
+    }
+
     /// Runs a command that must succeed, and returns its standard output.
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> String {

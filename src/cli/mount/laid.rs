@@ -54,9 +54,10 @@ impl Laid {
 
     /// The program's exit code after the mount.
     pub(super) fn exit(&self) -> Exit {
-        match (self.serving.has_panicked(), self.serving.damaged()) {
-            (true, _) => Exit::Panic,
-            (_, 0) => Exit::Done,
+        match (self.serving.has_panicked(), self.serving.damaged(), self.serving.late()) {
+            (true, ..) => Exit::Panic,
+            (_, 0, 0) => Exit::Done,
+            (_, 0, _) => Exit::Skipped,
             _ => Exit::Damage,
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::engine::mirror::{
-    GROUP, MirrorError, Read, TRAILER_LEN, chosen, list, read_whole, require_mirror, vault_file,
+    GROUP, Judge, MirrorError, Read, TRAILER_LEN, chosen, list, read_whole, require_mirror, vault_file,
 };
 use crate::id::VaultId;
 use crate::progress::{Phase, Progress};
@@ -23,6 +23,10 @@ pub struct Difference {
     pub what: String,
     /// Whether the object was moved aside in the mirror and replaced by the vault's.
     pub is_mended: bool,
+    /// Whether it is whole, but not the one that the vault has.
+    pub is_whole: bool,
+    /// Whether it has just not arrived whole in the mirror's place: see [`Judge`].
+    pub is_late: bool,
 }
 
 /// The result of a comparison.
@@ -38,10 +42,35 @@ pub struct Comparison {
     pub missing: Vec<ObjectKey>,
     /// Objects of the mirror that are damaged, or differ from the vault's.
     pub different: Vec<Difference>,
-    /// Objects that are whole in the mirror and damaged in the vault.
+    /// Objects that are damaged in the vault.
     pub damaged_in_vault: Vec<ObjectKey>,
+    /// Objects that have not arrived whole in the vault: see [`Judge`].
+    pub late: Vec<ObjectKey>,
     /// The number of objects of the mirror that the vault no longer has.
     pub surplus: u64,
+}
+
+impl Comparison {
+    /// Tells what the sync has not brought whole, to the vault or to the mirror, from what is damaged.
+    ///
+    /// # Errors
+    /// If the vault's store as a whole is unavailable.
+    pub fn judge(&mut self, judge: Judge<'_>) -> Result<(), VaultError> {
+        for different in self.different.iter_mut().filter(|different| !different.is_whole) {
+            different.is_late = judge.is_late_there(&different.key);
+        }
+        judge.part(&mut self.damaged_in_vault, &mut self.late)
+    }
+
+    /// Whether the mirror has all that the vault has, as it is there.
+    pub fn is_alike(&self) -> bool {
+        self.missing.is_empty() && self.different.is_empty() && self.damaged_in_vault.is_empty() && self.late.is_empty()
+    }
+
+    /// Whether anything is not whole, so that the reason for it matters.
+    pub fn needs_judge(&self) -> bool {
+        !self.damaged_in_vault.is_empty() || self.different.iter().any(|different| !different.is_whole)
+    }
 }
 
 /// The outcome for one object.
@@ -50,7 +79,12 @@ enum Found {
     /// The object was deleted from the vault or from the mirror.
     Gone,
     Missing,
-    Different(String),
+    /// The mirror's is not whole, for this reason.
+    Broken(String),
+    /// Neither is whole.
+    BothBroken(String),
+    /// Both are whole, and not the same.
+    Other,
     OfVault,
 }
 
@@ -101,9 +135,19 @@ pub fn compare(
                 Found::Same | Found::Gone => {}
                 Found::Missing => found.missing.push(*key),
                 Found::OfVault => found.damaged_in_vault.push(*key),
-                Found::Different(what) => {
+                Found::Broken(what) => {
                     let is_mended = mend && put_anew(from, to, key, *len)?;
-                    found.different.push(Difference { key: *key, what, is_mended });
+                    found.different.push(Difference { key: *key, what, is_mended, is_whole: false, is_late: false });
+                }
+                Found::BothBroken(what) => {
+                    found.damaged_in_vault.push(*key);
+                    let (is_mended, is_whole, is_late) = (false, false, false);
+                    found.different.push(Difference { key: *key, what, is_mended, is_whole, is_late });
+                }
+                Found::Other => {
+                    let what = "it is another object than the vault has".to_owned();
+                    let is_mended = mend && put_anew(from, to, key, *len)?;
+                    found.different.push(Difference { key: *key, what, is_mended, is_whole: true, is_late: false });
                 }
             }
         }
@@ -122,29 +166,39 @@ fn compare_one(
         // The vault may have been pruned since it was listed.
         return Ok(if has(from, key)? { Found::Missing } else { Found::Gone });
     };
-    if *have != len {
-        return Ok(Found::Different(format!("it has {have} bytes instead of {len}")));
-    }
-    let bytes = match read_whole(to, key, len) {
-        Ok(Read::Whole(bytes)) => bytes,
+    let bytes = match read_whole(to, key, *have) {
+        Ok(Read::Whole(bytes)) => Ok(bytes),
         Ok(Read::Gone) => return Ok(if has(from, key)? { Found::Missing } else { Found::Gone }),
-        Ok(Read::Damaged(what)) => return Ok(Found::Different(what)),
-        Err(error) if !error.is_of_whole() => return Ok(Found::Different(error.reason())),
+        Ok(Read::Damaged(_)) if *have != len => Err(format!("it has {have} bytes instead of {len}")),
+        Ok(Read::Damaged(what)) => Err(what),
+        Err(error) if !error.is_of_whole() => Err(error.reason()),
         Err(error) => return Err(MirrorError::of(to)(error)),
     };
-    // Slots are short, and have no hash at their end.
-    let tail = if matches!(key, ObjectKey::Named(Kind::Key, _)) { bytes.len() } else { TRAILER_LEN.min(bytes.len()) };
-    match from.get_range(key, len - tail as u64, tail) {
-        Ok(end) if end == bytes[bytes.len() - tail..] => Ok(Found::Same),
-        Err(StoreError::Missing { .. }) => Ok(Found::Gone),
-        Err(error) if error.is_of_whole() => Err(error.into()),
-        Ok(_) | Err(_) => match read_whole(from, key, len) {
-            Ok(Read::Whole(_)) => Ok(Found::Different("it is another object than the vault has".to_owned())),
-            Ok(Read::Gone) => Ok(Found::Gone),
-            Err(error) if error.is_of_whole() => Err(error.into()),
-            Ok(Read::Damaged(_)) | Err(_) => Ok(Found::OfVault),
-        },
+    if let Ok(bytes) = &bytes
+        && *have == len
+    {
+        // Slots are short, and have no hash at their end.
+        let is_slot = matches!(key, ObjectKey::Named(Kind::Key, _));
+        let tail = if is_slot { bytes.len() } else { TRAILER_LEN.min(bytes.len()) };
+        match from.get_range(key, len - tail as u64, tail) {
+            Ok(end) if end == bytes[bytes.len() - tail..] => return Ok(Found::Same),
+            Err(StoreError::Missing { .. }) => return Ok(Found::Gone),
+            Err(error) if error.is_of_whole() => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
     }
+    let is_whole_in_vault = match read_whole(from, key, len) {
+        Ok(Read::Whole(_)) => true,
+        Ok(Read::Gone) => return Ok(Found::Gone),
+        Err(error) if error.is_of_whole() => return Err(error.into()),
+        Ok(Read::Damaged(_)) | Err(_) => false,
+    };
+    Ok(match (bytes, is_whole_in_vault) {
+        (Ok(_), true) => Found::Other,
+        (Ok(_), false) => Found::OfVault,
+        (Err(what), true) => Found::Broken(what),
+        (Err(what), false) => Found::BothBroken(what),
+    })
 }
 
 fn has(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {

@@ -97,7 +97,7 @@ pub struct MirrorReport {
     pub mended: u64,
     /// Objects of the vault that are damaged, and so were not copied.
     pub damaged: Vec<ObjectKey>,
-    /// Those of the vault that have not arrived there whole: see [`MirrorReport::judge`].
+    /// Those of the vault that have not arrived there whole: see [`Judge`].
     pub late: Vec<ObjectKey>,
     /// Objects of the mirror that the vault no longer has.
     pub surplus: u64,
@@ -110,11 +110,48 @@ impl MirrorReport {
     ///
     /// # Errors
     /// If the vault's store as a whole is unavailable.
-    pub fn judge(&mut self, vault: &Vault) -> Result<(), VaultError> {
-        let damaged = std::mem::take(&mut self.damaged);
-        for key in damaged {
-            let is_late = vault.delivery() == Delivery::Synced && vault.state_of(&key)? == ObjectState::NotArrived;
-            if is_late { &mut self.late } else { &mut self.damaged }.push(key);
+    pub fn judge(&mut self, judge: Judge<'_>) -> Result<(), VaultError> {
+        judge.part(&mut self.damaged, &mut self.late)
+    }
+}
+
+/// The knowledge of why an object is not whole: damage, or a sync that has not brought all of it. No key is needed to
+/// copy and to compare, but the records of the vault say which it is.
+#[derive(Clone, Copy)]
+pub enum Judge<'v> {
+    /// The opened vault.
+    Vault(&'v Vault),
+    /// The vault is not opened, but things are known to arrive late in it: everything may be late.
+    Synced,
+    /// The vault is not opened, and nothing is known to arrive late.
+    Direct,
+}
+
+impl Judge<'_> {
+    /// Whether an object that is not whole in the vault is late.
+    fn is_late(self, key: &ObjectKey) -> Result<bool, VaultError> {
+        Ok(match self {
+            Self::Vault(vault) => {
+                vault.delivery() == Delivery::Synced && vault.state_of(key)? == ObjectState::NotArrived
+            }
+            Self::Synced => true,
+            Self::Direct => false,
+        })
+    }
+
+    /// The same of an object that is not whole in a mirror of the vault, and is whole in the vault or late there.
+    fn is_late_there(self, key: &ObjectKey) -> bool {
+        match self {
+            Self::Vault(vault) => vault.delivery() == Delivery::Synced && !vault.is_own(key, &vault.chains()),
+            Self::Synced => true,
+            Self::Direct => false,
+        }
+    }
+
+    /// Moves the objects that are late.
+    fn part(self, damaged: &mut Vec<ObjectKey>, late: &mut Vec<ObjectKey>) -> Result<(), VaultError> {
+        for key in std::mem::take(damaged) {
+            if self.is_late(&key)? { &mut *late } else { &mut *damaged }.push(key);
         }
         Ok(())
     }
@@ -313,12 +350,7 @@ fn copy_missing(
     for (key, len) in source.iter().filter(|(key, _)| part(key)) {
         match there.get(key) {
             Some(have) if have == len => {}
-            Some(_) => {
-                to.quarantine(key).map_err(MirrorError::of(to))?;
-                report.mended += 1;
-                wanted.push((*key, *len));
-            }
-            None => wanted.push((*key, *len)),
+            _ => wanted.push((*key, *len)),
         }
     }
     let order_of = |key: &ObjectKey| if let ObjectKey::Named(kind, _) = key { order(*kind) } else { u8::MAX };
@@ -333,13 +365,14 @@ fn copy_missing(
                 return Err(VaultError::Interrupted.into());
             }
             let (key, len) = &group[at];
-            let copied = copy(from, to, key, *len)?;
+            let copied = copy(from, to, key, *len, there.contains_key(key))?;
             progress.counters().add(1, *len);
             Ok::<_, MirrorError>(copied)
         })?;
         for ((key, len), copied) in group.iter().zip(copied) {
             match copied {
                 Copied::Done => {
+                    report.mended += u64::from(there.contains_key(key));
                     report.copied += 1;
                     report.bytes += len;
                     copying.put.insert(*key, *len);
@@ -361,12 +394,17 @@ enum Copied {
     Damaged,
 }
 
-fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<Copied, MirrorError> {
+/// Copies an object if it is whole. `is_other`: the mirror has it with another length, and that one is moved aside.
+fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64, is_other: bool) -> Result<Copied, MirrorError> {
     let bytes = match read_whole(from, key, len)? {
         Read::Whole(bytes) => bytes,
         Read::Gone => return Ok(Copied::Gone),
         Read::Damaged(_) => return Ok(Copied::Damaged),
     };
+    // Not before: where the vault's is cut short, the mirror's may be the only whole one.
+    if is_other {
+        to.quarantine(key).map_err(MirrorError::of(to))?;
+    }
     match to.put(key, bytes) {
         // Another machine mirrors at the same time.
         Err(StoreError::Exists { .. }) => Ok(Copied::Done),

@@ -23,8 +23,13 @@ function result(job) {
   if (job.kind === 'restore') return [counts(told), problems(told)];
   if (told.results) return runCard(told);
   if (job.kind === 'save') return h('p', {}, told.snapshot ? say('save.done', { files: told.snapshot.files_new + told.snapshot.files_changed, size: size(told.snapshot.bytes_stored) }) : say('save.unchanged'), told.snapshot && [' ', h('a', { href: `#/files/${told.snapshot.id}` }, say('lately.open'))]);
-  if (job.kind === 'check') return [note(told.damaged ? 'bad' : 'ok', told.damaged ? say('check.damaged') : say('check.sound', { packs: told.packs, read: size(told.bytes_read) })), h('ul', { class: 'changes' }, told.problems.map((one) => h('li', { class: 'd' }, `${one.object}: ${one.what}`)))];
-  if (job.kind === 'drill') return note(told.failed > 0 ? 'bad' : 'ok', say('drill.done', { files: told.files, size: size(told.bytes), failed: told.failed }));
+  if (job.kind === 'check') {
+    const isLate = (one) => one.state === 'not arrived', late = told.findings.filter((one) => one.about === 'late');
+    const waits = late.length > 0 || told.problems.some(isLate);
+    return [note(told.damaged ? 'bad' : waits ? 'warn' : 'ok', [told.damaged ? say('check.damaged') : say('check.sound', { packs: told.packs, read: size(told.bytes_read) }), waits && h('div', {}, say('check.late'))]),
+      h('ul', { class: 'changes' }, told.problems.map((one) => h('li', { class: isLate(one) ? 'm' : 'd' }, `${one.object}: ${isLate(one) ? say('check.late.object') : one.what}`)), late.map((one) => h('li', { class: 'm' }, one.what)))];
+  }
+  if (job.kind === 'drill') return note(told.failed > 0 ? 'bad' : told.late > 0 ? 'warn' : 'ok', [say('drill.done', { files: told.files, size: size(told.bytes), failed: told.failed }), told.late > 0 && h('div', {}, say('drill.late', { count: told.late }))]);
   return null;
 }
 

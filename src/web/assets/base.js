@@ -141,7 +141,7 @@ export const last = (path) => parts(path).at(-1)?.name ?? '';
 export class Refused extends Error {
   constructor(status, problem) { super(problem.error); this.status = status; this.hint = problem.hint; this.code = problem.code; }
 }
-async function answer(response) {
+export async function answer(response) {
   const told = await response.json().catch(() => ({ error: say('refused.unclear'), hint: null }));
   if (!response.ok) throw new Refused(response.status, told);
   return told;
@@ -199,7 +199,9 @@ export async function snapshots() {
   if (!known.list) {
     known.list = ask('snapshots').then((list) => {
       list.sources = new Map();
+      const late = new Map(list.late.map((one) => [one.snapshot, one.count]));
       for (const info of list.snapshots) {
+        info.late = late.get(info.id) ?? 0;
         const key = JSON.stringify([info.source, info.host]);
         if (!list.sources.has(key)) list.sources.set(key, { key, source: info.source, host: info.host, all: [] });
         list.sources.get(key).all.push(info);

@@ -1,6 +1,6 @@
 // The files screen: a source, its ribbon of dates, a folder whose path stays when the date changes, versions,
 // contents.
-import { ask, bring, card, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, snapshots, time, title, to } from './base.js';
+import { answer, ask, bring, card, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, snapshots, time, title, to } from './base.js';
 
 const PAGE = 500;
 const address = (id, path) => `#/files/${id}${path && encode(path) ? `?path=${encode(path)}` : ''}`;
@@ -50,7 +50,7 @@ const entryIcon = (entry) => icon(kinds[entry.kind] ?? 'file');
 
 async function picture(snapshot, path, type) {
   const response = await fetch(fileAddress(snapshot, path));
-  if (!response.ok) throw new Error(say('refused.unclear'));
+  if (!response.ok) await answer(response);
   // Decoded as a picture and painted, so that no part of the file becomes a document.
   const bitmap = await createImageBitmap(new Blob([await response.arrayBuffer()], { type }));
   const scale = Math.min(1, 1200 / Math.max(bitmap.width, bitmap.height));
@@ -159,7 +159,7 @@ export async function files(main, { parts: [id], query }) {
     const end = new Date(`${event.target.value}T23:59:59`).getTime();
     if (!Number.isNaN(end)) location.hash = address((source.all.findLast((one) => new Date(one.time) <= end) ?? source.all[0]).id, path);
   } });
-  const dates = h('section', { class: 'card flush', 'aria-label': say('files.dates') }, ribbon, h('div', { class: 'dated' }, step(-1, 'left'), h('b', {}, time(info.time)), step(1, 'right'), day, info.verdict !== 'complete' && h('a', { href: `#/files/${info.id}?skipped=1` }, pill('warn', say('source.partial', { count: info.skipped }))), h('span', { class: 'mute small' }, say('files.of', { files: info.files, size: size(info.bytes) }))));
+  const dates = h('section', { class: 'card flush', 'aria-label': say('files.dates') }, ribbon, h('div', { class: 'dated' }, step(-1, 'left'), h('b', {}, time(info.time)), step(1, 'right'), day, info.verdict !== 'complete' && h('a', { href: `#/files/${info.id}?skipped=1` }, pill('warn', say('source.partial', { count: info.skipped }))), info.late > 0 && pill('warn', say('source.late', { count: info.late })), h('span', { class: 'mute small' }, say('files.of', { files: info.files, size: size(info.bytes) }))));
   const trail = parts(path), isTop = trail.length === 0;
   // The path stays when the date changes: it may be a folder, a file, or missing.
   const content = h('div');

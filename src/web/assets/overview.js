@@ -65,8 +65,8 @@ function saveButton(names, label, kind = 'primary') {
 function sourceRow(one, many, plan) {
   const last = one.all.at(-1);
   const rows = plan?.sources.filter((row) => row.source === one.source && one.host === known.status.host) ?? [];
-  const level = last.verdict !== 'complete' ? 'warn' : rows.some((row) => row.overdue) ? 'warn' : 'ok';
-  const word = last.verdict !== 'complete' ? say('source.partial', { count: last.skipped }) : rows.some((row) => row.overdue) ? say('source.overdue') : say('source.complete');
+  const level = last.verdict !== 'complete' || last.late > 0 ? 'warn' : rows.some((row) => row.overdue) ? 'warn' : 'ok';
+  const word = last.late > 0 ? say('source.late', { count: last.late }) : last.verdict !== 'complete' ? say('source.partial', { count: last.skipped }) : rows.some((row) => row.overdue) ? say('source.overdue') : say('source.complete');
   const next = rows.length ? Math.min(...rows.map((row) => row.due_in_s)) : null;
   const address = `#/files?source=${encodeURIComponent(one.source)}&host=${encodeURIComponent(one.host)}`;
   return h('div', { class: 'src' },
