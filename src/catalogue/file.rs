@@ -204,7 +204,7 @@ impl<B: StorageBackend> CatalogueFile<B> {
 
 impl<B: StorageBackend> StorageBackend for CatalogueFile<B> {
     fn len(&self) -> io::Result<u64> {
-        self.with(|file| file.len())
+        self.with(StorageBackend::len)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -216,7 +216,7 @@ impl<B: StorageBackend> StorageBackend for CatalogueFile<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.with(|file| file.sync_data())
+        self.with(StorageBackend::sync_data)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -260,9 +260,9 @@ fn usage(error: &clap::Error, args: &[OsString]) -> Result<Exit, Failure> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Exit::Usage,
         _ => return Err(words::explain(error, args)),
     };
-    error.print().map(|()| exit).or_else(|error| {
+    error.print().map(|()| exit).map_err(|error| {
         let failure = Failure::output(&error);
-        Err(Failure { exit: exit.worse(failure.exit), ..failure })
+        Failure { exit: exit.worse(failure.exit), ..failure }
     })
 }
 

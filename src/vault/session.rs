@@ -100,13 +100,12 @@ impl Session {
         packs.names.push(*name);
         packs.lens.insert(*name, (kind, len));
         let note = |packs: &mut Packs| -> std::io::Result<()> {
-            let file = match &mut packs.file {
-                Some(file) => file,
-                None => {
-                    let file = File::options().create(true).append(true).open(&path)?;
-                    ownfile::hand_over(&path);
-                    packs.file.insert(file)
-                }
+            let file = if let Some(file) = &mut packs.file {
+                file
+            } else {
+                let file = File::options().create(true).append(true).open(&path)?;
+                ownfile::hand_over(&path);
+                packs.file.insert(file)
             };
             file.write_all(name.as_bytes())
         };
