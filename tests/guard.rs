@@ -664,7 +664,7 @@ fn what_the_snapshot_could_not_read_stays() {
     desk.write("new/inner", "x");
     let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(desk.source()).status().unwrap();
     assert!(owned.success());
-    fs::set_permissions(desk.source().join("new"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(desk.source().join("new"), fs::Permissions::from_mode(0o000)).unwrap();
     for options in [&["--dry-run"][..], &[]] {
         let said = as_nobody(&desk, &[DELETE, options].concat()).unwrap();
         assert_eq!(said.code, 3, "{}{}", said.out, said.err);
