@@ -54,7 +54,7 @@ fn main() {
         let count = 100_000 * 10_u64.pow(step as u32);
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("catalogue");
-        let catalogue = Catalogue::anew(&path, [7; 32]).expect("a catalogue");
+        let catalogue = Catalogue::anew(&path, [7; 32], None).expect("a catalogue");
         let (mut next, mut entering) = (0, 0.0);
         while next < count {
             let end = count.min(next + BATCH);

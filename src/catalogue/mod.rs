@@ -7,7 +7,7 @@
 //!
 //! [`packs`] packs · [`records`] records · [`chunks`] the places of chunks · [`filter`] chunks that are certainly not stored · [`stat`]
 //! the stat cache · [`upkeep`] when packs were verified and pruned, and how well they are known · [`indexes`] the content of index
-//! objects · [`names`] names in folders, for searching · [`file`](self::file) the file itself, and what is done if it cannot grow.
+//! objects · [`names`] names in folders, for searching · `file` the file itself, and what is done if it cannot grow.
 
 mod file;
 pub mod chunks;
