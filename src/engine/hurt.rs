@@ -91,8 +91,9 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Those of these snapshots that are known to be damaged, or not to have arrived whole. If only packs are known to be, and no check has found out what
-/// that costs, these are the snapshots that need anything which is in no other pack.
+/// Those of these snapshots that are known to be damaged, or not to have arrived whole. If only packs are known to be
+/// damaged, and no check has found out what that costs, these are the snapshots that need anything which is in no other
+/// pack.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
