@@ -31,20 +31,24 @@ impl Answer {
 }
 
 /// Sends a request as it is, and reads the whole answer.
-pub fn exchange(mut line: impl Read + Write, request: &[u8]) -> Answer {
-    line.write_all(request).unwrap();
+pub fn exchange(line: impl Read + Write, request: &[u8]) -> Answer {
+    try_exchange(line, request).unwrap_or_else(|| panic!("no answer to {}", String::from_utf8_lossy(request)))
+}
+
+/// As [`exchange`]. `None`: the connection ended before the head of the answer did.
+pub fn try_exchange(mut line: impl Read + Write, request: &[u8]) -> Option<Answer> {
+    line.write_all(request).ok()?;
     let mut all = Vec::new();
-    line.read_to_end(&mut all).unwrap();
-    let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| {
-        panic!("no answer to {}", String::from_utf8_lossy(request));
-    });
+    let read = line.read_to_end(&mut all);
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n")?;
+    read.unwrap();
     let head = String::from_utf8_lossy(&all[..end]).into_owned();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let mut body = all[end + 4..].to_vec();
     if head.to_lowercase().contains("transfer-encoding: chunked") {
         body = unchunk(&body);
     }
-    Answer { status, head, body }
+    Some(Answer { status, head, body })
 }
 
 fn unchunk(mut rest: &[u8]) -> Vec<u8> {

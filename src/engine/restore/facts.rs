@@ -94,19 +94,20 @@ fn own_places(run: &Run<'_>) -> Result<Vec<(Identity, Kept)>, Halt> {
 
 /// Adds the final place of a path, if it exists, and each link on the way.
 fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) -> io::Result<()> {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     // A link whose folder cannot be read is not protected. The place itself is.
     let links = path.ancestors().filter_map(|path| stat_of(path).ok()).filter(|stat| stat.kind == FileKind::Symlink);
     own.extend(links.map(|stat| (Identity::of(&stat), kept)));
-    let real = match std::fs::canonicalize(path) {
-        Ok(real) => real,
+    let place = std::fs::canonicalize(path).and_then(|real| {
+        let folder = Dir::open(&real).and_then(|dir| dir.stat());
+        folder.or_else(|_| stat_of(&real))
+    });
+    match place.map_err(|error| (error.kind(), error)) {
+        Ok(stat) => own.push((Identity::of(&stat), kept)),
         // What this user cannot reach, he cannot remove either.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    let stat = Dir::open(&real).and_then(|dir| dir.stat()).or_else(|_| stat_of(&real))?;
-    own.push((Identity::of(&stat), kept));
+        Err((NotFound | NotADirectory | PermissionDenied, _)) => {}
+        Err((_, error)) => return Err(error),
+    }
     Ok(())
 }
 
