@@ -203,6 +203,7 @@ fn create_with(
     if let Some(recovery) = &options.recovery {
         slots.push(slot(recovery, Purpose::Recovery, "recovery key")?);
     }
+    let file: Bytes = VaultFile { id, features: features(&keyring, &Format::default()) }.encode().into();
     let mut put: Vec<Given> = Vec::new();
     let result = (|| {
         for slot in &slots {
@@ -218,7 +219,6 @@ fn create_with(
         if !prove_copies(store, &put)?.keys().all(|name| own.contains(name)) {
             return Err(made_at_once());
         }
-        let file: Bytes = VaultFile { id, features: features(&keyring, &Format::default()) }.encode().into();
         store.put(&ObjectKey::Vault, file.clone())?;
         if store.holds(&ObjectKey::Vault, &file)? {
             return Ok(());
@@ -228,7 +228,13 @@ fn create_with(
         if store.holds(&ObjectKey::Vault, &file)? { Ok(()) } else { Err(made_at_once()) }
     })();
     // A vault that was reported as not made must not open.
-    result.inspect_err(|_: &VaultError| take_back(store, &names(&put)))?;
+    result.inspect_err(|_: &VaultError| {
+        // Without key slots it would only be in the way of the next attempt. Another's stays.
+        if store.holds(&ObjectKey::Vault, &file).is_ok_and(|is_own| is_own) {
+            let _ = store.delete_durably(&ObjectKey::Vault);
+        }
+        take_back(store, &names(&put));
+    })?;
     Ok(Created { id, slots: slots.iter().map(SlotFile::id).collect() })
 }
 
@@ -263,7 +269,23 @@ mod tests {
                 assert!(create(&store, &options()).is_err(), "write {write}");
                 let left = Slots::read(store.inner()).unwrap();
                 assert!(left.copies.is_empty() && left.bad.is_empty(), "write {write} {leaves:?}");
+                // What was put of VAULT is not known to be one's own if only half of it is there.
+                let again = create(store.inner(), &options());
+                assert!(again.is_ok() || leaves == Leaves::Half && write == 4, "write {write} {leaves:?}: {again:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_vault_that_could_not_be_made_is_not_in_the_way_of_the_next_attempt() {
+        for operation in 0.. {
+            let store = FaultyStore::new(MemStore::new()).with(Fault::FailAtOperation(operation));
+            if create(&store, &options()).is_ok() {
+                assert!(operation > 10, "many operations can fail");
+                return;
+            }
+            let again = create(store.inner(), &options());
+            assert!(again.is_ok(), "operation {operation}: {again:?}");
         }
     }
 
