@@ -476,8 +476,8 @@ const READS: [(&str, bool); 18] = [
 /// The commands that say what is known, once a check has found it.
 const KNOWING: [&str; 5] = ["list", "accept", "stats", "doctor", "run --now"];
 
-/// A machine lacks what another one put in this folder of the store. All commands agree about what that means.
-fn lacks(is_synced: bool, folder: &str, how: &str) {
+/// Two machines that both have the vault of the first one, with a snapshot.
+fn alike(is_synced: bool) -> Pair {
     let mut pair = Pair::new(1);
     create_vault(&DirStore::create(&pair.path(0, "store")).unwrap(), small_chunks()).unwrap();
     if is_synced {
@@ -486,6 +486,12 @@ fn lacks(is_synced: bool, folder: &str, how: &str) {
     pair.take(0, &[]);
     copy_folder(&pair.path(0, "store"), &pair.path(1, "store"));
     pair.ends(1, &["list"], &[0]);
+    pair
+}
+
+/// A machine lacks what another one put in this folder of the store. All commands agree about what that means.
+fn lacks(is_synced: bool, folder: &str, how: &str) {
+    let mut pair = alike(is_synced);
     let mut before = BTreeMap::new();
     walk(&pair.path(0, "store"), Path::new(folder), &mut before);
     fs::create_dir(pair.path(0, "source/deep")).unwrap();
@@ -603,14 +609,7 @@ fn a_key_slot_that_has_arrived_in_part_is_not_damaged() {
 /// Machine 1 has the vault and a mirror of it. Of what machine 0 put last into `folder`, `side` of these has only a half.
 /// Returns the machines, and the objects that are not whole.
 fn half_mirrored(is_synced: bool, folder: &str, side: &str) -> (Pair, Vec<PathBuf>) {
-    let mut pair = Pair::new(1);
-    create_vault(&DirStore::create(&pair.path(0, "store")).unwrap(), small_chunks()).unwrap();
-    if is_synced {
-        pair.ends(0, &["delivery", "synced"], &[0]);
-    }
-    pair.take(0, &[]);
-    copy_folder(&pair.path(0, "store"), &pair.path(1, "store"));
-    pair.ends(1, &["list"], &[0]);
+    let mut pair = alike(is_synced);
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
     walk(&pair.path(0, "store"), Path::new(folder), &mut before);
     pair.take(0, &[]);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use vault::engine::mirror::{MirrorError, mirror};
 use vault::engine::repair::{self, RepairError, RepairOptions};
@@ -35,11 +36,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Stops the work as soon as one object is done.
-#[derive(Default)]
-struct Hasty(Silent);
+/// Stops the work once this holds.
+struct Once<F>(F, Silent);
 
-impl Progress for Hasty {
+fn once<F: Fn(&Counters) -> bool + Send + Sync>(holds: F) -> Once<F> {
+    Once(holds, Silent::default())
+}
+
+impl<F: Fn(&Counters) -> bool + Send + Sync> Progress for Once<F> {
     fn phase(&self, _: Phase) {}
 
     fn warn(&self, _: &str) {}
@@ -47,11 +51,11 @@ impl Progress for Hasty {
     fn detail(&self, _: &str) {}
 
     fn counters(&self) -> &Counters {
-        self.0.counters()
+        self.1.counters()
     }
 
     fn stopped(&self) -> bool {
-        self.0.counters().files.load(std::sync::atomic::Ordering::Relaxed) > 0
+        self.0(self.counters())
     }
 }
 
@@ -63,29 +67,10 @@ fn a_mirror_ends_between_any_two_objects() {
         crate::support::take(&world.open(), &world.source()).unwrap();
     }
     let (from, to) = (world.shared(), MemStore::new());
-    let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &Hasty::default());
+    let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &once(|counters| counters.files.load(Relaxed) > 0));
     assert!(matches!(stopped, Err(MirrorError::Vault(VaultError::Interrupted))), "{stopped:?}");
     let copied = to.objects().len();
     assert!((1..24).contains(&copied), "{copied} of some 60");
-}
-
-/// Stops the work when the objects of the store have this number.
-struct Until<'a>(&'a MemStore, usize, Silent);
-
-impl Progress for Until<'_> {
-    fn phase(&self, _: Phase) {}
-
-    fn warn(&self, _: &str) {}
-
-    fn detail(&self, _: &str) {}
-
-    fn counters(&self) -> &Counters {
-        self.2.counters()
-    }
-
-    fn stopped(&self) -> bool {
-        self.0.objects().len() >= self.1
-    }
 }
 
 #[test]
@@ -105,7 +90,7 @@ fn a_mirror_can_be_opened_only_when_it_was_whole_once() {
     assert!(keys > 0 && all > keys + 8, "{all} {keys}");
     let to = MemStore::new();
     for len in 1..all {
-        let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &Until(&to, len, Silent::default()));
+        let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &once(|_| to.objects().len() >= len));
         assert!(matches!(stopped, Err(MirrorError::Vault(VaultError::Interrupted))), "{len}: {stopped:?}");
         assert_eq!(to.objects().len(), len);
         // Beside the slots there is VAULT.
@@ -125,7 +110,7 @@ fn a_mirror_can_be_opened_only_when_it_was_whole_once() {
             to.put(&key, bytes).unwrap();
         }
     }
-    let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &Until(&to, 3, Silent::default()));
+    let stopped = mirror(from.as_ref(), &to, &Wanted::default(), &once(|_| to.objects().len() >= 3));
     assert!(stopped.is_err() && slots(&to) == 2, "{stopped:?}");
 }
 

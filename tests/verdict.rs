@@ -588,6 +588,19 @@ fn of_another(desk: &Desk, files: usize) -> Vec<PathBuf> {
     objects(desk, "").into_iter().filter(|path| !here.contains(path)).collect()
 }
 
+/// Takes the first of these objects that lies in this folder of the store away from there. Returns its path.
+fn take_aside<'o>(desk: &Desk, objects: &'o [PathBuf], folder: &str) -> &'o Path {
+    let object = objects.iter().find(|path| path.starts_with(desk.path("store").join(folder))).unwrap();
+    fs::write(desk.path("name"), object.to_str().unwrap()).unwrap();
+    fs::rename(object, desk.path("aside")).unwrap();
+    object
+}
+
+/// Brings back what [`take_aside`] has taken.
+fn put_back(desk: &Desk) {
+    fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap();
+}
+
 /// Two machines have changed the last snapshot, and neither had seen the other's change.
 fn two_changes(desk: &Desk) {
     let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
@@ -819,26 +832,20 @@ const KINDS: &[Kind] = &[
         3,
         |desk| {
             // More files than a finding names.
-            let new = of_another(desk, 120);
-            let pack = new.iter().find(|path| path.starts_with(desk.path("store/packs"))).unwrap();
-            fs::write(desk.path("name"), pack.to_str().unwrap()).unwrap();
-            fs::rename(pack, desk.path("aside")).unwrap();
+            take_aside(desk, &of_another(desk, 120), "packs");
             ends(desk, &["check"], 3);
         },
-        |desk| fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap(),
+        put_back,
     ),
     (
         "trees of another machine that have not arrived",
         "late",
         3,
         |desk| {
-            let new = of_another(desk, 2);
-            let meta = new.iter().find(|path| path.starts_with(desk.path("store/meta"))).unwrap();
-            fs::write(desk.path("name"), meta.to_str().unwrap()).unwrap();
-            fs::rename(meta, desk.path("aside")).unwrap();
+            take_aside(desk, &of_another(desk, 2), "meta");
             ends(desk, &["check"], 3);
         },
-        |desk| fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap(),
+        put_back,
     ),
     (
         "a pack of another machine that has its full length, and a gap",
@@ -846,16 +853,14 @@ const KINDS: &[Kind] = &[
         3,
         |desk| {
             let new = of_another(desk, 2);
-            let pack = new.iter().find(|path| path.starts_with(desk.path("store/packs"))).unwrap();
             ends(desk, &["list"], 0);
-            let mut bytes = fs::read(pack).unwrap();
-            fs::rename(pack, desk.path("aside")).unwrap();
+            let pack = take_aside(desk, &new, "packs");
+            let mut bytes = fs::read(desk.path("aside")).unwrap();
             bytes[300..1000].fill(0);
             fs::write(pack, bytes).unwrap();
-            fs::write(desk.path("name"), pack.to_str().unwrap()).unwrap();
             ends(desk, &["check", "--read-data"], 3);
         },
-        |desk| fs::rename(desk.path("aside"), fs::read_to_string(desk.path("name")).unwrap()).unwrap(),
+        put_back,
     ),
     (
         "a key slot of which one copy is left",

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 
+use crate::store::dir::DirStore;
 use crate::vault::Vault;
 
 use crate::cli::error::Failure;
@@ -23,8 +24,6 @@ const ENDS: [&str; 2] =
     ["HOW TO GET THE FILES BACK", "This text holds no secret. It is not part of the vault and may be deleted."];
 /// The length in bytes up to which a text with additions is read.
 const LEN_MAX: u64 = 1 << 20;
-/// The folder into which a damaged text is moved, as damaged objects are.
-const QUARANTINE: &str = "quarantine";
 
 /// Writes the text beside VAULT, unless something is there. It does not matter if it cannot be written.
 pub(super) fn write(folder: &Path) {
@@ -77,23 +76,14 @@ pub(super) fn mend(vault: &Vault) -> Result<(), Failure> {
 }
 
 fn mend_in(folder: &Path) -> io::Result<()> {
-    let aside = folder.join(QUARANTINE);
-    match fs::symlink_metadata(&aside) {
-        Ok(is) if is.is_dir() => {}
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{QUARANTINE} is no folder"))),
-        Err(_) => ownfile::make_folder(&aside)?,
-    }
-    let names = std::iter::once(NAME.to_owned()).chain((1..).map(|number| format!("{NAME}-{number}")));
-    let Some(free) = names.map(|name| aside.join(name)).find(|path| fs::symlink_metadata(path).is_err()) else {
-        return Ok(());
-    };
     let path = folder.join(NAME);
-    fs::rename(&path, &free)?;
+    let store = DirStore::open(folder).map_err(io::Error::other)?;
+    let aside = store.move_aside(&path, NAME)?;
     write_new(folder).inspect_err(|error| {
         // The disk may be full: what was there stays, so that the next check warns of it again.
         if error.kind() != io::ErrorKind::AlreadyExists {
             let _ = fs::remove_file(&path);
-            let _ = fs::rename(&free, &path);
+            let _ = fs::rename(&aside, &path);
         }
     })
 }
@@ -101,6 +91,7 @@ fn mend_in(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::dir::QUARANTINE;
 
     #[test]
     fn a_text_that_no_longer_says_how_is_damaged() {

@@ -40,7 +40,7 @@ use crate::sync::lock;
 const OPEN_FILES_MAX: usize = 32;
 
 /// The folder for objects that are moved aside, below the top of the store.
-const QUARANTINE: &str = "quarantine";
+pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// The folder for temporary files, where the file system has no nameless ones, below the top of the store.
 const TEMPORARY: &str = "tmp";
@@ -181,6 +181,23 @@ impl DirStore {
     /// The path of an object.
     pub fn path_of(&self, key: &ObjectKey) -> PathBuf {
         self.top.join(key.to_string())
+    }
+
+    /// Moves a file of the store's folder into the quarantine, under this name or the next free one. Returns its new path.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn move_aside(&self, from: &Path, name: &str) -> io::Result<PathBuf> {
+        fs::symlink_metadata(from)?;
+        let folder = self.ensure_folder(QUARANTINE)?;
+        let mut to = folder.join(name);
+        for number in 1.. {
+            match self.publisher.move_new(from, &to) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => to = folder.join(format!("{name}-{number}")),
+                done => return done.map(|()| to),
+            }
+        }
+        Ok(to)
     }
 
     /// Whether the store's folder exists, and is still on the same device.
@@ -424,18 +441,8 @@ impl Store for DirStore {
             ObjectKey::Named(kind, name) => format!("{}-{name}", kind.folder()),
         };
         let failed = |e| self.error(Action::Quarantine, key, e);
-        let from = self.path_of(key);
         self.check_way(key).map_err(failed)?;
-        fs::symlink_metadata(&from).map_err(failed)?;
-        let folder = self.ensure_folder(QUARANTINE).map_err(failed)?;
-        let mut to = folder.join(&plain);
-        for number in 1.. {
-            match self.publisher.move_new(&from, &to) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => to = folder.join(format!("{plain}-{number}")),
-                done => return done.map_err(failed),
-            }
-        }
-        Ok(())
+        self.move_aside(&self.path_of(key), &plain).map(drop).map_err(failed)
     }
 
     /// Disks are faster when a few reads wait at once. Puts are written one after the other, each in two halves.

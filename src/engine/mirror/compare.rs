@@ -79,12 +79,13 @@ enum Found {
     /// The object was deleted from the vault or from the mirror.
     Gone,
     Missing,
-    /// The mirror's is not whole, for this reason.
-    Broken(String),
-    /// Neither is whole.
-    BothBroken(String),
-    /// Both are whole, and not the same.
-    Other,
+    /// The mirror's is not whole, or not the one that the vault has, for this reason.
+    Different {
+        what: String,
+        is_whole: bool,
+        is_whole_in_vault: bool,
+    },
+    /// Only the mirror's is whole.
     OfVault,
 }
 
@@ -135,19 +136,12 @@ pub fn compare(
                 Found::Same | Found::Gone => {}
                 Found::Missing => found.missing.push(*key),
                 Found::OfVault => found.damaged_in_vault.push(*key),
-                Found::Broken(what) => {
-                    let is_mended = mend && put_anew(from, to, key, *len)?;
-                    found.different.push(Difference { key: *key, what, is_mended, is_whole: false, is_late: false });
-                }
-                Found::BothBroken(what) => {
-                    found.damaged_in_vault.push(*key);
-                    let (is_mended, is_whole, is_late) = (false, false, false);
-                    found.different.push(Difference { key: *key, what, is_mended, is_whole, is_late });
-                }
-                Found::Other => {
-                    let what = "it is another object than the vault has".to_owned();
-                    let is_mended = mend && put_anew(from, to, key, *len)?;
-                    found.different.push(Difference { key: *key, what, is_mended, is_whole: true, is_late: false });
+                Found::Different { what, is_whole, is_whole_in_vault } => {
+                    if !is_whole_in_vault {
+                        found.damaged_in_vault.push(*key);
+                    }
+                    let is_mended = mend && is_whole_in_vault && put_anew(from, to, key, *len)?;
+                    found.different.push(Difference { key: *key, what, is_mended, is_whole, is_late: false });
                 }
             }
         }
@@ -193,11 +187,10 @@ fn compare_one(
         Err(error) if error.is_of_whole() => return Err(error.into()),
         Ok(Read::Damaged(_)) | Err(_) => false,
     };
-    Ok(match (bytes, is_whole_in_vault) {
-        (Ok(_), true) => Found::Other,
-        (Ok(_), false) => Found::OfVault,
-        (Err(what), true) => Found::Broken(what),
-        (Err(what), false) => Found::BothBroken(what),
+    let is_whole = bytes.is_ok();
+    Ok(match bytes.map(|_| "it is another object than the vault has".to_owned()) {
+        Ok(_) if !is_whole_in_vault => Found::OfVault,
+        Ok(what) | Err(what) => Found::Different { what, is_whole, is_whole_in_vault },
     })
 }
 
