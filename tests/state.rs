@@ -1,6 +1,7 @@
 //! An unwritable state folder stops nobody from reading a vault.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -105,4 +106,28 @@ fn what_was_remembered_counts_where_nothing_can_be_written() {
         let said = run(&desk, &state, &["list"]);
         assert_eq!(said.code, 4, "{}{}", said.out, said.err);
     }
+}
+
+#[test]
+fn a_memory_of_places_that_cannot_be_read_is_no_reason_for_a_new_vault() {
+    let desk = desk();
+    let places = desk.path("state/places");
+    fs::rename(desk.path("store"), desk.path("away")).unwrap();
+    let taken = || desk.run(&["snapshot", "--init", ".", "--source", "source"]);
+    assert_eq!(taken().code, 10, "its disk is away");
+    let memory = fs::read_dir(&places).unwrap().next().unwrap().unwrap().path();
+    // A link to itself cannot be opened.
+    for unreadable in [&memory, &places] {
+        let aside = desk.path("aside");
+        fs::rename(unreadable, &aside).unwrap();
+        symlink(unreadable, unreadable).unwrap();
+        let makes = [&["init"][..], &["mirror", "--repo", "../away", "--to", "../store"]];
+        for said in std::iter::once(taken()).chain(makes.map(|args| desk.run(args))) {
+            assert!(said.code == 1 && said.err.contains("memory of it cannot be read"), "{}: {}", said.code, said.err);
+        }
+        assert!(!desk.path("store").exists());
+        fs::remove_file(unreadable).unwrap();
+        fs::rename(&aside, unreadable).unwrap();
+    }
+    assert_eq!(taken().code, 10);
 }

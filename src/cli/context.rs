@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::env;
 use std::error::Error as _;
+use std::io;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -303,14 +305,22 @@ impl Context {
     /// The vault expected in this place. `name` is the place's name in the record of places.
     pub(super) fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
         let id = config.and_then(|config| config.id.clone());
-        let known = self.state_folder().map(|state| place::known(&state, name)).unwrap_or_default();
+        let known = self.state_folder().ok().and_then(|state| place::known(&state, name).ok()).unwrap_or_default();
         Wanted { vault: self.global.vault.clone().or(id), known, slot: self.global.slot.clone() }
     }
 
     /// The vault that this machine remembers in this place.
     pub(super) fn known_in(&self, place: &Place) -> Option<VaultId> {
-        let state = self.state_folder().ok()?;
-        place::known(&state, &place_name(place)).first().copied()
+        self.remembered_in(place).ok().flatten()
+    }
+
+    /// The same, for those who must not take what cannot be read for unknown.
+    ///
+    /// # Errors
+    /// If there may be a memory of the place, and it cannot be read.
+    pub(super) fn remembered_in(&self, place: &Place) -> io::Result<Option<VaultId>> {
+        let Ok(state) = self.state_folder() else { return Ok(None) };
+        Ok(place::known(&state, &place_name(place))?.first().copied())
     }
 
     /// The id of the vault in a place, if it can be known without opening the vault. A store on another machine is not

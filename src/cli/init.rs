@@ -197,7 +197,14 @@ pub(super) fn refuse_where_known(context: &Context, place: &Place) -> Result<(),
 /// Refuses a place where this machine remembers a vault, or a mirror of one, that is not there now. `anyway` is the
 /// hint at how to use it all the same.
 pub(super) fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str) -> Result<(), Failure> {
-    let Some(id) = context.known_in(place) else { return Ok(()) };
+    let remembered = context.remembered_in(place).map_err(|error| {
+        Failure::caused(
+            format!("this machine may know a vault in {place}, and its memory of it cannot be read"),
+            &error,
+        )
+        .hint(format!("Its folder is given with --state DIR, or VAULT_STATE_DIR. {anyway}"))
+    })?;
+    let Some(id) = remembered else { return Ok(()) };
     Err(Failure::new(format!("this machine knows the vault {id} in {place}, and it is not there now"))
         .exit(Exit::Unreachable)
         .hint(format!("Is its disk mounted? {anyway}")))

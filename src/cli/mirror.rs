@@ -93,7 +93,7 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         return tell_compared(context, &to.to_string(), &found, matches!(judge, Judge::Synced));
     }
     local::refuse_around(&to, "a mirror")?;
-    if !args.another && context.known_in(&to).is_some() && !context.has_vault(&to)? {
+    if !args.another && !matches!(context.remembered_in(&to), Ok(None)) && !context.has_vault(&to)? {
         let anyway = "To make a new mirror there all the same: --another";
         init::refuse_where_one_is_known(context, &to, anyway)?;
     }

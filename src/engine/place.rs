@@ -48,13 +48,22 @@ fn file_of(state: &Path, place: &str) -> PathBuf {
 
 /// The vaults that this machine has seen in this place, the intended one first; none if there is no memory of it. `state` is the folder
 /// in which this user keeps the state of all vaults.
-pub fn known(state: &Path, place: &str) -> Vec<VaultId> {
-    let text = crate::ownfile::read_text(&file_of(state, place)).unwrap_or_default();
+///
+/// # Errors
+/// If there may be a memory, and it cannot be read.
+pub fn known(state: &Path, place: &str) -> io::Result<Vec<VaultId>> {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotADirectory, NotFound};
+    let text = match crate::ownfile::read_text(&file_of(state, place)) {
+        Ok(text) => text,
+        // Nothing is there, or something that the program has not written.
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | InvalidInput | InvalidData) => String::new(),
+        Err(error) => return Err(error),
+    };
     let mut lines = text.lines();
     if lines.next() != Some(MAGIC) || lines.next() != Some(place) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    lines.filter_map(|line| line.parse().ok()).collect()
+    Ok(lines.filter_map(|line| line.parse().ok()).collect())
 }
 
 /// Remembers these vaults for this place.
@@ -72,7 +81,7 @@ pub fn remember(state: &Path, place: &str, vaults: &[VaultId]) -> io::Result<()>
 /// key slots there too.
 ///
 /// # Errors
-/// If the state folder cannot be written.
+/// If the state folder cannot be read or written.
 pub fn met<'a>(
     state: &Path,
     place: &str,
@@ -80,7 +89,7 @@ pub fn met<'a>(
     is_said: bool,
     others: impl IntoIterator<Item = &'a VaultId>,
 ) -> io::Result<()> {
-    let mut vaults = known(state, place);
+    let mut vaults = known(state, place)?;
     let is_there = others.into_iter().any(|other| vaults.first() == Some(other));
     match vaults.iter().position(|known| *known == vault) {
         Some(0) => return Ok(()),
@@ -96,8 +105,9 @@ pub fn met<'a>(
 
 /// Forgets a vault in a place, as one whose creation was not finished.
 pub fn forget(state: &Path, place: &str, vault: VaultId) {
-    let left: Vec<VaultId> = known(state, place).into_iter().filter(|known| *known != vault).collect();
     // If it cannot be forgotten, the user is asked the next time.
+    let Ok(known) = known(state, place) else { return };
+    let left: Vec<VaultId> = known.into_iter().filter(|known| *known != vault).collect();
     let _ = if left.is_empty() { std::fs::remove_file(file_of(state, place)) } else { remember(state, place, &left) };
 }
 
@@ -112,21 +122,21 @@ mod tests {
     fn a_place_remembers_its_vault() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path();
-        assert_eq!(known(state, "/disk/vault"), []);
+        assert_eq!(known(state, "/disk/vault").unwrap(), []);
         met(state, "/disk/vault", X, false, &[]).unwrap();
-        assert_eq!(known(state, "/disk/vault"), [X]);
-        assert_eq!(known(state, "/disk/other"), []);
+        assert_eq!(known(state, "/disk/vault").unwrap(), [X]);
+        assert_eq!(known(state, "/disk/other").unwrap(), []);
         // A named vault that shares the folder is added behind the other; one that is alone there comes first.
         met(state, "/disk/vault", Y, true, &[X]).unwrap();
-        assert_eq!(known(state, "/disk/vault"), [X, Y]);
+        assert_eq!(known(state, "/disk/vault").unwrap(), [X, Y]);
         met(state, "/disk/vault", Y, false, &[]).unwrap();
-        assert_eq!(known(state, "/disk/vault"), [X, Y]);
+        assert_eq!(known(state, "/disk/vault").unwrap(), [X, Y]);
         met(state, "/disk/vault", Y, true, &[]).unwrap();
-        assert_eq!(known(state, "/disk/vault"), [Y, X]);
+        assert_eq!(known(state, "/disk/vault").unwrap(), [Y, X]);
         forget(state, "/disk/vault", Y);
-        assert_eq!(known(state, "/disk/vault"), [X]);
+        assert_eq!(known(state, "/disk/vault").unwrap(), [X]);
         forget(state, "/disk/vault", X);
-        assert_eq!(known(state, "/disk/vault"), []);
+        assert_eq!(known(state, "/disk/vault").unwrap(), []);
     }
 
     #[cfg(unix)]
