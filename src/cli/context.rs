@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::env;
 use std::error::Error as _;
 use std::io;
-use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
