@@ -509,6 +509,7 @@ impl FindingJson {
                 About::OtherVault(_) => "vault",
                 About::Change { .. } => "change",
                 About::Clocks { .. } => "clocks",
+                About::Note(_) => "note",
             },
             what: finding.text(),
             since: finding.since,

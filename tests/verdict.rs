@@ -938,7 +938,43 @@ const KINDS: &[Kind] = &[
             desk.ok(&["snapshot", ".", "--source", "source"]);
         },
     ),
+    (
+        "a list of known problems that cannot be read",
+        "note",
+        3,
+        |desk| damage_note(desk, "findings"),
+        |desk| {
+            ends(desk, &["check", "--read-data"], 0);
+        },
+    ),
+    (
+        "a memory of records that cannot be read",
+        "note",
+        3,
+        |desk| damage_note(desk, "seen"),
+        |desk| {
+            ends(desk, &["check", "--read-data"], 3);
+            accept_all(desk);
+        },
+    ),
+    (
+        "a memory of mount points that cannot be read",
+        "note",
+        3,
+        |desk| {
+            damage_note(desk, "roots");
+            desk.run(&["snapshot", ".", "--source", "source"]);
+        },
+        accept_all,
+    ),
 ];
+
+/// Replaces a note in the vault's state folder with something that is none.
+fn damage_note(desk: &Desk, note: &str) {
+    let mut folders = fs::read_dir(desk.path("state")).unwrap().map(|folder| folder.unwrap().path());
+    let folder = folders.find(|folder| folder.join("client").exists()).unwrap();
+    fs::write(folder.join(note), "no note").unwrap();
+}
 
 /// Each kind of finding in turn, and all commands that report findings: the same ids everywhere, the same exit code,
 /// and an end.

@@ -307,7 +307,9 @@ impl<'a> Check<'a> {
             chunks: if is_named { Vec::new() } else { sample },
             objects: self.late_objects(report),
         };
-        let lacking = self.vault.note_lacking(report.hurt.iter().map(lacking).collect(), awaited);
+        let is_all_asked = self.options.sample.is_none() && (self.options.read_data || self.options.max_time.is_some());
+        let read_all = is_all_asked && !report.out_of_time;
+        let lacking = self.vault.note_lacking(report.hurt.iter().map(lacking).collect(), awaited, read_all);
         if let Err(error) = lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)) {
             self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
         }

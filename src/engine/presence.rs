@@ -16,6 +16,7 @@ use crate::engine::walk::{MountPoints, NOT_MOUNTED};
 use crate::fs::Dir;
 use crate::ownfile::replace_private_file;
 use crate::tree::{FileKind, Time};
+use crate::vault::findings::{Note, note_lost};
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// Length of a listing that consists only of its version.
@@ -34,8 +35,11 @@ struct Known {
 
 /// The state of the roots of a source.
 pub(crate) struct Presence {
-    file: PathBuf,
+    /// The vault's state folder.
+    folder: PathBuf,
     known: Known,
+    /// Whether the remembered state could not be read.
+    is_lost: bool,
     /// The present state, to be remembered once the snapshot is taken.
     seen: BTreeMap<String, bool>,
 }
@@ -64,9 +68,9 @@ fn is_empty(path: &Path) -> bool {
 impl Presence {
     /// Reads the remembered state.
     pub(crate) fn load(vault: &Vault) -> Self {
-        let file = vault.state().join("roots");
-        let known = crate::ownfile::read(&file).ok().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
-        Self { file, known: known.unwrap_or_default(), seen: BTreeMap::new() }
+        let folder = vault.state().to_owned();
+        let (known, is_lost) = Note::MountPoints.load(&folder);
+        Self { folder, known, is_lost, seen: BTreeMap::new() }
     }
 
     /// Checks a root, and returns why it is probably not there, if so. `accepted`: it is accepted as it is.
@@ -115,12 +119,15 @@ impl Presence {
             none if none.is_empty() => drop(self.known.below.remove(source)),
             some => drop(self.known.below.insert(source.to_owned(), some)),
         }
-        if self.known == before {
+        if self.is_lost {
+            note_lost(&self.folder, Note::MountPoints)?;
+        } else if self.known == before {
             return Ok(());
         }
-        let failed = |source| VaultError::State { action: "write", path: self.file.display().to_string(), source };
+        let file = self.folder.join(Note::MountPoints.file());
+        let failed = |source| VaultError::State { action: "write", path: file.display().to_string(), source };
         let bytes = rmp_serde::to_vec(&self.known).map_err(|error| failed(std::io::Error::other(error)))?;
-        replace_private_file(&self.file, &bytes).map_err(failed)
+        replace_private_file(&file, &bytes).map_err(failed)
     }
 }
 

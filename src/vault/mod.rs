@@ -23,6 +23,7 @@ pub mod slots;
 pub mod finding;
 pub mod findings;
 mod late;
+pub mod notes;
 pub mod state;
 mod lookup;
 mod kept;
