@@ -532,7 +532,7 @@ impl Publisher<'_> {
                         continue; // discard messages, so that no sender waits
                     }
                     let put = |key: &ObjectKey, bytes| uploads.begin(scope, key, bytes);
-                    match begin(&shared, session, clock, message, put) {
+                    match begin(&shared, session, (clock, progress), message, put) {
                         Ok(begun) => drop(written.send(begun)),
                         Err(error) => shared.fail(error),
                     }
@@ -642,7 +642,7 @@ enum Begun<'s> {
 fn begin<'s>(
     shared: &Shared<'_>,
     session: Option<&Session>,
-    clock: &dyn Fn() -> Time,
+    (clock, progress): (&dyn Fn() -> Time, &dyn Progress),
     message: Message,
     put: impl FnOnce(&ObjectKey, Bytes) -> Result<Upload<'s>, StoreError>,
 ) -> Result<Begun<'s>, VaultError> {
@@ -653,7 +653,7 @@ fn begin<'s>(
     let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
     let len = pack.bytes.len() as u64;
     if let Some(session) = session {
-        shared.vault.publish_claims(session, clock)?;
+        shared.vault.publish_claims(session, clock, progress)?;
         session.note_pack(&pack.name, pack.kind, len)?;
     }
     let kept = shared.vault.keeps(pack.kind).then(|| pack.bytes.clone());
