@@ -87,7 +87,7 @@ pub fn opened_with(
 ) -> Arc<dyn Store> {
     let variables: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let settings = Settings { variables, home: None, policy };
+    let settings = Settings { variables, policy, ..Settings::default() };
     let address = Address::parse(address).unwrap().unwrap();
     open(&address, &settings, surroundings).unwrap()
 }

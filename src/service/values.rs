@@ -21,6 +21,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(secs).filter(|secs| *secs < 1 << 40).map(Duration::from_secs).ok_or_else(bad)
 }
 
+/// Storage classes whose objects must be asked for hours before they can be read.
+const COLD: &[&str] = &["GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"];
+
+/// Reads the name of a storage class. Classes that cannot be read at once are refused: vault reads packs when it
+/// checks, prunes and restores.
+pub fn parse_storage_class(text: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(is_name) {
+        return Err(format!("'{text}' is not the name of a storage class, such as STANDARD_IA"));
+    }
+    if COLD.contains(&text.to_ascii_uppercase().as_str()) {
+        return Err(format!("objects in {text} cannot be read at once; GLACIER_IR is a cheap class whose objects can"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Reads a part: a percentage.
 pub fn parse_part(text: &str) -> Result<f64, String> {
     let bad = || format!("'{text}' is not a percentage; write it like 5% or 12.5%");

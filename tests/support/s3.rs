@@ -68,6 +68,12 @@ struct State {
     /// Fault of each request of this kind.
     always: BTreeMap<Op, Fault>,
     asked: Vec<(Op, String)>,
+    /// The storage classes that objects were put with.
+    classes: BTreeMap<String, String>,
+    /// How long each request takes.
+    delay: Duration,
+    /// Requests under way, and the most at a time.
+    under_way: (usize, usize),
     /// Whether it ignores conditions.
     is_simple: bool,
     /// The objects at the last list, which the next list shows.
@@ -142,6 +148,21 @@ impl FakeS3 {
     /// Makes each list show the objects of the time of the list before.
     pub fn list_late(&self) {
         lock(&self.state).late = Some(BTreeMap::new());
+    }
+
+    /// Makes each request take this long.
+    pub fn take_time(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    /// The largest number of requests under way at a time since the last call.
+    pub fn most_under_way(&self) -> usize {
+        std::mem::take(&mut lock(&self.state).under_way.1)
+    }
+
+    /// The storage classes that objects were put with, by name.
+    pub fn classes(&self) -> BTreeMap<String, String> {
+        lock(&self.state).classes.clone()
     }
 
     /// The requests since the last call.
@@ -263,17 +284,30 @@ fn tag(bytes: &[u8]) -> String {
     format!("\"{digits}\"")
 }
 
+/// Ends a request under way.
+struct UnderWay<'s>(&'s Mutex<State>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(self.0).under_way.0 -= 1;
+    }
+}
+
 /// Serves the requests of one connection.
 fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some((mut request, len)) = read(&mut reader)? {
         let op = op(&request);
-        let fault = {
+        let (fault, delay) = {
             let mut state = lock(state);
             state.asked.push((op, request.name.clone()));
+            state.under_way.0 += 1;
+            state.under_way.1 = state.under_way.1.max(state.under_way.0);
             let next = state.faults.get_mut(&op).and_then(VecDeque::pop_front);
-            next.unwrap_or_else(|| state.always.get(&op).cloned())
+            (next.unwrap_or_else(|| state.always.get(&op).cloned()), state.delay)
         };
+        let under_way = UnderWay(state);
+        thread::sleep(delay);
         if fault == Some(Fault::Close) {
             return Ok(());
         }
@@ -338,6 +372,8 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
             Some(Fault::Unsaid) if answer.status == 206 => answer.status = 200,
             _ => {}
         }
+        // The client may ask again as soon as it has the answer.
+        drop(under_way);
         let mut head =
             format!("HTTP/1.1 {} Said\r\nDate: Sat, 28 Nov 2026 18:00:00 GMT\r\nServer: Fake\r\n", answer.status);
         if !answer.headers.iter().any(|(name, _)| *name == "Content-Length") {
@@ -392,6 +428,10 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
             let mut answer = Answer::new(200, "");
             answer.headers.push(("ETag", tag(&request.body)));
             state.objects.insert(request.name.clone(), Bytes::copy_from_slice(&request.body));
+            if let Some(class) = request.headers.get("x-amz-storage-class") {
+                assert!(request.headers["authorization"].contains("x-amz-storage-class"), "the class is not signed");
+                state.classes.insert(request.name.clone(), class.clone());
+            }
             answer
         }
         Op::Copy => {

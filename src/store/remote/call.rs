@@ -234,7 +234,7 @@ impl<S: Store> Store for FarStore<S> {
     }
 
     fn limits(&self) -> StoreLimits {
-        self.client.limits()
+        self.line.limits(self.client.limits())
     }
 
     fn place(&self) -> String {

@@ -19,7 +19,8 @@ use md5::{Digest, Md5};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig,
+    Attribute, Attributes, CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload,
+    RetryConfig,
 };
 
 use crate::id::ObjectName;
@@ -72,6 +73,8 @@ pub(super) struct ObjectClient {
     bucket: RwLock<(Traits, Bucket)>,
     /// The prefix of every object's name: empty, or ending with `/`.
     prefix: String,
+    /// The storage class of packs; `None`: the bucket's.
+    storage_class: Option<String>,
     /// Whether the tag of an object is the MD5 of its bytes, unless an answer says otherwise.
     has_md5_tags: bool,
     /// Whether the server supports puts that fail if the object exists.
@@ -110,10 +113,22 @@ impl ObjectClient {
             make: Box::new(make),
             bucket: RwLock::new((traits, bucket)),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            storage_class: None,
             has_md5_tags,
             is_conditional: AtomicBool::new(true),
             time: AtomicI64::new(0),
         })
+    }
+
+    /// The same client, which puts packs in this storage class.
+    pub(super) fn with_storage_class(self, storage_class: Option<String>) -> Self {
+        Self { storage_class, ..self }
+    }
+
+    /// The attributes of a new object. Only packs get the storage class: all else is small, and read often.
+    fn attributes(&self, key: &ObjectKey) -> Attributes {
+        let class = self.storage_class.as_ref().filter(|_| matches!(key, ObjectKey::Named(Kind::Pack, _)));
+        class.map(|class| (Attribute::StorageClass, class.clone())).into_iter().collect()
     }
 
     fn path(&self, key: &ObjectKey) -> Result<Path, StoreError> {
@@ -319,7 +334,8 @@ impl ObjectClient {
             let mode = if is_conditional { PutMode::Create } else { PutMode::Overwrite };
             let outcome = self.ask(Asked::Put, &object, &headers, Duration::ZERO, |bucket| {
                 let (path, bytes) = (path.clone(), bytes.clone());
-                let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+                let attributes = self.attributes(key);
+                let options = PutOptions { mode: mode.clone(), attributes, ..PutOptions::default() };
                 async move { bucket.objects.put_opts(&path, PutPayload::from(bytes), options).await }
             })?;
             match outcome {
@@ -564,7 +580,7 @@ impl Store for ObjectClient {
             }
         }
         let failed = AtomicBool::new(false);
-        let done = share(rest.len(), LIMITS.writes, |number| {
+        let done = share(rest.len(), self.line.limits(LIMITS).writes, |number| {
             if failed.load(Relaxed) {
                 return None;
             }
