@@ -92,6 +92,8 @@ mod share;
 #[cfg(feature = "remote")]
 mod far;
 #[cfg(feature = "remote")]
+mod servers;
+#[cfg(feature = "remote")]
 mod settings;
 #[cfg(all(unix, feature = "remote"))]
 mod rest;
