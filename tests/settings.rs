@@ -141,6 +141,51 @@ fn patience_is_as_long_as_configured() {
     far.run("retry-for = \"10m\"", &["list"]);
 }
 
+/// Full packs have the configured size. Those of another size stay as they are, and all are read.
+#[test]
+fn packs_are_as_large_as_configured() {
+    let desk = Desk::new();
+    let place = desk.path("store");
+    let say = |settings: &str, args: &[&str]| {
+        let config = format!("[vaults.disk]\npath = '{}'\n{settings}\n", place.display());
+        std::fs::write(desk.path("vault.toml"), config).unwrap();
+        let mut command = desk.command(args);
+        let said = said(&command.env("VAULT_CONFIG", desk.path("vault.toml")).output().unwrap());
+        assert_eq!(said.code, 0, "{args:?}: {}{}", said.out, said.err);
+        said.out
+    };
+    let packs = || {
+        let packs = desk.packs().into_iter().filter(|path| path.starts_with(place.join("packs")));
+        let mut lens: Vec<u64> = packs.map(|path| path.metadata().unwrap().len()).collect();
+        lens.sort_unstable();
+        lens
+    };
+    let write = |numbers: std::ops::Range<u64>| {
+        numbers.for_each(|number| desk.write(&format!("file {number}"), bytes(number, 4 << 20)));
+    };
+    let full = |lens: &[u64], mib: u64| lens.contains(&(mib << 20)) && lens.iter().all(|len| *len <= mib << 20);
+    write(0..7);
+    say("pack-size = \"20M\"", &["snapshot", "."]);
+    let large = packs();
+    assert!(full(&large, 20), "{large:?}");
+    write(7..13);
+    say("", &["snapshot", "."]);
+    let both = packs();
+    let new: Vec<u64> = both.iter().filter(|len| !large.contains(len)).copied().collect();
+    assert!(full(&new, 16) && both.len() == large.len() + new.len(), "{both:?}");
+    // What a prune copies fills packs of the configured size, too.
+    for number in (1..13).step_by(2) {
+        std::fs::remove_file(desk.source().join(format!("file {number}"))).unwrap();
+    }
+    say("", &["snapshot", "."]);
+    say("pack-size = \"18M\"", &["prune", "--keep", "1", "--yes", "--max-unused", "0%"]);
+    let moved = packs();
+    assert!(full(&moved, 18), "{moved:?}");
+    say("", &["check", "--read-data"]);
+    say("", &["restore", "latest", "--to", desk.path("restored").to_str().unwrap()]);
+    assert!(std::fs::read(desk.path("restored/source/file 12")).unwrap() == bytes(12, 4 << 20));
+}
+
 /// Trees are kept on this machine within the configured size; 0 keeps none.
 #[test]
 fn the_cache_is_as_large_as_configured() {

@@ -39,6 +39,7 @@ struct VaultJson<'a> {
     name: &'a str,
     path: PlaceJson<'a>,
     removable: bool,
+    pack_size: Option<u64>,
     line: LineJson<'a>,
 }
 
@@ -92,6 +93,7 @@ impl<'a> ConfigJson<'a> {
                 Place::Far(address) => PlaceJson::Far(address.to_string()),
             },
             removable: vault.removable,
+            pack_size: vault.pack_size,
             line: LineJson::new(&vault.far),
         };
         let source = |source: &'a SourceConfig| SourceJson {

@@ -87,6 +87,13 @@ impl Chosen {
     pub(super) fn shown(&self) -> String {
         self.place.to_string()
     }
+
+    /// Makes the opened vault follow its configuration.
+    fn settle(&self, vault: &Vault) {
+        if let Some(len) = self.config.as_ref().and_then(|config| config.pack_size) {
+            vault.fix_pack_len(len);
+        }
+    }
 }
 
 /// The context of a command.
@@ -448,7 +455,10 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<(Vault, Password), Failure> {
-        self.open_by(chosen, self.existing_store(chosen)?, self.password_sources(chosen), None, host, progress)
+        let opened =
+            self.open_by(chosen, self.existing_store(chosen)?, self.password_sources(chosen), None, host, progress)?;
+        chosen.settle(&opened.0);
+        Ok(opened)
     }
 
     /// Opens a vault that another one is compared with or copied to. Its password has sources of its own. If they have
@@ -472,7 +482,9 @@ impl Context {
         let before = self.only_looks.fetch_or(only_looks, Ordering::Relaxed);
         let opened = self.open_by(chosen, (store, locked), sources, Some(password), None, &self.screen);
         self.only_looks.store(before, Ordering::Relaxed);
-        Ok(opened?.0)
+        let vault = opened?.0;
+        chosen.settle(&vault);
+        Ok(vault)
     }
 
     /// Opens a vault with the first of these that exists: its remembered or given password, this machine's device key,

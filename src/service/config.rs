@@ -74,6 +74,8 @@ pub struct VaultConfig {
     /// The vault from which `vault run` copies the snapshots that it has just taken there, instead of reading the disk
     /// again.
     pub copy_from: Option<String>,
+    /// The size of full packs; `None`: what the size of the vault wants.
+    pub pack_size: Option<u64>,
     /// The settings of the line, if the vault is at an address.
     pub far: FarConfig,
 }
@@ -112,6 +114,7 @@ impl VaultConfig {
             id: None,
             retire_after: None,
             copy_from: None,
+            pack_size: None,
             far: FarConfig::default(),
         }
     }

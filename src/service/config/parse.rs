@@ -37,6 +37,7 @@ use crate::service::usual;
 use crate::service::values::parse_duration;
 use crate::service::values::parse_id_start;
 use crate::service::values::parse_level;
+use crate::service::values::parse_pack_size;
 use crate::service::values::parse_part;
 use crate::service::values::parse_storage_class;
 use crate::service::values::parse_verify_others;
@@ -199,6 +200,7 @@ impl<'t> Reader<'t> {
         vault.drill_every = section.duration_or_never("drill-every", vault.drill_every);
         vault.retire_after = section.duration_or_never("retire-after", vault.retire_after);
         let copy_from = section.string("copy-from");
+        vault.pack_size = section.parsed("pack-size", parse_pack_size);
         vault.far = section.far(&vault.place);
         section.finish();
         if let Some((first, at)) = copy_from {
@@ -634,6 +636,7 @@ path = "~/Dropbox/../Dropbox/vault"
 removable = true
 keyring = true
 compression = 5
+pack-size = "32M"
 verify-others = "all"
 check-sample = "10%"
 [sources.zeta]
@@ -670,6 +673,7 @@ ping = "https://example.org/x"
         assert_eq!((cloud.place.folder().unwrap(), cloud.level), (Path::new("/home/me/Dropbox/vault"), 5));
         assert_eq!(cloud.password, Some(PasswordFrom::Keyring("my cloud".into())));
         assert!(cloud.removable && cloud.check_sample > 0.09);
+        assert_eq!((disk.pack_size, cloud.pack_size), (None, Some(32 << 20)));
         assert_eq!((disk.others, cloud.others), (VerifyOthers::Sample, VerifyOthers::All));
         let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["zeta", "alpha"], "in the order of the file");
@@ -773,6 +777,8 @@ ping = "hc-ping.com"
             ("[vaults.a]\npath = \"/x\"\ncache = \"5G\"", "cache is for a vault at an address"),
             ("[vaults.a]\npath = \"sftp://h/x\"\nstorage-class = \"X\"", "storage-class is for a vault at s3://"),
             ("[vaults.a]\npath = \"sftp://h/x\"\nca-file = \"/x\"", "ca-file is for a vault at s3://"),
+            ("[vaults.a]\npath = \"/x\"\npack-size = \"15M\"", "a size of packs from 16M to 128M"),
+            ("[vaults.a]\npath = \"/x\"\npack-size = \"129M\"", "a size of packs from 16M to 128M"),
             ("[vaults.a]\npath = \"s3://b/x\"\nconnections = 0", "1 at least"),
             ("[vaults.a]\npath = \"s3://b/x\"\nconnections = 65", "from 0 to 64"),
             ("[vaults.a]\npath = \"s3://b/x\"\ntimeout = \"0s\"", "timeout is 1s at least"),

@@ -42,6 +42,7 @@ const VAULT_REST: &str = "\
 # keyring = true                # secret-tool on Linux, security on macOS
 # removable = true              # that it is not connected is no failure
 # compression = \"default\"       # fast, default, high, max, or 1 to 19
+# pack-size = \"32M\"             # 16M to 128M; without it what the vault needs
 # verify-others = \"sample\"      # look at packs of others: none, sample, all
 # check-every = \"7d\"            # \"never\" leaves it out
 # check-sample = \"2%\"           # how much of the data each check reads
