@@ -74,6 +74,11 @@ struct State {
     delay: Duration,
     /// Requests under way, and the most at a time.
     under_way: (usize, usize),
+    /// Whether it accepts bodies that do not match their digest.
+    ignores_digests: bool,
+    /// Whether it keeps versions, and how new objects are locked.
+    versions: bool,
+    locked: Option<(&'static str, &'static str)>,
     /// Whether it ignores conditions.
     is_simple: bool,
     /// The objects at the last list, which the next list shows.
@@ -148,6 +153,17 @@ impl FakeS3 {
     /// Makes each list show the objects of the time of the list before.
     pub fn list_late(&self) {
         lock(&self.state).late = Some(BTreeMap::new());
+    }
+
+    /// Makes it accept bodies that do not match their digest.
+    pub fn ignore_digests(&self) {
+        lock(&self.state).ignores_digests = true;
+    }
+
+    /// Makes it keep versions, and lock new objects in this mode until this date.
+    pub fn lock_objects(&self, mode: &'static str, until: &'static str) {
+        let mut state = lock(&self.state);
+        (state.versions, state.locked) = (true, Some((mode, until)));
     }
 
     /// Makes each request take this long.
@@ -418,7 +434,7 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 use base64::Engine as _;
                 *given == base64::prelude::BASE64_STANDARD.encode(Md5::digest(&request.body))
             });
-            if !is_fit {
+            if !is_fit && !state.ignores_digests {
                 return Answer::error(400, "BadDigest");
             }
             if request.headers.contains_key("if-none-match") && !is_simple && state.objects.contains_key(&request.name)
@@ -427,6 +443,9 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
             }
             let mut answer = Answer::new(200, "");
             answer.headers.push(("ETag", tag(&request.body)));
+            if state.versions {
+                answer.headers.push(("x-amz-version-id", "v1".to_owned()));
+            }
             state.objects.insert(request.name.clone(), Bytes::copy_from_slice(&request.body));
             if let Some(class) = request.headers.get("x-amz-storage-class") {
                 assert!(request.headers["authorization"].contains("x-amz-storage-class"), "the class is not signed");
@@ -466,6 +485,10 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 }
             };
             answer.headers.push(("ETag", tag));
+            if let Some((mode, until)) = state.locked {
+                answer.headers.push(("x-amz-object-lock-mode", mode.to_owned()));
+                answer.headers.push(("x-amz-object-lock-retain-until-date", until.to_owned()));
+            }
             answer.headers.push(("Last-Modified", "Sat, 28 Nov 2026 17:00:00 GMT".to_owned()));
             if op == Op::Head {
                 answer.headers.push(("Content-Length", len.to_string()));

@@ -27,7 +27,7 @@ use crate::id::ObjectName;
 use crate::store::remote::http::{Answer, Asked, CALL, Call, time_of};
 use crate::store::remote::line::Line;
 use crate::store::remote::runtime::Runtime;
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject, Told};
 use crate::sync::{read_lock, share, write_lock};
 
 /// Requests under way: enough to fill a connection of 50 ms and 100 Mbit/s many times over.
@@ -626,6 +626,39 @@ impl Store for ObjectClient {
             Err(error) => return Err(error),
         }
         self.delete(key)
+    }
+
+    fn told(&self, key: &ObjectKey, bytes: &Bytes) -> Result<Told, StoreError> {
+        if !self.has_md5_tags {
+            return self.put(key, bytes.clone()).map(|()| Told::default());
+        }
+        let (object, path) = (Subject::from(key), self.path(key)?);
+        let put = |digest: [u8; 16]| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = BASE64_STANDARD.encode(digest).parse() {
+                headers.insert("content-md5", value);
+            }
+            self.ask(Asked::Put, &object, &headers, Duration::ZERO, |bucket| {
+                let (path, bytes) = (path.clone(), PutPayload::from(bytes.clone()));
+                async move { bucket.objects.put_opts(&path, bytes, PutOptions::default()).await }
+            })
+        };
+        let of_others = Md5::digest(b"other bytes").into();
+        let (verifies_digests, done) = match put(of_others)? {
+            Ok(done) => (false, done),
+            Err(Refused { answer: Answer { status: Some(400), .. }, .. }) => {
+                let done = put(Md5::digest(bytes).into())?;
+                (true, done.map_err(|refused| self.judge(Asked::Put, &object, &refused))?)
+            }
+            Err(refused) => return Err(self.judge(Asked::Put, &object, &refused)),
+        };
+        let (_, answer) = self.head(&object, &path)?;
+        Ok(Told {
+            server: answer.server,
+            verifies_digests: Some(verifies_digests),
+            keeps_versions: Some(done.0.version.is_some_and(|version| version != "null")),
+            locked: answer.locked,
+        })
     }
 
     fn told_time(&self) -> Option<i64> {
