@@ -28,7 +28,7 @@ use crate::engine::hurt;
 use crate::engine::mark::{MarkError, Marks, mark};
 use crate::engine::trust::Standings;
 use crate::id::{ChunkId, ClientId, ObjectName};
-use crate::limits::{LEVEL, PACK_LEN};
+use crate::limits::LEVEL;
 use crate::log::record::PackRef;
 use crate::log::{Acknowledgements, Finding, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
@@ -531,7 +531,7 @@ impl<'a> Pass<'a> {
             let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress);
             let moved = moved.map_err(|error| match CollectError::from(error) {
                 error if error.is_full() && batch.len() == 1 => {
-                    let used = used.get(&batch[0]).copied().unwrap_or(PACK_LEN as u64);
+                    let used = used.get(&batch[0]).copied().unwrap_or(self.vault.pack_len() as u64);
                     // Including padding, footer and records.
                     CollectError::NoRoom { room: used + used / 8 + ROOM_BESIDE }
                 }
