@@ -193,7 +193,7 @@ pub use crate::id::ObjectName;
 #[doc(inline)]
 pub use crate::progress::{Counters, Phase, Progress, Silent};
 #[doc(inline)]
-pub use crate::read::{Chunks, StoredFile};
+pub use crate::read::{Chunks, StoredFile, View};
 #[doc(inline)]
 pub use crate::seal::{KdfParams, Secret};
 #[doc(inline)]
@@ -208,5 +208,5 @@ pub use crate::vault::create::create;
 pub use crate::vault::open::{open, open_locked};
 #[doc(inline)]
 pub use crate::vault::{
-    CreateOptions, Identity, LockedVault, OpenOptions, ReadError, SnapshotInfo, Vault, VaultError, View, Wanted,
+    CreateOptions, Identity, LockedVault, OpenOptions, ReadError, SnapshotInfo, Vault, VaultError, Wanted,
 };

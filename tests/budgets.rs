@@ -30,13 +30,14 @@ use vault::engine::{browse, diff, history, keys, prune, usage};
 use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::read::StoredFile;
+use vault::read::View;
 use vault::seal::{Purpose, Secret};
 use vault::service::delivery;
 use vault::store::testing::counting::{Action, CountingStore, Requests, Target as Counted};
 use vault::store::testing::mem::MemStore;
 use vault::store::testing::sleeping::SleepingStore;
 use vault::store::{Delivery, Kind, ObjectKey, Store, StoreLimits};
-use vault::vault::{SnapshotInfo, Vault, View, Wanted};
+use vault::vault::{SnapshotInfo, Vault, Wanted};
 
 use crate::support::source::write;
 use crate::support::{PASSWORD, THREADS, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
@@ -201,8 +202,8 @@ fn each_command_keeps_to_its_budget_of_requests() {
     });
     far.cost("diff", || {
         let (mut old_trees, mut new_trees) = (vault.tree_reader().unwrap(), vault.tree_reader().unwrap());
-        let old = diff::entry_at(&first.body.tree, b"", &mut old_trees).unwrap();
-        let new = diff::entry_at(&last.body.tree, b"", &mut new_trees).unwrap();
+        let old = browse::entry_at(&first.body.tree, b"", &mut old_trees).unwrap();
+        let new = browse::entry_at(&last.body.tree, b"", &mut new_trees).unwrap();
         let mut count = 0;
         let mut found = |_| {
             count += 1;

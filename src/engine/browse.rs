@@ -7,10 +7,14 @@ use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
 use crate::path::{Shown, called};
 use crate::progress::Progress;
+use crate::read::Listing;
+use crate::read::TreeReader;
+use crate::read::listing::entry;
+use crate::read::path::{Unread, top, way};
+use crate::read::records::{Decoded, Records};
 use crate::read::sparse::Layout;
-use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Skipped, Stream, StreamReader};
-use crate::vault::read::Listing;
-use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
+use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Skipped, Stream};
+use crate::vault::{ReadError, SnapshotInfo, Vault};
 
 /// Why a snapshot could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,12 @@ impl BrowseError {
             Self::Read { source, .. } | Self::Partial { source, .. } => source.is_damage(),
             _ => false,
         }
+    }
+}
+
+impl From<Unread> for BrowseError {
+    fn from(unread: Unread) -> Self {
+        Self::read(&unread.path, unread.error)
     }
 }
 
@@ -193,33 +203,27 @@ impl Level {
     }
 }
 
-/// The snapshot's top folder as an entry without a name.
-pub(crate) fn top(info: &SnapshotInfo) -> Entry {
-    let mut entry = Entry::new(Vec::new(), FileKind::Directory);
-    entry.content = Some(info.body.tree.clone());
-    entry
-}
-
 /// The entries on the way to `path`, from the top folder (which has no name) to that of the path itself; `None` if there is no such path.
 pub(crate) fn find_all(
     trees: &mut TreeReader<'_>,
     info: &SnapshotInfo,
     path: &[u8],
 ) -> Result<Option<Vec<Entry>>, BrowseError> {
-    let mut found = vec![top(info)];
-    let mut at = Vec::new();
-    for name in path::components(path) {
-        let folder = found.last().filter(|entry| entry.kind == FileKind::Directory);
-        let Some(listing) = folder.and_then(|entry| entry.content.clone()) else { return Ok(None) };
-        if found.len() > PATH_DEPTH_MAX {
-            return Ok(None);
-        }
-        let next = trees.entry(&listing, name).map_err(|error| BrowseError::read(&at, error))?;
-        let Some(entry) = next else { return Ok(None) };
-        at = path::join(&at, name);
-        found.push(entry);
-    }
-    Ok(Some(found))
+    Ok(way(top(&info.body.tree), path, |listing, name| trees.entry(listing, name))?)
+}
+
+/// The entry of a snapshot at a path.
+///
+/// # Errors
+/// If a folder on the way cannot be read, or there is no such path.
+pub fn entry_at<S: ChunkSource<Error = ReadError>>(
+    tree: &Stream,
+    path: &[u8],
+    source: &mut S,
+) -> Result<Entry, BrowseError> {
+    let found = way(top(tree), path, |listing, name| entry(listing, name, source))?;
+    let missing = || BrowseError::NotFound { path: Shown(path).to_string() };
+    found.and_then(|mut way| way.pop()).ok_or_else(missing)
 }
 
 fn reader<'v>(vault: &'v Vault, info: &SnapshotInfo) -> Result<TreeReader<'v>, BrowseError> {
@@ -395,44 +399,34 @@ pub(crate) fn read_skipped<S: ChunkSource<Error = ReadError>>(
     trees: &mut S,
 ) -> Result<Vec<Skipped>, BrowseError> {
     let mut list = Vec::new();
-    let malformed = |what: String| EntryError::Malformed(format!("the list of what was skipped: {what}"));
     let failed = |error: ReadError| BrowseError::read(b"the list of what was skipped", error);
-    let mut chunks = StreamReader::new(stream);
-    let mut buffer = Vec::new();
-    loop {
-        let more = chunks.next(trees).map_err(failed)?;
-        let ended = more.is_none();
-        buffer.extend_from_slice(&more.unwrap_or_default());
-        let mut used = 0;
-        while used < buffer.len() && list.len() < SKIPPED_MAX {
-            match decode_skipped(&buffer[used..]) {
-                Ok(Some((item, len))) => {
-                    list.push(item);
-                    used += len;
-                }
-                Ok(None) if !ended && buffer.len() - used < SKIPPED_LEN_MAX => break,
-                Ok(None) => return Err(failed(malformed("it ends in the middle of an item".to_owned()).into())),
-                Err(what) => return Err(failed(malformed(what).into())),
-            }
-        }
-        if ended || list.len() == SKIPPED_MAX {
-            return Ok(list);
-        }
-        buffer.drain(..used);
+    let mut records = Records::new(stream);
+    while list.len() < SKIPPED_MAX
+        && let Some(item) = records.next(trees, decode_skipped).map_err(failed)?
+    {
+        list.push(item);
     }
+    Ok(list)
 }
 
-/// Decodes the item at the start of `bytes`; `None` if it is incomplete.
-fn decode_skipped(bytes: &[u8]) -> Result<Option<(Skipped, usize)>, String> {
+/// Decodes the next item of a list of skipped files.
+fn decode_skipped(bytes: &[u8], ended: bool) -> Result<Decoded<Skipped>, EntryError> {
     use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let malformed = |what: &str| EntryError::Malformed(format!("the list of what was skipped: {what}"));
     let mut cursor = io::Cursor::new(bytes);
     let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
     deserializer.set_max_depth(16);
     match <Skipped as serde::Deserialize>::deserialize(&mut deserializer) {
         Ok(item) => Ok(Some((item, cursor.position() as usize))),
         Err(InvalidMarkerRead(error) | InvalidDataRead(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            if ended || bytes.len() >= SKIPPED_LEN_MAX {
+                return Err(malformed("it ends in the middle of an item"));
+            }
             Ok(None)
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(malformed(&error.to_string())),
     }
 }

@@ -9,13 +9,12 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use crate::engine::browse::{BrowseError, Step, TreeWalk};
-use crate::path;
 use crate::path::{Shown, called};
 use crate::progress::Progress;
+use crate::read::TreeReader;
 use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
-use crate::vault::read::Listing;
-use crate::vault::{ReadError, TreeReader};
+use crate::vault::ReadError;
 
 /// Why a path is not in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -382,35 +381,6 @@ fn order(a: &[u8], b: &[u8]) -> Ordering {
 /// Whether a path is this one or is below it.
 fn lies_in(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest.starts_with(b"/"))
-}
-
-/// The entry of a snapshot at a path.
-///
-/// # Errors
-/// If a folder on the way cannot be read, or there is no such path.
-pub fn entry_at<S: ChunkSource<Error = ReadError>>(
-    tree: &Stream,
-    path: &[u8],
-    source: &mut S,
-) -> Result<Entry, BrowseError> {
-    let mut found = Entry::new(Vec::new(), FileKind::Directory);
-    found.content = Some(tree.clone());
-    let mut at = Vec::new();
-    for name in path::components(path) {
-        let missing = || BrowseError::NotFound { path: Shown(path).to_string() };
-        let listing = found.content.take().filter(|_| found.kind == FileKind::Directory).ok_or_else(missing)?;
-        let failed = |source| BrowseError::Read { path: called(&at), source };
-        let mut entries = Listing::new(&listing);
-        found = loop {
-            match entries.next(source).map_err(failed)? {
-                Some(entry) if entry.name == name => break entry,
-                Some(entry) if entry.name.as_slice() < name => {}
-                _ => return Err(missing()),
-            }
-        };
-        at = path::join(&at, name);
-    }
-    Ok(found)
 }
 
 /// To be called before two trees of one vault are compared: brings the folders that differ from a far store, those of one depth together.

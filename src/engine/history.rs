@@ -9,10 +9,11 @@ use crate::engine::mark::{StreamKey, stream_key};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
 use crate::path::Shown;
-use crate::path::called;
 use crate::progress::Progress;
+use crate::read::TreeReader;
+use crate::read::path::{top, way};
 use crate::tree::{Entry, FileKind, Stream};
-use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
+use crate::vault::{ReadError, SnapshotInfo, Vault};
 
 /// Number of folders that are read together from a far store.
 const FOLDERS_TOGETHER: usize = 32;
@@ -140,7 +141,7 @@ impl Looker<'_> {
                 self.trees.bring_small(ways.iter().map(|(listing, _)| listing));
                 for (listing, path) in ways {
                     let Some(name) = path::components(path).nth(depth) else { continue };
-                    let Ok(Some(entry)) = self.entry(listing, name, b"") else { continue };
+                    let Ok(Some(entry)) = self.entry(listing, name) else { continue };
                     let listing = entry.content.filter(|_| entry.kind == FileKind::Directory);
                     below.extend(listing.map(|listing| (listing, path.clone())));
                 }
@@ -152,29 +153,16 @@ impl Looker<'_> {
         }
     }
 
-    fn look(&mut self, top: &Stream, path: &[u8]) -> Result<Option<Entry>, BrowseError> {
-        let mut found = Entry::new(Vec::new(), FileKind::Directory);
-        found.content = Some(top.clone());
-        let mut at = Vec::new();
-        for (depth, name) in path::components(path).enumerate() {
-            let listing = found.content.take().filter(|_| found.kind == FileKind::Directory && depth < PATH_DEPTH_MAX);
-            let Some(listing) = listing else { return Ok(None) };
-            match self.entry(&listing, name, &at)? {
-                Some(entry) => found = entry,
-                None => return Ok(None),
-            }
-            at = path::join(&at, name);
-        }
-        Ok(Some(found))
+    fn look(&mut self, tree: &Stream, path: &[u8]) -> Result<Option<Entry>, BrowseError> {
+        Ok(way(top(tree), path, |listing, name| self.entry(listing, name))?.and_then(|mut way| way.pop()))
     }
 
-    fn entry(&mut self, listing: &Stream, name: &[u8], at: &[u8]) -> Result<Option<Entry>, BrowseError> {
+    fn entry(&mut self, listing: &Stream, name: &[u8]) -> Result<Option<Entry>, ReadError> {
         let key = (stream_key(listing), name.to_vec());
         if let Some(known) = self.known.get(&key) {
             return Ok(known.clone());
         }
-        let found = self.trees.entry(listing, name);
-        let found = found.map_err(|source| BrowseError::Read { path: called(at), source })?;
+        let found = self.trees.entry(listing, name)?;
         self.known.insert(key, found.clone());
         Ok(found)
     }

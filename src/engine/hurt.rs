@@ -6,12 +6,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
-use crate::engine::mark::{MarkError, Segments, Source, StreamKey, stream_key};
+use crate::engine::mark::{MarkError, StreamKey, stream_key};
 use crate::id::{ChunkId, ObjectName};
 use crate::path::join;
+use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
-use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
 /// Maximum number of paths per snapshot that a check keeps.
@@ -40,7 +40,7 @@ pub struct HurtSnapshot {
 }
 
 struct Search<'a> {
-    source: Source<'a, 'a>,
+    source: Recorder<'a>,
     bad: &'a HashSet<ChunkId>,
     /// Number of affected paths at or below each searched listing.
     counts: HashMap<StreamKey, u64>,
@@ -72,9 +72,9 @@ pub(crate) fn find(
     bad: &HashSet<ChunkId>,
     keep: usize,
 ) -> Result<Vec<HurtSnapshot>, MarkError> {
-    let segments = Segments::new(vault, reader.clone())?.lent_by(donor)?;
+    let chunks = Arc::new(ChunkReader::new(vault, reader.clone())?.lent_by(donor)?);
     let mut search =
-        Search { source: Source::new(&segments), bad, counts: HashMap::new(), clean: HashSet::new(), keep };
+        Search { source: Recorder::new(&chunks), bad, counts: HashMap::new(), clean: HashSet::new(), keep };
     let mut found = Vec::new();
     for snapshot in snapshots {
         let mut hurt = HurtSnapshot { id: snapshot.id, files: Vec::new(), count: 0 };

@@ -8,11 +8,12 @@ use rayon::prelude::*;
 
 use crate::catalogue::names::{ListingKey, NameRow, Named, NamesKey};
 use crate::catalogue::{CatalogueError, Reader};
-use crate::engine::mark::{Segments, Source, stream_key};
+use crate::engine::mark::stream_key;
 use crate::progress::Progress;
+use crate::read::graph::{Visitor, walk};
+use crate::read::{ChunkReader, Listing, TreeReader};
 use crate::tree::digest::content_digest;
 use crate::tree::{EntryError, FileKind, Stream};
-use crate::vault::read::Listing;
 use crate::vault::{ReadError, Vault};
 
 /// Maximum length of listings in the index, in bytes, so that a row always fits in memory.
@@ -50,14 +51,14 @@ impl From<CatalogueError> for IndexError {
 pub struct Index<'a> {
     vault: &'a Vault,
     reader: Arc<Reader>,
-    segments: Segments<'a>,
+    chunks: Arc<ChunkReader<'a>>,
     fresh: Mutex<(Vec<(ListingKey, NameRow)>, usize)>,
 }
 
 /// Reads for one thread; costs nothing until the store is needed.
 pub struct Hand<'i, 'a> {
     index: &'i Index<'a>,
-    source: Option<Source<'i, 'a>>,
+    source: Option<TreeReader<'a>>,
 }
 
 impl<'a> Index<'a> {
@@ -67,13 +68,13 @@ impl<'a> Index<'a> {
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault) -> Result<Self, IndexError> {
         let reader = Arc::new(vault.catalogue().reader()?);
-        let segments = Segments::new(vault, reader.clone())?;
-        Ok(Self { vault, reader, segments, fresh: Mutex::default() })
+        let chunks = Arc::new(ChunkReader::new(vault, reader.clone())?);
+        Ok(Self { vault, reader, chunks, fresh: Mutex::default() })
     }
 
     /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
     pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
-        self.segments.judged_if(may_be_late, error)
+        self.chunks.judged_if(may_be_late, error)
     }
 
     /// A hand for the calling thread.
@@ -162,9 +163,8 @@ impl Hand<'_, '_> {
     fn read(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<Option<NamesKey>, ReadError> {
         let source = match &mut self.source {
             Some(source) => source,
-            none => none.insert(Source::new(&self.index.segments)),
+            none => none.insert(TreeReader::sharing(&self.index.chunks)),
         };
-        source.asked.clear();
         let mut entries = Listing::new(listing);
         let mut row = NameRow::default();
         while let Some(entry) = entries.next(source)? {
@@ -268,7 +268,7 @@ impl<T> Graph<T> {
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole, or the user stops it. Damage is recorded in the node of the folder.
-pub fn explore<T: Default + Send>(
+pub fn explore<T: Default + Send + Sync>(
     index: &Index<'_>,
     tops: &[Stream],
     threads: usize,
@@ -331,66 +331,116 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool, IndexError> {
     pool.map_err(|error| IndexError::Threads(error.to_string()))
 }
 
-fn explore_here<T: Default + Send>(
-    index: &Index<'_>,
+fn explore_here<'i, 'a, T, L>(
+    index: &'i Index<'a>,
     tops: &[Stream],
     progress: &dyn Progress,
-    look: &(impl Fn(&mut Hand<'_, '_>, &Stream, &mut T, &mut Vec<Stream>) -> Result<(), ReadError> + Sync),
-) -> Result<Graph<T>, IndexError> {
-    let mut graph = Graph { nodes: Vec::new(), numbers: HashMap::new() };
-    let mut frontier: Vec<(u32, Stream)> = Vec::new();
-    let enter = |graph: &mut Graph<T>, stream: Stream, frontier: &mut Vec<(u32, Stream)>| {
-        let next = graph.nodes.len() as u32;
-        let number = *graph.numbers.entry(stream_key(&stream)).or_insert(next);
-        if number == next {
-            graph.nodes.push(Node::default());
-            frontier.push((number, stream));
-        }
-        number
-    };
+    look: &L,
+) -> Result<Graph<T>, IndexError>
+where
+    T: Default + Send + Sync,
+    L: Fn(&mut Hand<'i, 'a>, &Stream, &mut T, &mut Vec<Stream>) -> Result<(), ReadError> + Sync,
+{
+    let graph = Graph { nodes: Vec::new(), numbers: HashMap::new() };
+    let mut explorer = Explorer { index, progress, look, graph, next: Vec::new() };
     for top in tops {
-        enter(&mut graph, top.clone(), &mut frontier);
+        explorer.number(top.clone());
     }
-    while !frontier.is_empty() {
-        if progress.stopped() {
-            return Err(IndexError::Interrupted);
-        }
-        sort_by_place(index, &mut frontier)?;
-        let found = std::mem::take(&mut frontier)
-            .into_par_iter()
-            .map_init(
-                || index.hand(),
-                |hand, (number, listing)| {
-                    if progress.stopped() {
-                        return Err(IndexError::Interrupted);
-                    }
-                    let (mut data, mut below) = (T::default(), Vec::new());
-                    match look(hand, &listing, &mut data, &mut below) {
-                        Ok(()) => Ok((number, data, below, None)),
-                        Err(error) if error.is_contained() => Ok((number, data, below, Some(error))),
-                        Err(error) => Err(error.into()),
-                    }
-                },
-            )
-            .collect::<Result<Vec<_>, IndexError>>()?;
-        for (number, data, below, broken) in found {
-            let children = below.into_iter().map(|stream| enter(&mut graph, stream, &mut frontier)).collect();
-            graph.nodes[number as usize] = Node { data, children, broken };
-        }
-    }
-    Ok(graph)
+    walk(&mut explorer)?;
+    Ok(explorer.graph)
 }
 
-/// If many folders have to be read from the store, they are read in the order in which they are stored there.
-fn sort_by_place(index: &Index<'_>, frontier: &mut [(u32, Stream)]) -> Result<(), CatalogueError> {
-    let Some((_, first)) = frontier.first() else { return Ok(()) };
-    if index.reader.has_names(&stream_key(first))? {
-        return Ok(());
+/// Explores level by level, so that folders are numbered in the order in which they are met.
+struct Explorer<'e, 'i, 'a, T, L> {
+    index: &'i Index<'a>,
+    progress: &'e dyn Progress,
+    look: &'e L,
+    graph: Graph<T>,
+    /// The folders of the next level.
+    next: Vec<(u32, Stream)>,
+}
+
+impl<T: Default, L> Explorer<'_, '_, '_, T, L> {
+    /// The number of a folder. A new one is looked at with the next level.
+    fn number(&mut self, stream: Stream) -> u32 {
+        let next = self.graph.nodes.len() as u32;
+        let number = *self.graph.numbers.entry(stream_key(&stream)).or_insert(next);
+        if number == next {
+            self.graph.nodes.push(Node::default());
+            self.next.push((number, stream));
+        }
+        number
     }
-    let place = |(_, stream): &(u32, Stream)| {
-        let place = stream.ids.first().map(|id| index.reader.locate(id));
-        place.and_then(Result::ok).flatten().map(|place| (place.pack, place.segment, place.offset))
-    };
-    frontier.par_sort_by_cached_key(place);
-    Ok(())
+}
+
+/// The findings in a folder.
+struct Seen<T> {
+    number: u32,
+    data: T,
+    below: Vec<Stream>,
+    broken: Option<ReadError>,
+}
+
+impl<'i, 'a, T, L> Visitor for Explorer<'_, 'i, 'a, T, L>
+where
+    T: Default + Send + Sync,
+    L: Fn(&mut Hand<'i, 'a>, &Stream, &mut T, &mut Vec<Stream>) -> Result<(), ReadError> + Sync,
+{
+    type Node = (u32, Stream);
+    type Hand = (Hand<'i, 'a>, Vec<Seen<T>>);
+    type Found = Vec<Seen<T>>;
+    type Error = IndexError;
+
+    const BATCH: usize = usize::MAX;
+
+    fn reader(&self) -> &Reader {
+        &self.index.reader
+    }
+
+    fn progress(&self) -> &dyn Progress {
+        self.progress
+    }
+
+    fn stopped(&self) -> IndexError {
+        IndexError::Interrupted
+    }
+
+    fn listing<'n>(&self, (_, listing): &'n (u32, Stream)) -> &'n Stream {
+        listing
+    }
+
+    fn is_at_hand(&self, listing: &Stream) -> Result<bool, CatalogueError> {
+        self.index.reader.has_names(&stream_key(listing))
+    }
+
+    fn hand(&self) -> Self::Hand {
+        (self.index.hand(), Vec::new())
+    }
+
+    fn read(&self, (hand, seen): &mut Self::Hand, (number, listing): &(u32, Stream)) -> Result<(), IndexError> {
+        let (mut data, mut below) = (T::default(), Vec::new());
+        let broken = match (self.look)(hand, listing, &mut data, &mut below) {
+            Ok(()) => None,
+            Err(error) if error.is_contained() => Some(error),
+            Err(error) => return Err(error.into()),
+        };
+        seen.push(Seen { number: *number, data, below, broken });
+        Ok(())
+    }
+
+    fn done(&self, (_, seen): Self::Hand) -> Result<Vec<Seen<T>>, IndexError> {
+        Ok(seen)
+    }
+
+    fn enter(&mut self, found: Vec<Vec<Seen<T>>>, _: &mut Vec<(u32, Stream)>) -> Result<(), IndexError> {
+        for Seen { number, data, below, broken } in found.into_iter().flatten() {
+            let children = below.into_iter().map(|stream| self.number(stream)).collect();
+            self.graph.nodes[number as usize] = Node { data, children, broken };
+        }
+        Ok(())
+    }
+
+    fn level(&mut self) -> Vec<(u32, Stream)> {
+        std::mem::take(&mut self.next)
+    }
 }

@@ -8,8 +8,9 @@ use crate::engine::browse::{BrowseError, read_skipped};
 use crate::engine::snapshot::{SnapshotError, SnapshotOptions, look};
 use crate::id::ChunkId;
 use crate::progress::Progress;
+use crate::read::TreeReader;
 use crate::tree::{ChunkSource, RuleSet, Skipped, Stream};
-use crate::vault::{ReadError, TreeReader, Vault};
+use crate::vault::{ReadError, Vault};
 
 /// A tree of the disk.
 pub struct Live<'v> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::stat::FolderKey;
-use crate::engine::diff::entry_at;
+use crate::engine::browse::entry_at;
 use crate::engine::walk::{MountPoints, NOT_MOUNTED};
 use crate::fs::Dir;
 use crate::ownfile::replace_private_file;

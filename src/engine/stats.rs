@@ -8,27 +8,24 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use rayon::prelude::*;
-
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::hurt;
-use crate::engine::mark::{LOSSES_KEPT, MarkError, Segments, Source, StreamKey, by_segment, in_order, stream_key};
+use crate::engine::mark::{LOSSES_KEPT, MarkError, StreamKey, stream_key};
 use crate::engine::weigh::{Sample, weigh};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::sum_of;
 use crate::progress::{Phase, Progress};
+use crate::read::graph::{Visitor, walk};
+use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::{Delivery, Kind, Listed, StoreError};
 use crate::sync::lock;
 use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
-use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
 /// Number of ids to collect before they are merged with the catalogue.
 const IDS_WAITING: usize = 1 << 20;
 /// Number of ids that one thread collects before it passes them on.
 const IDS_LOCAL: usize = 4096;
-/// Number of listings to read together.
-const BATCH: usize = 16 << 10;
 
 /// Disk usage of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,10 +174,11 @@ pub fn stats(
         let (classes, names) = classes(&snapshots);
         let reader = Arc::new(vault.catalogue().reader()?);
         let mut walk = Walk {
-            segments: Segments::new(vault, reader.clone())?,
+            chunks: Arc::new(ChunkReader::new(vault, reader.clone())?),
             reader,
             classes,
             trees: HashMap::new(),
+            below: Vec::new(),
             uses: Mutex::default(),
             unreadable: 0,
             newer: 0,
@@ -202,7 +200,7 @@ pub fn stats(
         let chunks = std::mem::take(&mut lock(&walk.uses).chunks);
         let chunks: Vec<Class> = chunks.into_iter().map(AtomicU32::into_inner).collect();
         let infos = walk.reader.packs()?;
-        let alone = weigh(&walk.reader, &walk.segments, &infos, &chunks, snapshots.len(), sample, progress)?;
+        let alone = weigh(&walk.reader, &walk.chunks, &infos, &chunks, snapshots.len(), sample, progress)?;
         let used = sum(&walk, &chunks, &infos, &snapshots, &names, &alone, &mut stats)?;
         let (claimed, condemned, own) = (vault.chains().claimed(), vault.condemned(), vault.noted(None));
         let is_unclaimed =
@@ -240,10 +238,12 @@ fn list_records(vault: &Vault, stats: &mut Stats) -> Result<(), StoreError> {
 }
 
 struct Walk<'a> {
-    segments: Segments<'a>,
+    chunks: Arc<ChunkReader<'a>>,
     reader: Arc<Reader>,
     classes: Classes,
     trees: HashMap<StreamKey, Class>,
+    /// Listings of the next level, once for each of their users.
+    below: Vec<(Stream, Class)>,
     uses: Mutex<Uses>,
     unreadable: u64,
     newer: u64,
@@ -252,6 +252,12 @@ struct Walk<'a> {
     lacking: Mutex<HashSet<ChunkId>>,
     is_synced: bool,
     progress: &'a dyn Progress,
+}
+
+/// Reads listings for one thread.
+struct Hand<'a> {
+    source: Recorder<'a>,
+    found: Found,
 }
 
 /// The users of chunks.
@@ -289,38 +295,76 @@ impl Found {
     }
 }
 
+impl<'a> Visitor for Walk<'a> {
+    type Node = (Stream, Class);
+    type Hand = Hand<'a>;
+    type Found = Found;
+    type Error = MarkError;
+
+    fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    fn progress(&self) -> &dyn Progress {
+        self.progress
+    }
+
+    fn stopped(&self) -> MarkError {
+        VaultError::Interrupted.into()
+    }
+
+    fn listing<'n>(&self, (stream, _): &'n (Stream, Class)) -> &'n Stream {
+        stream
+    }
+
+    fn hand(&self) -> Hand<'a> {
+        Hand { source: Recorder::new(&self.chunks), found: Found::default() }
+    }
+
+    fn read(&self, hand: &mut Hand<'a>, (stream, class): &(Stream, Class)) -> Result<(), MarkError> {
+        self.read_listing(stream, *class, &mut hand.source, &mut hand.found)
+    }
+
+    fn done(&self, mut hand: Hand<'a>) -> Result<Found, MarkError> {
+        self.put(&mut hand.found.ids)?;
+        Ok(hand.found)
+    }
+
+    fn enter(&mut self, found: Vec<Found>, _: &mut Vec<(Stream, Class)>) -> Result<(), MarkError> {
+        for mut found in found {
+            self.below.append(&mut found.below);
+            self.count(&found);
+        }
+        Ok(())
+    }
+
+    fn level(&mut self) -> Vec<(Stream, Class)> {
+        let below = std::mem::take(&mut self.below);
+        self.join_level(below)
+    }
+}
+
 impl Walk<'_> {
     fn run(&mut self, snapshots: &[SnapshotInfo]) -> Result<(), MarkError> {
-        let mut level = Vec::new();
         for (index, info) in snapshots.iter().enumerate() {
             let class = Classes::of_snapshot(index);
-            level.push((info.body.tree.clone(), class));
-            let mut source = Source::new(&self.segments);
-            let mut found = Found::default();
+            self.below.push((info.body.tree.clone(), class));
+            let mut hand = self.hand();
             for (stream, _) in info.body.lists() {
-                self.read_ids(stream, class, &mut source, &mut found)?;
+                self.read_ids(stream, class, &mut hand.source, &mut hand.found)?;
             }
-            self.put(&mut found.ids)?;
-            self.unreadable += found.unreadable;
-            self.newer += found.newer;
-            self.late += found.late;
+            let found = self.done(hand)?;
+            self.count(&found);
         }
-        while !level.is_empty() {
-            let fresh = self.join_level(level);
-            level = Vec::new();
-            for batch in fresh.chunks(BATCH) {
-                if self.progress.stopped() {
-                    return Err(VaultError::Interrupted.into());
-                }
-                for mut found in self.read_batch(batch)? {
-                    level.append(&mut found.below);
-                    self.unreadable += found.unreadable;
-                    self.newer += found.newer;
-                    self.late += found.late;
-                }
-            }
-        }
+        walk(self)?;
         self.merge(&mut lock(&self.uses))
+    }
+
+    /// Counts what cannot be read.
+    const fn count(&mut self, found: &Found) {
+        self.unreadable += found.unreadable;
+        self.newer += found.newer;
+        self.late += found.late;
     }
 
     /// Joins the users of each tree. Returns the trees whose class has changed.
@@ -338,26 +382,9 @@ impl Walk<'_> {
         changed.into_iter().map(|(key, stream)| (stream, self.trees.get(&key).copied().unwrap_or(0))).collect()
     }
 
-    fn read_batch(&self, batch: &[(Stream, Class)]) -> Result<Vec<Found>, MarkError> {
-        let placed = in_order(&self.reader, batch.iter().collect(), |(stream, _)| stream)?;
-        let groups = by_segment(&placed);
-        groups
-            .into_par_iter()
-            .map(|group| {
-                let mut source = Source::new(&self.segments);
-                let mut found = Found::default();
-                for (_, (stream, class)) in group {
-                    self.read_listing(stream, *class, &mut source, &mut found)?;
-                }
-                self.put(&mut found.ids)?;
-                Ok(found)
-            })
-            .collect()
-    }
-
     /// Tells what the sync may still bring from what is damaged.
     fn judged<T>(&self, read: Result<T, ReadError>) -> Result<T, ReadError> {
-        read.map_err(|error| self.segments.judged_if(self.is_synced, error))
+        read.map_err(|error| self.chunks.judged_if(self.is_synced, error))
     }
 
     /// Takes ids that were found.
@@ -404,7 +431,7 @@ impl Walk<'_> {
         &self,
         stream: &Stream,
         class: Class,
-        source: &mut Source<'_, '_>,
+        source: &mut Recorder<'_>,
         found: &mut Found,
     ) -> Result<(), MarkError> {
         if stream.depth == 0 {
@@ -427,7 +454,7 @@ impl Walk<'_> {
         &self,
         stream: &Stream,
         class: Class,
-        source: &mut Source<'_, '_>,
+        source: &mut Recorder<'_>,
         found: &mut Found,
     ) -> Result<(), MarkError> {
         let mut listing = Listing::new(stream);

@@ -13,11 +13,12 @@ use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::collect::moves::RUN;
-use crate::engine::mark::{MarkError, Segments};
+use crate::engine::mark::MarkError;
 use crate::id::ChunkId;
 use crate::limits::{PACK_LEN, SEGMENT_TARGET};
 use crate::pack::SegmentBuilder;
 use crate::progress::Progress;
+use crate::read::ChunkReader;
 use crate::seal::{Compressor, ObjectKind};
 use crate::sync::lock;
 use crate::varint;
@@ -111,7 +112,7 @@ const fn float(bytes: u64) -> f64 {
 /// If the store or the catalogue fails as a whole, or the user stops it. Damaged segments are only estimated.
 pub fn weigh(
     reader: &Reader,
-    segments: &Segments<'_>,
+    stored: &ChunkReader<'_>,
     infos: &BTreeMap<u32, PackInfo>,
     users: &[User],
     snapshots: usize,
@@ -144,7 +145,7 @@ pub fn weigh(
     }
     let mut weights = vec![Weight::default(); groups.len()];
     if let Some(sample) = sample.filter(|_| !groups.is_empty()) {
-        let scales = Scales { segments, infos, level: sample.level, progress };
+        let scales = Scales { stored, infos, level: sample.level, progress };
         weights = scales.weigh(reader, users, &groups, sample.bytes)?;
     }
     let all = weights.iter().fold(Weight::default(), |all, one| all.plus(*one));
@@ -267,7 +268,7 @@ impl Scale {
 
 /// Compresses samples.
 struct Scales<'a> {
-    segments: &'a Segments<'a>,
+    stored: &'a ChunkReader<'a>,
     infos: &'a BTreeMap<u32, PackInfo>,
     level: i32,
     progress: &'a dyn Progress,
@@ -322,7 +323,7 @@ impl Scales<'_> {
         let mut weighed = Scale::default();
         for affected in run {
             let key = (affected.pack, affected.segment);
-            let segment = match self.segments.open(key.0, key.1) {
+            let segment = match self.stored.open(key.0, key.1) {
                 Ok(segment) => segment,
                 Err(error) if error.is_contained() => return Ok(()),
                 Err(error) => return Err(error.into()),

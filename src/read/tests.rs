@@ -7,7 +7,7 @@ use crate::chunk::{ChunkParams, Cutter, Gear};
 use crate::id::ChunkId;
 use crate::read::chunked::Chunks;
 use crate::tree::stream::{ChunkSink, StreamWriter};
-use crate::tree::{Stream, StreamError};
+use crate::tree::{ChunkSource, Stream, StreamError};
 use crate::vault::ReadError;
 
 /// Chunks in memory.
@@ -27,6 +27,14 @@ impl ChunkSink for Memory {
         let id = ChunkId::from_slice(&blake3::hash(bytes).as_bytes()[..16]).unwrap();
         self.chunks.insert(id, bytes.to_vec());
         Ok(id)
+    }
+}
+
+impl ChunkSource for &Memory {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        self.chunks.get(id).cloned().ok_or(ReadError::Lost(*id))
     }
 }
 

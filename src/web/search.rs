@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::engine::absence::{Judge, Judged, Omitted, Side};
-use crate::engine::diff::{Difference, Sums, Visitor, bring, diff, entry_at};
+use crate::engine::browse::entry_at;
+use crate::engine::diff::{Difference, Sums, Visitor, bring, diff};
 use crate::engine::find::{Search, find};
 use crate::engine::glob::Pattern;
 use crate::engine::keys;

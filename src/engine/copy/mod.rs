@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use crate::engine::copy::tree::{Lost, Memory, Trees};
 use crate::engine::depot::{self, Depot, DepotOptions, Ended};
-use crate::engine::mark::Segments;
 use crate::engine::presence::is_future;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::engine::walk::SkippedList;
@@ -21,6 +20,7 @@ use crate::id::{ObjectName, VaultId};
 use crate::limits::{LEVEL, sum_of};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
+use crate::read::ChunkReader;
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
 use crate::vault::client::Batch;
 use crate::vault::session::Session;
@@ -409,9 +409,9 @@ struct Run<'r> {
     report: CopyReport,
 }
 
-/// A reader of the segments of a vault, by its current catalogue.
-fn segments(vault: &Vault) -> Result<Segments<'_>, ReadError> {
-    Ok(Segments::new(vault, Arc::new(vault.catalogue().reader()?))?)
+/// A reader of the chunks of a vault, by its current catalogue.
+fn chunks(vault: &Vault) -> Result<Arc<ChunkReader<'_>>, ReadError> {
+    Ok(Arc::new(ChunkReader::new(vault, Arc::new(vault.catalogue().reader()?))?))
 }
 
 /// The outcome for a snapshot.
@@ -463,8 +463,8 @@ impl Run<'_> {
 
     /// Stores the trees of the first part of these snapshots.
     fn trees<'s>(&self, depot: &Depot<'_>, wanted: &[&'s SnapshotInfo]) -> Result<Vec<Done<'s>>, Ended<CopyError>> {
-        let from = segments(self.from).map_err(CopyError::From)?;
-        let there = segments(self.to).map_err(CopyError::There)?;
+        let from = chunks(self.from).map_err(CopyError::From)?;
+        let there = chunks(self.to).map_err(CopyError::There)?;
         let mut ready = Vec::new();
         for info in wanted.iter().take(PART_SNAPSHOTS) {
             let trees = Trees {

@@ -11,9 +11,10 @@ use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::{RestoreError, RestoreOptions, Target};
 use crate::fs::{Dir, Stat, real_path};
 use crate::path::{from_os, to_path};
+use crate::read::TreeReader;
 use crate::store::Kind;
 use crate::tree::{FileKind, Root, RuleSet, Snapshot};
-use crate::vault::{SnapshotInfo, TreeReader};
+use crate::vault::SnapshotInfo;
 
 impl Run<'_> {
     /// Finds out what the guard of this restore has to know.

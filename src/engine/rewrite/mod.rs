@@ -17,8 +17,9 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::browse::BrowseError;
+use crate::engine::browse::entry_at;
 use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
-use crate::engine::diff::{self, Difference, entry_at};
+use crate::engine::diff::{self, Difference};
 use crate::engine::exclude::PatternError;
 use crate::engine::index::IndexError;
 use crate::engine::mark::{MarkError, mark};

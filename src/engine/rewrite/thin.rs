@@ -11,11 +11,11 @@ use crate::engine::snapshot::{Ended, store_links};
 use crate::engine::walk::SkippedList;
 use crate::msgpack;
 use crate::path::{components, join, to_path};
+use crate::read::Listing;
+use crate::read::TreeReader;
 use crate::read::links::GroupReader;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, EntryError, Root, RuleSet, Snapshot, Stream, StreamWriter, Verdict};
-use crate::vault::TreeReader;
-use crate::vault::read::Listing;
 
 /// The key of a folder's listing in its entry (SPEC §7.2).
 const LISTING_KEY: &str = "c";

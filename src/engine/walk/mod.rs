@@ -30,10 +30,10 @@ use crate::engine::walk::root::RootFile;
 use crate::fs::{CACHEDIR_TAG, Dir, Names, OwnerNames, Stat};
 use crate::path::join;
 use crate::progress::Progress;
+use crate::read::TreeReader;
 use crate::sync::lock;
 use crate::tree::entry::flags;
 use crate::tree::{Entry, FileKind, RuleSet, Skipped, StreamWriter, Time};
-use crate::vault::TreeReader;
 
 /// Maximum number of names in a folder that is read as one page.
 const PAGE_MAX: usize = 4096;

@@ -21,10 +21,11 @@ use crate::fs::{Dir, SourceFile, Stat};
 use crate::id::ChunkId;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{Shown, join};
+use crate::read::TreeReader;
 use crate::sync::lock;
 use crate::tree::entry::flags;
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Stream, decode_entry, encode_entry};
-use crate::vault::{ReadError, TreeReader};
+use crate::vault::ReadError;
 
 /// Small files are read in batches of about this many bytes, so that other threads can take some.
 const BATCH_LEN: u64 = 4 << 20;

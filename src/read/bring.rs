@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::id::ChunkId;
+use crate::pack::SegmentPlace;
 use crate::pack::together::runs;
-use crate::pack::{PackReader, SegmentPlace};
+use crate::read::TreeReader;
+use crate::read::chunks::ChunkReader;
 use crate::sync::{share, try_spawn};
 use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{FileKind, IdReader, Stream, StreamReader};
-use crate::vault::segments::SegmentCache;
-use crate::vault::{Lookup, ReadError, TreeReader};
+use crate::vault::ReadError;
 
 /// Raw bytes of segments that are brought together.
 const TOGETHER: u64 = 16 << 20;
@@ -26,31 +27,29 @@ const FOLDERS: usize = 64 << 10;
 
 /// Brings segments into the cache. Nothing that goes wrong is reported: the reader that needs a segment reads it then.
 pub(crate) struct Bringer<'a> {
-    packs: PackReader<'a>,
-    lookup: Arc<Lookup<'a>>,
-    segments: Arc<SegmentCache>,
+    chunks: Arc<ChunkReader<'a>>,
     reads: usize,
 }
 
 impl<'a> Bringer<'a> {
-    /// For the readers that share `segments`.
-    pub(super) fn new(packs: PackReader<'a>, lookup: Arc<Lookup<'a>>, segments: Arc<SegmentCache>) -> Self {
-        segments.keep(KEPT);
-        let reads = packs.store().limits().reads;
-        Self { packs, lookup, segments, reads }
+    /// For the readers that share `chunks`.
+    pub(super) fn new(chunks: Arc<ChunkReader<'a>>) -> Self {
+        chunks.segments().keep(KEPT);
+        let reads = chunks.packs().store().limits().reads;
+        Self { chunks, reads }
     }
 
     /// The place of a chunk's segment, and its raw length.
     fn place(&self, id: &ChunkId) -> Option<(SegmentPlace, u64)> {
-        let place = self.lookup.locate(id).ok()??;
-        let info = self.lookup.pack(place.pack).ok()??;
+        let place = self.chunks.lookup().locate(id).ok()??;
+        let info = self.chunks.lookup().pack(place.pack).ok()??;
         let (_, raw, _) = *info.segments.get(place.segment as usize)?;
         Some((info.place(place.segment)?, u64::from(raw)))
     }
 
     /// Brings segments that are not in the cache.
     fn bring(&self, mut places: Vec<SegmentPlace>) {
-        places.retain(|place| !self.segments.has(&(place.pack, place.number)));
+        places.retain(|place| !self.chunks.segments().has(&(place.pack, place.number)));
         places.sort_unstable_by_key(|place| (place.pack, place.offset));
         places.dedup();
         let known: Vec<_> = places.iter().copied().map(Some).collect();
@@ -59,18 +58,19 @@ impl<'a> Bringer<'a> {
     }
 
     fn bring_run(&self, run: &[SegmentPlace]) {
+        let (packs, segments) = (self.chunks.packs(), self.chunks.segments());
         let [first, .., last] = run else {
             for place in run {
                 let key = (place.pack, place.number);
-                let _ = self.segments.get(key, |decompressor| Ok(self.packs.segment(place, None, decompressor)?));
+                let _ = segments.get(key, |decompressor| Ok(packs.segment(place, None, decompressor)?));
             }
             return;
         };
-        let Ok(together) = self.packs.read_together(first, last) else { return };
+        let Ok(together) = packs.read_together(first, last) else { return };
         for place in run {
             let Some(sealed) = together.part(place) else { continue };
             let key = (place.pack, place.number);
-            let _ = self.segments.get(key, |decompressor| Ok(self.packs.open_read(place, sealed, decompressor)?));
+            let _ = segments.get(key, |decompressor| Ok(packs.open_read(place, sealed, decompressor)?));
         }
     }
 
@@ -157,12 +157,12 @@ impl<'a> Bringer<'a> {
 impl<'a> TreeReader<'a> {
     /// Whether the store is far.
     pub fn is_far(&self) -> bool {
-        self.packs.store().is_far()
+        self.chunks().packs().store().is_far()
     }
 
     /// The bringer for this reader and others; `None` unless the store is far.
     fn bringer(&self) -> Option<Bringer<'a>> {
-        self.is_far().then(|| Bringer::new(self.packs.clone(), self.lookup.clone(), self.segments.clone()))
+        self.is_far().then(|| Bringer::new(self.chunks().clone()))
     }
 
     /// Reads a stream to its end. From a far store, what follows is brought meanwhile, in many requests at a time.

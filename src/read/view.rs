@@ -6,14 +6,14 @@
 //! one when it is told to, or when a chunk is not where the moment says: packs are copied and deleted while a reader is
 //! idle, but a chunk that a snapshot needs always exists somewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::catalogue::{ChunkPlace, Reader};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::Openers;
-use crate::pack::segment::Segment;
 use crate::progress::{Progress, Silent};
+use crate::read::chunks::{ChunkReader, PackInfos, Piece};
 use crate::sync::lock;
 use crate::tree::ChunkSource;
 use crate::vault::segments::SegmentCache;
@@ -25,8 +25,8 @@ const FAILED_KEPT: usize = 1 << 16;
 /// Number of packs whose segment places are remembered.
 const INFOS_KEPT: usize = 1 << 14;
 
-/// Reads something from a place of a chunk, which the reader of a moment has found.
-type Get<'a, T> = dyn Fn(&Moment, &Reader, ChunkPlace) -> Result<T, ReadError> + 'a;
+/// Reads something from a place of a chunk, with the reader that has found it.
+type Get<'a, T> = dyn Fn(&ChunkReader<'_>, ChunkPlace) -> Result<T, ReadError> + 'a;
 
 /// The newest moment of a vault, for many threads.
 pub struct View {
@@ -42,7 +42,7 @@ pub struct View {
 pub struct Moment {
     /// Replaced by a newer one once footers were read that the catalogue did not have.
     reader: RwLock<Arc<Reader>>,
-    infos: Mutex<HashMap<u32, Arc<PackInfo>>>,
+    infos: Arc<PackInfos>,
     /// Keeps needed packs from being swept. `None` if no state can be written, or if nobody reads.
     session: Mutex<Option<Session>>,
     snapshots: Arc<Vec<SnapshotInfo>>,
@@ -50,20 +50,6 @@ pub struct Moment {
     records: Arc<HashSet<ObjectName>>,
     /// Chunks that could not be read although the store had just been looked at.
     failed: Mutex<HashSet<ChunkId>>,
-}
-
-/// A verified chunk.
-#[derive(Debug, Clone)]
-pub struct Piece {
-    segment: Arc<Segment>,
-    index: usize,
-}
-
-impl Piece {
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        self.segment.bytes(self.index)
-    }
 }
 
 impl Moment {
@@ -81,7 +67,7 @@ impl Moment {
         let records = vault.log().records.keys().copied().collect();
         Ok(Self {
             reader: RwLock::new(Arc::new(vault.catalogue().reader()?)),
-            infos: Mutex::default(),
+            infos: Arc::new(PackInfos::new(INFOS_KEPT)),
             session: Mutex::new(session),
             snapshots: Arc::new(vault.snapshots()),
             records: Arc::new(records),
@@ -106,32 +92,6 @@ impl Moment {
 
     fn reader(&self) -> Arc<Reader> {
         self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A pack, from the reader that found something in it; `None` if it is not listed.
-    fn info(&self, reader: &Reader, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
-        if let Some(info) = lock(&self.infos).get(&number) {
-            return Ok(Some(info.clone()));
-        }
-        let Some(info) = reader.pack(number)?.map(Arc::new) else { return Ok(None) };
-        let mut infos = lock(&self.infos);
-        if infos.len() >= INFOS_KEPT {
-            infos.clear();
-        }
-        infos.insert(number, info.clone());
-        Ok(Some(info))
-    }
-}
-
-impl Vault {
-    /// Begins work that only reads the present state of the store: looks at it first, if it has changed since the last
-    /// look. If this client has joined, nothing that exists now is deleted as long as the session lives. If it has not,
-    /// packs may be deleted after their chunks were copied elsewhere.
-    ///
-    /// # Errors
-    /// If the store or the catalogue fails; [`VaultError::State`] if the state folder cannot be written.
-    pub fn begin_reading(&self, progress: &dyn Progress) -> Result<Session, VaultError> {
-        self.begin_with(|| self.refresh_if_changed(progress))
     }
 }
 
@@ -196,7 +156,7 @@ impl View {
         let Ok(reader) = self.vault.catalogue().reader() else { return };
         self.put(Moment {
             reader: RwLock::new(Arc::new(reader)),
-            infos: Mutex::default(),
+            infos: Arc::new(PackInfos::new(INFOS_KEPT)),
             session: Mutex::default(),
             snapshots: before.snapshots.clone(),
             records: before.records.clone(),
@@ -224,36 +184,30 @@ impl View {
         Ok(self.moment())
     }
 
-    /// Tries the places of a chunk, one after the other, until `get` succeeds with one. With `bring`, also places in
-    /// packs whose footers were not read yet.
-    fn try_places<T>(&self, moment: &Moment, id: &ChunkId, bring: bool, get: &Get<'_, T>) -> Result<T, ReadError> {
-        let (mut reader, mut tried, mut first) = (moment.reader(), Vec::new(), None);
-        let lookup = Lookup::with(&self.vault, reader.clone());
-        loop {
-            for place in reader.locate_all(id).inspect_err(|_| reader.distrust())? {
-                if tried.contains(&place) {
-                    continue;
-                }
-                match get(moment, &reader, place) {
-                    Ok(found) => return Ok(found),
-                    Err(error) => first = first.or(Some(error)),
-                }
-                tried.push(place);
-            }
-            match if bring { lookup.more(id, &reader)? } else { None } {
-                Some(newer) => reader = newer,
-                None => return Err(first.unwrap_or_else(|| lookup.lost(id))),
-            }
-            *moment.reader.write().unwrap_or_else(PoisonError::into_inner) = reader.clone();
+    /// A reader of chunks at their places as of a moment.
+    fn chunks(&self, moment: &Moment) -> ChunkReader<'_> {
+        let lookup = Lookup::with(&self.vault, moment.reader());
+        let packs = self.vault.tree_packs().sharing(&self.openers);
+        ChunkReader::with(packs, lookup, moment.infos.clone(), self.segments.clone())
+    }
+
+    /// Searches for a chunk in a moment. With `bring`, also in packs whose footers were not read yet.
+    fn search<T>(&self, moment: &Moment, id: &ChunkId, bring: bool, get: &Get<'_, T>) -> Result<T, ReadError> {
+        let chunks = self.chunks(moment);
+        let found = chunks.lookup().search(id, bring, |place| get(&chunks, place))?;
+        let newest = chunks.lookup().reader();
+        if bring && !Arc::ptr_eq(&newest, &moment.reader()) {
+            *moment.reader.write().unwrap_or_else(PoisonError::into_inner) = newest;
         }
+        found.map_err(|first| first.unwrap_or_else(|| chunks.lookup().lost(id)))
     }
 
     /// Searches for a chunk, and again in a newer moment if it is not where it should be. Only then is it lost.
     fn look_for<T>(&self, id: &ChunkId, get: &Get<'_, T>) -> Result<T, ReadError> {
         let moment = self.moment();
-        let mut found = self.try_places(&moment, id, false, get);
+        let mut found = self.search(&moment, id, false, get);
         if found.as_ref().is_err_and(ReadError::is_contained) && self.vault.unread() > 0 {
-            found = self.try_places(&moment, id, true, get);
+            found = self.search(&moment, id, true, get);
         }
         let error = match found {
             Err(error) if error.is_contained() => error,
@@ -264,7 +218,7 @@ impl View {
         }
         // A store that cannot be asked does not mean that anything is lost.
         let newer = self.newer(&moment).map_err(ReadError::from)?;
-        self.try_places(&newer, id, true, get).inspect_err(|error| {
+        self.search(&newer, id, true, get).inspect_err(|error| {
             let mut failed = lock(&newer.failed);
             if error.is_contained() && failed.len() < FAILED_KEPT {
                 failed.insert(*id);
@@ -277,20 +231,8 @@ impl View {
     /// # Errors
     /// If no place has it, or the store fails.
     pub fn chunk(&self, id: &ChunkId) -> Result<Piece, ReadError> {
-        self.look_for(id, &|moment, reader, place| self.open(moment, reader, id, place))
-    }
-
-    fn open(&self, moment: &Moment, reader: &Reader, id: &ChunkId, place: ChunkPlace) -> Result<Piece, ReadError> {
         // Whatever is wrong with a place, the chunk is not there.
-        let lost = || ReadError::Lost(*id);
-        let info = moment.info(reader, place.pack)?.ok_or_else(lost)?;
-        let segment_place = info.place(place.segment).ok_or_else(lost)?;
-        let segment = self.segments.get((info.name, place.segment), |decompressor| {
-            let packs = self.vault.tree_packs().sharing(&self.openers);
-            Ok(packs.segment(&segment_place, None, decompressor)?)
-        })?;
-        let index = segment.index_of(id, place.offset, place.len).ok_or_else(lost)?;
-        Ok(Piece { segment, index })
+        self.look_for(id, &|chunks, place| chunks.piece_at(id, place)?.ok_or(ReadError::Lost(*id)))
     }
 
     /// The place of a chunk: its pack, the segment in it, and the chunk's length in bytes. Reads nothing from the
@@ -299,7 +241,7 @@ impl View {
     /// # Errors
     /// If no place has it, or the catalogue fails.
     pub fn place(&self, id: &ChunkId) -> Result<ChunkPlace, ReadError> {
-        self.look_for(id, &|_, _, place| Ok(place))
+        self.look_for(id, &|_, place| Ok(place))
     }
 }
 
