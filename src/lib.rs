@@ -143,6 +143,8 @@ pub mod read;
 #[doc(hidden)]
 pub mod fs;
 #[doc(hidden)]
+pub mod write;
+#[doc(hidden)]
 pub mod engine;
 #[doc(hidden)]
 pub mod failure;
@@ -187,8 +189,6 @@ pub use crate::engine::retention::{Decision, Period, Rules, plan as plan_retenti
 #[doc(inline)]
 pub use crate::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 #[doc(inline)]
-pub use crate::engine::trust::VerifyOthers;
-#[doc(inline)]
 pub use crate::id::ObjectName;
 #[doc(inline)]
 pub use crate::progress::{Counters, Phase, Progress, Silent};
@@ -210,3 +210,5 @@ pub use crate::vault::open::{open, open_locked};
 pub use crate::vault::{
     CreateOptions, Identity, LockedVault, OpenOptions, ReadError, SnapshotInfo, Vault, VaultError, Wanted,
 };
+#[doc(inline)]
+pub use crate::write::trust::VerifyOthers;

@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["vault"],
     &["read"],
     &["fs"],
+    &["write"],
     &["engine"],
     &["failure"],
     &["mount"],

@@ -16,7 +16,6 @@ use crate::engine::diff::Visitor;
 use crate::engine::live::Live;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;
-use crate::engine::trust::VerifyOthers;
 use crate::path::Shown;
 use crate::path::called;
 use crate::path::components;
@@ -27,6 +26,7 @@ use crate::tree::Entry;
 use crate::tree::FileKind;
 use crate::tree::Root;
 use crate::vault::SnapshotInfo;
+use crate::write::trust::VerifyOthers;
 
 use crate::cli::args::DiffArgs;
 use crate::cli::context::Context;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::engine::browse::{BrowseError, read_skipped};
 use crate::engine::diff::{Absence, Change, Difference, Sums, Visitor};
 use crate::engine::exclude::{ExcludeOptions, Rules};
-use crate::engine::mark::{StreamKey, stream_key};
 use crate::path::{components, join, to_path};
+use crate::read::mark::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, FileKind, Root, RuleSet, Snapshot, Stream};
 use crate::vault::ReadError;
 

@@ -10,19 +10,18 @@ use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
 use crate::engine::browse::{BrowseError, read_skipped};
-use crate::engine::collect::plan::part_of;
 use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
-use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
-use crate::engine::mark::{MarkError, mark};
-use crate::engine::trust::{LOOK_BYTES, OTHER_FOOTER, open_segments};
+use crate::engine::inspect::{Inspection, ListedPack, inspect};
 use crate::exit::Exit;
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
+use crate::limits::part_of;
 use crate::log::record::{FoundDamage, ObjectRef};
 use crate::log::{Record, RecordError};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::read::links::GroupReader;
+use crate::read::mark::{MarkError, mark};
 use crate::seal::SealError;
 use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::{lock, try_share};
@@ -31,6 +30,7 @@ use crate::tree::{RuleSet, Snapshot, Stream, Time};
 use crate::vault::findings::{About, Awaited, KnownFinding, Lacking, exit_of};
 use crate::vault::slots::SlotFault;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
+use crate::write::trust::{LOOK_BYTES, OTHER_FOOTER, open_segments};
 
 /// Options of a check.
 #[non_exhaustive]
@@ -381,7 +381,7 @@ impl<'a> Check<'a> {
 
     /// Records an error about a pack; returns errors that do not concern the pack itself.
     fn pack_problem(&self, info: &PackInfo, error: PackError) -> Result<(), VaultError> {
-        if !is_of_pack(&error) {
+        if !error.is_of_pack() {
             return Err(error.into());
         }
         if matches!(error, PackError::Store(StoreError::Missing { .. })) {
@@ -580,7 +580,7 @@ impl<'a> Check<'a> {
                     spent.fetch_add(bytes, Relaxed);
                     lock(&sampled).push((info.name, Look::Sampled));
                 }
-                Err(error) if is_of_pack(&error) => lock(&suspects).push(*info),
+                Err(error) if error.is_of_pack() => lock(&suspects).push(*info),
                 Err(error) => return Err(error.into()),
             }
             Ok::<_, CheckError>(())
@@ -638,7 +638,7 @@ impl<'a> Check<'a> {
 
     fn bad_segments(&self, entries: &[crate::pack::SegmentEntry]) {
         let ids = entries.iter().flat_map(|entry| &entry.chunks).map(|(id, _)| *id);
-        lock(&self.bad_chunks).extend(ids.take(crate::engine::mark::LOSSES_KEPT));
+        lock(&self.bad_chunks).extend(ids.take(crate::read::mark::LOSSES_KEPT));
     }
 
     /// The chunks in bad segments that are in no other place.

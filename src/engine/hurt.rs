@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
-use crate::engine::mark::{MarkError, StreamKey, stream_key};
 use crate::id::{ChunkId, ObjectName};
 use crate::path::join;
+use crate::read::mark::{MarkError, StreamKey, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};

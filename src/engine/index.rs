@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use crate::catalogue::names::{ListingKey, NameRow, Named, NamesKey};
 use crate::catalogue::{CatalogueError, Reader};
-use crate::engine::mark::stream_key;
 use crate::progress::Progress;
 use crate::read::graph::{Visitor, walk};
+use crate::read::mark::stream_key;
 use crate::read::{ChunkReader, Listing, TreeReader};
 use crate::tree::digest::content_digest;
 use crate::tree::{EntryError, FileKind, Stream};

@@ -15,7 +15,6 @@ use crate::pack::segment::open_segment;
 use crate::pack::{Footer, PackError, PackReader, TRAILER_LEN};
 use crate::progress::Progress;
 use crate::seal::{Decompressor, HEADER_LEN, ObjectKind, ObjectOpener};
-use crate::store::StoreError;
 use crate::sync::lock;
 use crate::vault::{Vault, VaultError};
 
@@ -51,11 +50,6 @@ impl Inspection {
     pub fn is_sound(&self) -> bool {
         self.footer.is_ok() && self.bad.is_empty() && !self.is_checksum_wrong
     }
-}
-
-/// Whether an error concerns the pack itself, and not the store as a whole or this machine.
-pub fn is_of_pack(error: &PackError) -> bool {
-    error.is_contained() || matches!(error, PackError::Store(StoreError::Io { .. }))
 }
 
 /// A pack that is being read.
@@ -183,7 +177,7 @@ impl Inspector<'_> {
 
     /// Passes on that header or footer of a pack cannot be read, so that nothing else of it is checked.
     fn without_frame(&self, pack: &ListedPack, error: PackError) -> Result<(), VaultError> {
-        if !is_of_pack(&error) {
+        if !error.is_of_pack() {
             return Err(error.into());
         }
         (self.done)(pack, Inspection { footer: Err(error), bad: Vec::new(), is_checksum_wrong: false })?;
@@ -236,7 +230,7 @@ impl Inspector<'_> {
             }
             Err(error) => {
                 let error = PackError::from(error);
-                if !is_of_pack(&error) {
+                if !error.is_of_pack() {
                     return Err(error.into());
                 }
                 state.hasher = None;
@@ -283,7 +277,7 @@ impl Inspector<'_> {
                 },
             };
             if let Err(error) = opened {
-                if !is_of_pack(&error) {
+                if !error.is_of_pack() {
                     return Err(error.into());
                 }
                 bad.push((number as u32, error));

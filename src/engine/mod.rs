@@ -1,8 +1,5 @@
 //! The actions on an open vault and the user's files: each command plans, then executes.
 
-pub mod trust;
-pub mod depot;
-pub mod read_file;
 pub mod walk;
 pub mod snapshot;
 pub(crate) mod presence;
@@ -14,7 +11,6 @@ pub mod exclude;
 pub mod why;
 pub mod keys;
 pub mod place;
-pub mod mark;
 pub mod hurt;
 pub mod inspect;
 pub mod digest;

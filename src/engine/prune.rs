@@ -6,13 +6,13 @@ use crate::engine::collect::merge::merge_log;
 use crate::engine::collect::{self, CollectError, CollectOptions, CollectReport};
 use crate::engine::retention::Decision;
 use crate::engine::rewrite::{self, RewriteError, RewriteOptions};
-use crate::engine::trust::VerifyOthers;
 use crate::id::{ClientId, ObjectName};
 use crate::log::{Acknowledgements, Obstacle, RecordBody};
 use crate::progress::Progress;
 use crate::store::Delivery;
 use crate::tree::Time;
 use crate::vault::{Vault, VaultError};
+use crate::write::trust::VerifyOthers;
 
 /// Forgets the snapshots that these decisions drop, and frees space.
 ///

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::engine::hurt;
-use crate::engine::mark::MarkError;
 use crate::id::ObjectName;
+use crate::read::mark::MarkError;
 use crate::tree::Time;
 use crate::vault::{SnapshotInfo, Vault};
 

@@ -9,23 +9,22 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::engine::depot::{self, Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::presence::{Presence, is_future};
-use crate::engine::read_file::{Feed, ReadFailed, read_large};
-use crate::engine::trust::{VerifyOthers, pay_debts};
-use crate::engine::walk::{Found, LeftOut, MountPoints, SkippedList, TAKEN_OUT, Walk, Wanted};
+use crate::engine::walk::{Found, LeftOut, MountPoints, TAKEN_OUT, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames, is_removable_disk, real_path};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::seal::random;
 use crate::sync::lock;
-use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{Entry, FileKind, Root, RuleSet, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
-use crate::varint;
+use crate::tree::{Entry, FileKind, Root, RuleSet, Skipped, Snapshot, Stream, Time, Verdict};
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Published};
+use crate::write::file::{Feed, ReadFailed, read_large};
+use crate::write::tree::{SkippedList, store_links, store_listing};
+use crate::write::trust::{VerifyOthers, pay_debts};
 
 /// An item to snapshot.
 pub enum Input {
@@ -122,7 +121,7 @@ pub struct SnapshotReport {
     pub id: Option<ObjectName>,
     /// The body of the record, as it was or would have been written.
     pub snapshot: Snapshot,
-    /// The first [`SKIPPED_SHOWN`](crate::engine::walk::SKIPPED_SHOWN) files that were skipped or are torn; the snapshot lists them all.
+    /// The first [`SKIPPED_SHOWN`](crate::write::tree::SKIPPED_SHOWN) files that were skipped or are torn; the snapshot lists them all.
     pub skipped: Vec<Skipped>,
     /// The source's last snapshot, if it has the same tree.
     pub same: Option<ObjectName>,
@@ -541,11 +540,11 @@ impl Pass<'_> {
             walk.found.bytes_read.fetch_add(entry.size, Relaxed);
         }
         entries.sort_unstable();
-        let tree = store_top(depot, &entries)?;
+        let tree = store_listing(entries.iter().map(|(_, entry)| entry), depot)?;
         let links = std::mem::take(&mut *lock(&walk.links)).into_values().map(|links| links.paths);
-        let links = store_links(depot, links)?;
+        let links = store_links(links, depot)?;
         let SkippedList { first, count, stream } = std::mem::take(&mut *lock(&walk.skipped));
-        let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink())?;
+        let skipped_list = stream.finish(depot)?;
         let rules = std::mem::take(&mut *lock(&walk.rules));
         let rules = rules.write(depot.keys().cutter(), &mut depot.meta_sink())?;
         Ok(Taken {
@@ -663,36 +662,4 @@ pub fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
         .filter_map(|folder| Dir::open(folder).and_then(|dir| dir.stat()).ok())
         .map(|stat| (stat.dev, stat.ino))
         .collect()
-}
-
-/// Stores the listing of the top folder.
-pub(crate) fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, impl AsRef<[u8]>)]) -> Result<Stream, Failed> {
-    let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
-    let mut listing = StreamWriter::default();
-    listing.write(&[LISTING_VERSION], cutter, sink)?;
-    for (_, entry) in entries {
-        listing.write(entry.as_ref(), cutter, sink)?;
-    }
-    listing.finish(cutter, sink)
-}
-
-/// Stores the groups of paths that are names of one file (SPEC §7.4).
-pub(crate) fn store_links(depot: &Depot<'_>, groups: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<Stream, Failed> {
-    let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
-    let mut groups: Vec<Vec<Vec<u8>>> = groups.filter(|paths| paths.len() > 1).collect();
-    for paths in &mut groups {
-        paths.sort_unstable();
-    }
-    groups.sort_unstable();
-    let mut stream = StreamWriter::default();
-    for paths in groups {
-        let mut bytes = Vec::new();
-        varint::put(&mut bytes, paths.len() as u64);
-        for path in paths {
-            varint::put(&mut bytes, path.len() as u64);
-            bytes.extend_from_slice(&path);
-        }
-        stream.write(&bytes, cutter, sink)?;
-    }
-    stream.finish(cutter, sink)
 }

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::hurt;
-use crate::engine::mark::{LOSSES_KEPT, MarkError, StreamKey, stream_key};
 use crate::engine::weigh::{Sample, weigh};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::sum_of;
 use crate::progress::{Phase, Progress};
 use crate::read::graph::{Visitor, walk};
+use crate::read::mark::{LOSSES_KEPT, MarkError, StreamKey, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::{Delivery, Kind, Listed, StoreError};
 use crate::sync::lock;

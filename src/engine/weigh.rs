@@ -12,17 +12,17 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
-use crate::engine::collect::moves::RUN;
-use crate::engine::mark::MarkError;
 use crate::id::ChunkId;
 use crate::limits::{PACK_LEN, SEGMENT_TARGET};
 use crate::pack::SegmentBuilder;
 use crate::progress::Progress;
 use crate::read::ChunkReader;
+use crate::read::mark::MarkError;
 use crate::seal::{Compressor, ObjectKind};
 use crate::sync::lock;
 use crate::varint;
 use crate::vault::VaultError;
+use crate::write::repack::RUN;
 
 /// The user of a chunk: 0 for nobody, a snapshot's number (from 1) if it is the only user, more than the number of snapshots for several.
 pub type User = u32;

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::text;
-use crate::engine::trust::VerifyOthers;
 use crate::store::place::Place;
+use crate::write::trust::VerifyOthers;
 
 use crate::failure::Failure;
 use crate::failure::quoted;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::trust::VerifyOthers;
+use crate::write::trust::VerifyOthers;
 
 /// Reads a duration: a number and one of s, m, h, d, w, y.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::engine::exclude::given;
-use crate::engine::trust::VerifyOthers;
 use crate::tree::Time;
+use crate::write::trust::VerifyOthers;
 use clap::Args;
 
 use super::NewVaultArgs;

@@ -9,7 +9,6 @@
 //! stays, which is checked in that pack's footer too.
 
 pub mod plan;
-pub mod moves;
 pub mod merge;
 mod reason;
 #[cfg(test)]
@@ -22,11 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
-use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::engine::hurt;
-use crate::engine::mark::{MarkError, Marks, mark};
-use crate::engine::trust::Standings;
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::limits::{LEVEL, PACK_LEN};
 use crate::log::record::PackRef;
@@ -34,12 +30,15 @@ use crate::log::{Acknowledgements, Finding, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
+use crate::read::mark::{MarkError, Marks, mark};
 use crate::seal::{ObjectKind, SealError};
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::sync::try_share;
 use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
+use crate::write::repack::{MoveOptions, Needed, move_needed};
+use crate::write::trust::Standings;
 
 /// Options of a prune.
 #[derive(Clone, Copy)]

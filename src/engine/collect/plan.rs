@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use crate::limits::PACK_LEN;
+use crate::limits::{PACK_LEN, part_of};
 
 /// Length below which packs are small.
 const SMALL_LEN: u64 = PACK_LEN as u64 / 4;
@@ -89,16 +89,6 @@ pub struct CollectPlan {
     pub bytes_moved: u64,
     /// Unneeded bytes that stay.
     pub bytes_unused: u64,
-}
-
-/// A part (0 to 1) of this many bytes, rounded up.
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "a part is given to a few digits, and not negative"
-)]
-pub fn part_of(bytes: u64, part: f64) -> u64 {
-    (bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64
 }
 
 /// A step that frees unused bytes, and its cost.

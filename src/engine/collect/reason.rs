@@ -1,7 +1,8 @@
 //! Describes for users who ask for details (`-v`) what a prune does with each pack, and, for those who ask for reasons (`-vv`), why.
 
 use crate::engine::collect::Pass;
-use crate::engine::collect::plan::{CollectPlan, PackUse, part_of};
+use crate::engine::collect::plan::{CollectPlan, PackUse};
+use crate::limits::part_of;
 use crate::pack::reader::object_key;
 
 /// The plan for all packs, and the limits.

@@ -12,10 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::copy::tree::{Lost, Memory, Trees};
-use crate::engine::depot::{self, Depot, DepotOptions, Ended};
 use crate::engine::presence::is_future;
-use crate::engine::trust::{VerifyOthers, pay_debts};
-use crate::engine::walk::SkippedList;
 use crate::id::{ObjectName, VaultId};
 use crate::limits::{LEVEL, sum_of};
 use crate::log::RecordBody;
@@ -25,6 +22,9 @@ use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
 use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended};
+use crate::write::tree::SkippedList;
+use crate::write::trust::{VerifyOthers, pay_debts};
 
 /// A part ends when this many bytes were put ...
 const PART_BYTES: u64 = 256 << 20;
@@ -521,7 +521,7 @@ impl Run<'_> {
             tree: copied.tree,
             links,
             rules,
-            skipped_list: trees.finish(skipped.stream)?,
+            skipped_list: skipped.stream.finish(trees.depot)?,
             skipped: count,
             verdict: if lost.is_empty() { info.body.verdict } else { Verdict::Partial },
             // The copy has the snapshot's date, even if that was corrected after an earlier copy.

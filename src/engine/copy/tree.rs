@@ -13,22 +13,19 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::engine::copy::CopyError;
-use crate::engine::depot::Depot;
-use crate::engine::mark::{StreamKey, stream_key};
-use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
 use crate::engine::snapshot::Ended;
-use crate::engine::walk::SkippedList;
 use crate::limits::{PATH_COST, PATHS_LEN_MAX};
 use crate::lru::Lru;
 use crate::path::{Shown, join};
 use crate::progress::Progress;
+use crate::read::mark::{StreamKey, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder, TreeReader};
 use crate::sync::lock;
-use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{
-    ChunkSink, Entry, FileKind, Holes, IdReader, Stream, StreamReader, StreamWriter, encode_entry, read_stream,
-};
+use crate::tree::{ChunkSink, Entry, FileKind, Holes, IdReader, Stream, StreamReader, encode_entry, read_stream};
 use crate::vault::{ObjectState, ReadError, Vault};
+use crate::write::depot::Depot;
+use crate::write::file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
+use crate::write::tree::{ListingBuilder, MetaStream, SkippedList};
 
 /// The number of contents gathered before they are read.
 const WINDOW: usize = 4096;
@@ -183,7 +180,7 @@ enum Step {
 /// A folder whose new listing is being written.
 struct Folder {
     level: Level,
-    writer: StreamWriter,
+    writer: ListingBuilder,
     /// Its listing in the vault that is copied.
     source: Stream,
     /// Its entry, without content so far.
@@ -328,12 +325,8 @@ impl Trees<'_, '_> {
         let stack = vec![Level::new(Vec::new(), tree, base)];
         let mut ahead = Ahead { trees: self, stack, been_in: Lru::new(REMEMBERED), lost: HashMap::new() };
         let folder =
-            |level, source, entry| Folder { level, writer: StreamWriter::default(), source, entry, is_whole: true };
-        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
+            |level, source, entry| Folder { level, writer: ListingBuilder::default(), source, entry, is_whole: true };
         let mut stack = vec![folder(Level::new(Vec::new(), tree, base), tree.clone(), None)];
-        if let Some(first) = stack.last_mut() {
-            first.writer.write(&[LISTING_VERSION], cutter, sink)?;
-        }
         while let Some(current) = stack.last_mut() {
             match self.step(&mut current.level, &mut from, &mut there)? {
                 Step::Entry(entry, before) => {
@@ -346,9 +339,7 @@ impl Trees<'_, '_> {
                             write_entry(&entry, &mut current.writer, self.depot, &path)?;
                         } else {
                             let level = Level::new(path, &listing, base.as_ref());
-                            let mut below = folder(level, listing, Some(*entry));
-                            below.writer.write(&[LISTING_VERSION], cutter, sink)?;
-                            stack.push(below);
+                            stack.push(folder(level, listing, Some(*entry)));
                         }
                         continue;
                     }
@@ -374,7 +365,7 @@ impl Trees<'_, '_> {
     /// Finishes the last folder, and adds it to its parent.
     fn leave(&self, stack: &mut Vec<Folder>, copied: &mut Copied) -> Result<(), Ended<CopyError>> {
         let Some(Folder { level, writer, source, entry, is_whole }) = stack.pop() else { return Ok(()) };
-        let listing = self.finish(writer)?;
+        let listing = writer.finish(self.depot)?;
         if is_whole {
             self.memory.put(As::Listing, &source, listing.clone());
         }
@@ -523,16 +514,11 @@ impl Trees<'_, '_> {
 
     /// Copies a list, which is a stream other than the content of a file.
     pub(crate) fn meta_stream(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
-        let mut writer = StreamWriter::default();
-        match self.append(stream, &mut writer)? {
-            Ok(()) => self.finish(writer).map(Ok),
+        let mut copy = MetaStream::default();
+        match self.append(stream, &mut copy)? {
+            Ok(()) => Ok(Ok(copy.finish(self.depot)?)),
             Err(state) => Ok(Err(state)),
         }
-    }
-
-    /// Finishes a list's stream.
-    pub(crate) fn finish(&self, writer: StreamWriter) -> Result<Stream, Ended<CopyError>> {
-        Ok(writer.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
     }
 
     /// Copies the list of skipped entries, so that more can be added to its end.
@@ -541,11 +527,11 @@ impl Trees<'_, '_> {
         Ok(self.append(stream, &mut list.stream)?.map(|()| list))
     }
 
-    fn append(&self, stream: &Stream, writer: &mut StreamWriter) -> Result<Found<()>, Ended<CopyError>> {
+    fn append(&self, stream: &Stream, copy: &mut MetaStream) -> Result<Found<()>, Ended<CopyError>> {
         let (mut reader, mut source) = (StreamReader::new(stream), Recorder::new(self.from));
         loop {
             match self.contained(reader.next(&mut source))? {
-                Ok(Some(bytes)) => writer.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
+                Ok(Some(bytes)) => copy.write(&bytes, self.depot)?,
                 Ok(None) => return Ok(Ok(())),
                 Err(state) => return Ok(Err(state)),
             }
@@ -573,14 +559,14 @@ fn contents_of(before: Option<&(Entry, Entry)>) -> Option<(&Stream, &Stream)> {
 
 fn write_entry(
     entry: &Entry,
-    writer: &mut StreamWriter,
+    writer: &mut ListingBuilder,
     depot: &Depot<'_>,
     path: &[u8],
 ) -> Result<(), Ended<CopyError>> {
     let mut bytes = Vec::new();
     encode_entry(entry, &mut bytes)
         .map_err(|error| CopyError::Entry { path: Shown(path).to_string(), what: error.to_string() })?;
-    writer.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink())?;
+    writer.push(&bytes, depot)?;
     Ok(())
 }
 

@@ -13,10 +13,8 @@ use crate::engine::browse::BrowseError;
 use crate::engine::browse::entry_at;
 use crate::engine::copy::tree::{Memory, Trees};
 use crate::engine::copy::{self, CopyError};
-use crate::engine::depot::{self, Depot, DepotOptions, Ended, Failed, Published};
 use crate::engine::hurt::HurtSnapshot;
 use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
-use crate::engine::trust::VerifyOthers;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
 use crate::read::{ChunkReader, TreeReader};
@@ -26,6 +24,8 @@ use crate::sync::lock;
 use crate::tree::{ChunkSink, FileKind, Holes, Snapshot};
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended, Failed, Published};
+use crate::write::trust::VerifyOthers;
 
 /// Minimum number of reading threads, if the other vault allows as many requests: they wait more than they work.
 const READERS: usize = 8;

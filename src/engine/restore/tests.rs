@@ -82,7 +82,7 @@ impl Fixture {
             dry_run: false,
             level: 1,
             verify: false,
-            others: crate::engine::trust::VerifyOthers::Sample,
+            others: crate::write::trust::VerifyOthers::Sample,
             read_all: true,
             read_special: false,
             threads: 2,

@@ -18,23 +18,23 @@ use std::sync::Arc;
 
 use crate::engine::browse::BrowseError;
 use crate::engine::browse::entry_at;
-use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
 use crate::engine::diff::{self, Difference};
 use crate::engine::exclude::PatternError;
 use crate::engine::index::IndexError;
-use crate::engine::mark::{MarkError, mark};
 use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
-use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::{LEVEL, PATH_COST, PATHS_LEN_MAX};
 use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
+use crate::read::mark::{MarkError, mark};
 use crate::tree::{EntryError, Snapshot, Time};
 use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended, Published};
+use crate::write::trust::{VerifyOthers, pay_debts};
 
 pub use before::as_it_was;
 pub use doubt::settle;

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use crate::catalogue::{StatEntry, StatRow};
-use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::{Folder, Page, Parent, Walk};
 use crate::fs::Stat;
 use crate::path::join;
 use crate::sync::lock;
-use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Stream};
+use crate::write::file::ReadFailed;
 
 impl Walk<'_> {
     /// Records a file that was read, or that could not be read.
@@ -89,10 +88,7 @@ impl Walk<'_> {
         let mut slots = std::mem::take(&mut *lock(&page.slots));
         // Files that could not be read, or were left out at the last moment, have no entry.
         slots.retain(|slot| !slot.stat.entry.is_empty());
-        let begin: &[u8] = if page.index == 0 { &[LISTING_VERSION] } else { &[] };
-        let len: usize = slots.iter().map(|slot| slot.stat.entry.len()).sum();
-        let mut bytes = Vec::with_capacity(begin.len() + len);
-        bytes.extend_from_slice(begin);
+        let mut bytes = Vec::with_capacity(slots.iter().map(|slot| slot.stat.entry.len()).sum());
         for slot in &slots {
             bytes.extend_from_slice(&slot.stat.entry);
         }
@@ -112,15 +108,9 @@ impl Walk<'_> {
 
     /// Writes pages to the listing in order.
     fn deliver(&self, folder: &Folder, state: &mut super::FolderState, index: usize, bytes: Vec<u8>) -> Option<Stream> {
-        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
-        state.waiting.insert(index, bytes);
-        loop {
-            let next = state.next;
-            let Some(bytes) = state.waiting.remove(&next) else { break };
-            state.listing.write(&bytes, cutter, sink).ok()?;
-            state.next += 1;
-        }
-        if state.rows.weight() > ROWS_AT_ONCE || state.next == folder.pages.len() {
+        state.listing.put_page(index, bytes, self.depot).ok()?;
+        let is_last = state.listing.pages() == folder.pages.len();
+        if state.rows.weight() > ROWS_AT_ONCE || is_last {
             let mut rows = std::mem::take(&mut state.rows);
             state.rows.folder = rows.folder;
             if !(rows.rows.is_empty() && rows.stale.is_empty()) {
@@ -128,10 +118,10 @@ impl Walk<'_> {
                 self.depot.put_rows(rows);
             }
         }
-        if state.next < folder.pages.len() {
+        if !is_last {
             return None;
         }
-        std::mem::take(&mut state.listing).finish(cutter, sink).ok()
+        std::mem::take(&mut state.listing).finish(self.depot).ok()
     }
 }
 

@@ -23,9 +23,7 @@ use rayon::Scope;
 
 use crate::catalogue::StatEntry;
 use crate::catalogue::stat::{FolderKey, FolderRows};
-use crate::engine::depot::Depot;
 use crate::engine::exclude::{ExcludeOptions, Rules};
-use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::root::RootFile;
 use crate::fs::{CACHEDIR_TAG, Dir, Names, OwnerNames, Stat};
 use crate::path::join;
@@ -33,14 +31,15 @@ use crate::progress::Progress;
 use crate::read::TreeReader;
 use crate::sync::lock;
 use crate::tree::entry::flags;
-use crate::tree::{Entry, FileKind, RuleSet, Skipped, StreamWriter, Time};
+use crate::tree::{Entry, FileKind, RuleSet, Skipped, Time};
+use crate::write::depot::Depot;
+use crate::write::file::ReadFailed;
+use crate::write::tree::{ListingBuilder, SKIPPED_SHOWN, SkippedList};
 
 /// Maximum number of names in a folder that is read as one page.
 const PAGE_MAX: usize = 4096;
 /// Maximum length of a file of patterns, in bytes.
 pub const IGNORE_FILE_MAX: usize = 64 << 20;
-/// Maximum number of skipped files in a report.
-pub const SKIPPED_SHOWN: usize = 1000;
 /// A page ends after a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
@@ -121,7 +120,7 @@ pub struct Walk<'a> {
     /// The names of files that have several, by device and inode.
     pub links: Mutex<HashMap<(u64, u64), Links>>,
     /// Files that could not be saved completely.
-    pub skipped: Mutex<SkippedList>,
+    pub(crate) skipped: Mutex<SkippedList>,
     /// Whether to read pipes and devices like files.
     pub read_special: bool,
     /// Folders on other file systems whose content was left out.
@@ -209,34 +208,6 @@ pub struct Links {
     entry: Option<(Entry, Stat)>,
 }
 
-/// The skipped files: the first ones for the report, all of them as a stream.
-#[derive(Default)]
-pub struct SkippedList {
-    /// The first ones.
-    pub first: Vec<Skipped>,
-    /// Number of skipped files.
-    pub count: u64,
-    /// All of them.
-    pub stream: StreamWriter,
-}
-
-impl SkippedList {
-    /// Adds to the list.
-    pub fn push(&mut self, skipped: Skipped, depot: &Depot<'_>) {
-        let mut bytes = Vec::new();
-        let encoded =
-            serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
-        if encoded.is_ok() {
-            // A failed store ends the run elsewhere.
-            let _ = self.stream.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink());
-            self.count += 1;
-        }
-        if self.first.len() < SKIPPED_SHOWN {
-            self.first.push(skipped);
-        }
-    }
-}
-
 /// The marker file for which a folder's content is left out, if there is one.
 pub(crate) fn marker(exclude: &ExcludeOptions, names: &Names, dir: &Dir) -> Option<Vec<u8>> {
     if exclude.caches && has_name(names, CACHEDIR_TAG.0) && dir.is_cachedir_tagged() {
@@ -298,9 +269,7 @@ struct Folder {
 
 #[derive(Default)]
 struct FolderState {
-    next: usize,
-    waiting: BTreeMap<usize, Vec<u8>>,
-    listing: StreamWriter,
+    listing: ListingBuilder,
     rows: FolderRows,
 }
 

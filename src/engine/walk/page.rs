@@ -12,10 +12,6 @@ use bytes::Bytes;
 use rayon::Scope;
 
 use crate::catalogue::{StatEntry, StatRow};
-use crate::engine::depot::Depot;
-use crate::engine::read_file::{
-    Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
-};
 use crate::engine::walk::{Folder, NOT_MOUNTED, Page, Parent, Place, ReadDone, Slot, Walk, child_key};
 use crate::fs::{Dir, SourceFile, Stat};
 use crate::id::ChunkId;
@@ -26,6 +22,8 @@ use crate::sync::lock;
 use crate::tree::entry::flags;
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Stream, decode_entry, encode_entry};
 use crate::vault::ReadError;
+use crate::write::depot::Depot;
+use crate::write::file::{Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content};
 
 /// Small files are read in batches of about this many bytes, so that other threads can take some.
 const BATCH_LEN: u64 = 4 << 20;

@@ -6,12 +6,12 @@ use rayon::Scope;
 
 use crate::catalogue::stat::{FolderKey, FolderRows};
 use crate::catalogue::{StatEntry, StatRow};
-use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::Walk;
 use crate::engine::walk::page::SHARED_LEN;
 use crate::fs::{Dir, Stat};
 use crate::sync::lock;
 use crate::tree::{Entry, FileKind};
+use crate::write::file::ReadFailed;
 
 /// A root that is a file.
 pub(super) struct RootFile {

@@ -565,7 +565,7 @@ fn shown_type(value: &DeValue<'_>) -> &'static str {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use crate::engine::trust::VerifyOthers;
+    use crate::write::trust::VerifyOthers;
 
     /// The mistakes in a text, each as `line:column what`.
     fn mistakes(text: &str) -> Vec<String> {

@@ -722,7 +722,7 @@ impl Sim {
             clock: &clock,
             level: 1,
             verify: false,
-            others: crate::engine::trust::VerifyOthers::Sample,
+            others: crate::write::trust::VerifyOthers::Sample,
             threads: 1,
         };
         let report = import(&vault, &mut archive.as_slice(), &options, &Silent::default());
@@ -745,7 +745,7 @@ impl Sim {
         let Some(vault) = self.open(client) else { return };
         let meant: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|_| is_meant(self)).collect();
         let clock = || self.clock(client);
-        let others = crate::engine::trust::VerifyOthers::Sample;
+        let others = crate::write::trust::VerifyOthers::Sample;
         let options = RewriteOptions { clock: &clock, level: 1, verify: false, others, threads: 1 };
         let change =
             Change { add_tags: vec![number.to_string()], exclude: vec![format!("/{number}")], ..Change::default() };
@@ -797,7 +797,7 @@ impl Sim {
             dry_run: false,
             level: 1,
             verify: false,
-            others: crate::engine::trust::VerifyOthers::Sample,
+            others: crate::write::trust::VerifyOthers::Sample,
             read_all: false,
             read_special: false,
             threads: 1,
@@ -894,7 +894,7 @@ impl Sim {
         }
         // As every prune does.
         let clock = || self.clock(99);
-        let others = crate::engine::trust::VerifyOthers::Sample;
+        let others = crate::write::trust::VerifyOthers::Sample;
         let options = RewriteOptions { clock: &clock, level: 1, verify: false, others, threads: 1 };
         settle(&vault, &options, &Silent::default()).unwrap();
         for info in vault.snapshots() {

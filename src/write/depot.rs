@@ -3,25 +3,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-
-use bytes::Bytes;
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::stat::FolderRows;
 use crate::catalogue::{CatalogueError, Filter, Reader};
-use crate::engine::trust::{Lookout, VerifyOthers};
 use crate::id::{ChunkId, ObjectName};
-use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
+use crate::pack::{PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
-use crate::store::{ObjectKey, StoreError, Upload, Uploads};
 use crate::sync::{lock, spawn};
 use crate::tree::{ChunkSink, Time};
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
+use crate::write::publisher::{Durable, Failure, Message, Publisher, channel, hand_on};
+use crate::write::trust::{Lookout, VerifyOthers};
 
 /// How new data is stored.
 #[derive(Clone, Copy)]
@@ -48,8 +46,6 @@ const ROWS_WAITING: usize = 4 << 20;
 const ROWS_HANDED: usize = 256 << 10;
 /// Number of chunks of durable packs that may wait in memory before they are entered.
 const CHUNKS_WAITING: usize = 50_000;
-/// Number of packs that the store has received and that may wait to become durable.
-const PENDING_MAX: usize = 8;
 /// Build the filter once this run has stored 1/32 of all known chunks.
 const FILTER_FROM: u64 = 32;
 /// Number of locks over which claims are spread.
@@ -62,11 +58,6 @@ impl Claims {
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<ChunkId>> {
         lock(&self.0[usize::from(id.as_bytes()[0]) % SHARDS])
     }
-}
-
-enum Message {
-    Pack(FinishedPack),
-    Rows(Gathered),
 }
 
 /// Rows of the stat cache, with their approximate size in memory, in bytes.
@@ -102,14 +93,12 @@ struct Known {
     filter: Option<Arc<Filter>>,
 }
 
-/// State shared by the depot and its publisher.
+/// State shared by the depot and the thread that publishes.
 struct Shared<'a> {
     vault: &'a Vault,
     claims: Claims,
     known: RwLock<Arc<Known>>,
-    /// The first failure; everything after it is only a consequence.
-    failure: Mutex<Option<VaultError>>,
-    failed: AtomicBool,
+    failure: Failure,
     counters: DepotCounters,
     trees: Mutex<HashMap<ChunkId, Vec<u8>>>,
     /// Verifies packs before something relies on them; `None` in a dry run, which stores nothing that could.
@@ -121,12 +110,13 @@ impl Shared<'_> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn fail(&self, error: VaultError) {
-        if matches!(error, VaultError::Catalogue(CatalogueError::Database(_))) {
+    /// The failure, for the first who asks. A catalogue that has failed is not trusted again.
+    fn take_failure(&self) -> Option<VaultError> {
+        let failure = self.failure.take();
+        if matches!(failure, Some(VaultError::Catalogue(CatalogueError::Database(_)))) {
             self.known().reader.distrust();
         }
-        lock(&self.failure).get_or_insert(error);
-        self.failed.store(true, Relaxed);
+        failure
     }
 }
 
@@ -172,9 +162,10 @@ pub(crate) fn fill<T, E: From<VaultError>>(
     progress: &dyn Progress,
     work: impl FnOnce(&Depot<'_>) -> Result<T, Ended<E>>,
 ) -> Result<(T, Published), E> {
-    let (depot, publisher) = Depot::new(vault, options, session)?;
+    let (depot, received) = Depot::new(vault, options)?;
+    let entering = Entering::new(&depot);
     std::thread::scope(|scope| {
-        let publisher = spawn(scope, move || publisher.run(progress));
+        let publisher = spawn(scope, move || entering.run(received, session, options.clock, progress));
         let done = work(&depot);
         if done.is_err() {
             depot.abandon();
@@ -199,7 +190,7 @@ pub struct Depot<'a> {
     data: PackWriter<'a>,
     meta: PackWriter<'a>,
     rows: Mutex<Gathered>,
-    messages: SyncSender<Message>,
+    messages: SyncSender<Message<Gathered>>,
 }
 
 /// State of one thread.
@@ -213,22 +204,12 @@ pub struct Worker {
 }
 
 impl<'a> Depot<'a> {
-    /// A depot for one run, and the publisher that must run beside it. The session notes the packs.
+    /// A depot for one run, and what must be published beside it.
     ///
     /// # Errors
     /// If the catalogue fails, or compressors cannot be set up.
-    pub fn new(
-        vault: &'a Vault,
-        options: DepotOptions<'a>,
-        session: Option<&'a Session>,
-    ) -> Result<(Self, Publisher<'a>), VaultError> {
-        // A pack is passed on only after the one before has been put: together with the pack being filled, that limits the memory for
-        // packs in progress.
-        let (messages, received) = sync_channel(0);
-        let hand_on = |messages: &SyncSender<Message>| {
-            let messages = messages.clone();
-            move |pack| messages.send(Message::Pack(pack)).is_ok()
-        };
+    fn new(vault: &'a Vault, options: DepotOptions<'a>) -> Result<(Self, Receiver<Message<Gathered>>), VaultError> {
+        let (messages, received) = channel();
         let (hand_data_on, hand_meta_on) = (hand_on(&messages), hand_on(&messages));
         let reader = Arc::new(vault.catalogue().reader()?);
         let condemned_names = vault.unusable();
@@ -251,23 +232,11 @@ impl<'a> Depot<'a> {
             vault,
             claims: Claims(std::array::from_fn(|_| Mutex::default())),
             known: RwLock::new(Arc::new(Known { reader, filter: None })),
-            failure: Mutex::new(None),
-            failed: AtomicBool::new(false),
+            failure: Failure::default(),
             counters: DepotCounters::default(),
             trees: Mutex::default(),
             lookout: (!options.dry_run).then(|| Lookout::new(vault, options.others)),
         });
-        let publisher = Publisher {
-            shared: shared.clone(),
-            session,
-            clock: options.clock,
-            received,
-            packs: Vec::new(),
-            names: Vec::new(),
-            rows: Gathered::default(),
-            chunks: 0,
-            entered: 0,
-        };
         let depot = Self {
             shared,
             options,
@@ -278,7 +247,7 @@ impl<'a> Depot<'a> {
             rows: Mutex::default(),
             messages,
         };
-        Ok((depot, publisher))
+        Ok((depot, received))
     }
 
     /// The keys.
@@ -303,17 +272,17 @@ impl<'a> Depot<'a> {
 
     /// Discards everything from now on: nothing of this run will be used.
     pub fn abandon(&self) {
-        self.shared.failed.store(true, Relaxed);
+        self.shared.failure.end();
     }
 
     /// Records a failure of the store or the catalogue; the run ends soon.
     pub fn fail(&self, error: VaultError) {
-        self.shared.fail(error);
+        self.shared.failure.record(error);
     }
 
     /// Whether there was a failure.
     pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Relaxed)
+        self.shared.failure.is_over()
     }
 
     /// Whether a chunk is stored, in a pack that is not condemned, or by this run.
@@ -465,8 +434,7 @@ impl<'a> Depot<'a> {
             }
         }
         self.hand_rows_on(std::mem::take(&mut *lock(&self.rows)));
-        let failure = lock(&self.shared.failure).take();
-        failure.map_or(Ok(()), Err)
+        self.shared.take_failure().map_or(Ok(()), Err)
     }
 
     /// Receives chunks of trees for the calling thread.
@@ -497,12 +465,9 @@ impl ChunkSink for MetaSink<'_, '_> {
     }
 }
 
-/// Puts finished packs into the store and enters them in the catalogue. Runs on a separate thread.
-pub struct Publisher<'a> {
+/// Enters durable packs and rows in the catalogue, while packs are published on a separate thread.
+struct Entering<'a> {
     shared: Arc<Shared<'a>>,
-    session: Option<&'a Session>,
-    clock: &'a (dyn Fn() -> Time + Sync),
-    received: Receiver<Message>,
     packs: Vec<NewPack>,
     names: Vec<ObjectName>,
     rows: Gathered,
@@ -511,75 +476,54 @@ pub struct Publisher<'a> {
     entered: usize,
 }
 
-impl Publisher<'_> {
-    /// Works until the depot is finished. Failures are recorded, and returned by [`Depot::finish`] or [`Publisher::run`], whichever is
+impl<'a> Entering<'a> {
+    fn new(depot: &Depot<'a>) -> Self {
+        let shared = depot.shared.clone();
+        Self { shared, packs: Vec::new(), names: Vec::new(), rows: Gathered::default(), chunks: 0, entered: 0 }
+    }
+
+    /// Works until the depot is finished. Failures are recorded, and returned by [`Depot::finish`] or by this, whichever is
     /// later.
     ///
     /// # Errors
     /// The first failure of the run, if the depot has not returned it.
-    pub fn run(mut self, progress: &dyn Progress) -> Result<Published, VaultError> {
-        let (shared, session, clock) = (self.shared.clone(), self.session, self.clock);
-        let (_, nothing) = sync_channel(0);
-        let received = std::mem::replace(&mut self.received, nothing);
-        let uploads = Uploads::new(shared.vault.store());
-        let uploads = &uploads;
-        std::thread::scope(|scope| {
-            let (written, arriving) = sync_channel(PENDING_MAX.max(uploads.most()));
-            // One thread starts the puts, so that the depot never waits for the store; this one waits for them to finish, in order.
-            let taking = spawn(scope, move || {
-                for message in received {
-                    if shared.failed.load(Relaxed) {
-                        continue; // discard messages, so that no sender waits
-                    }
-                    let put = |key: &ObjectKey, bytes| uploads.begin(scope, key, bytes);
-                    match begin(&shared, session, clock, message, put) {
-                        Ok(begun) => drop(written.send(begun)),
-                        Err(error) => shared.fail(error),
-                    }
-                }
-            });
-            for begun in arriving {
-                if self.shared.failed.load(Relaxed) {
-                    continue;
-                }
-                if let Err(error) = self.finish(begun, progress) {
-                    self.shared.fail(error);
-                }
-            }
-            taking.join().unwrap_or_else(|panic| resume_unwind(panic));
-        });
-        if !self.shared.failed.load(Relaxed) {
+    fn run(
+        mut self,
+        received: Receiver<Message<Gathered>>,
+        session: Option<&Session>,
+        clock: &(dyn Fn() -> Time + Sync),
+        progress: &dyn Progress,
+    ) -> Result<Published, VaultError> {
+        let shared = self.shared.clone();
+        let publisher =
+            Publisher { vault: shared.vault, session, clock: Some(clock), failure: &shared.failure, progress };
+        publisher.run(received, |durable| self.take(durable));
+        if !shared.failure.is_over() {
             self.commit()?;
         }
-        if let Some(lookout) = &self.shared.lookout {
+        if let Some(lookout) = &shared.lookout {
             lookout.settle(progress)?;
         }
-        let failure = lock(&self.shared.failure).take();
-        let counters = &self.shared.counters;
+        let counters = &shared.counters;
         let published = Published {
             packs: self.names,
             bytes_new: counters.bytes_new.load(Relaxed),
             bytes_stored: counters.bytes_stored.load(Relaxed),
-            trees: std::mem::take(&mut *lock(&self.shared.trees)),
+            trees: std::mem::take(&mut *lock(&shared.trees)),
         };
-        failure.map_or(Ok(published), Err)
+        shared.take_failure().map_or(Ok(published), Err)
     }
 
-    /// Makes a pack durable, or takes rows; enters them once there are many.
-    fn finish(&mut self, begun: Begun<'_>, progress: &dyn Progress) -> Result<(), VaultError> {
-        match begun {
-            Begun::Pack(upload, pack, kept) => {
-                upload.finish()?;
-                if let Some(bytes) = kept {
-                    self.shared.vault.keep_meta_pack(&pack.name, &bytes, &pack.footer);
-                }
+    /// Takes a pack or rows; enters all once there are many.
+    fn take(&mut self, durable: Durable<Gathered>) -> Result<(), VaultError> {
+        match durable {
+            Durable::Pack(pack) => {
                 self.shared.counters.bytes_stored.fetch_add(pack.len, Relaxed);
-                progress.counters().bytes_stored.fetch_add(pack.len, Relaxed);
                 self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
                 self.names.push(pack.name);
                 self.packs.push(pack);
             }
-            Begun::Rows(Gathered { rows, weight }) => {
+            Durable::Rows(Gathered { rows, weight }) => {
                 self.rows.weight += weight;
                 self.rows.rows.extend(rows);
             }
@@ -629,34 +573,4 @@ impl Publisher<'_> {
 /// The chunks of a pack.
 fn ids(pack: &NewPack) -> impl Iterator<Item = &ChunkId> {
     pack.footer.segments.iter().flat_map(|segment| &segment.chunks).map(|(id, _)| id)
-}
-
-/// A put that has started.
-enum Begun<'s> {
-    /// With the pack's bytes, if parts of them are to be kept on this machine once the store has them.
-    Pack(Upload<'s>, NewPack, Option<Bytes>),
-    Rows(Gathered),
-}
-
-/// Starts to put a pack into the store.
-fn begin<'s>(
-    shared: &Shared<'_>,
-    session: Option<&Session>,
-    clock: &dyn Fn() -> Time,
-    message: Message,
-    put: impl FnOnce(&ObjectKey, Bytes) -> Result<Upload<'s>, StoreError>,
-) -> Result<Begun<'s>, VaultError> {
-    let pack = match message {
-        Message::Pack(pack) => pack,
-        Message::Rows(rows) => return Ok(Begun::Rows(rows)),
-    };
-    let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
-    let len = pack.bytes.len() as u64;
-    if let Some(session) = session {
-        shared.vault.publish_claims(session, clock)?;
-        session.note_pack(&pack.name, pack.kind, len)?;
-    }
-    let kept = shared.vault.keeps(pack.kind).then(|| pack.bytes.clone());
-    let upload = put(&key, pack.bytes)?;
-    Ok(Begun::Pack(upload, NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer }, kept))
 }

@@ -1,11 +1,11 @@
 //! Copies needed chunks out of packs that are about to be deleted. Segments that are needed completely are sealed again as they are; from
 //! others, the needed chunks are compressed again.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
+use std::convert::Infallible;
 use std::panic::resume_unwind;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::catalogue::packs::NewPack;
@@ -13,13 +13,13 @@ use crate::catalogue::{Look, PackInfo};
 use crate::id::ObjectName;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
-use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
+use crate::pack::{Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
-use crate::store::{ObjectKey, Upload, Uploads};
 use crate::sync::{lock, spawn};
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
+use crate::write::publisher::{Durable, Failure, Publisher, channel, hand_on};
 
 /// Maximum number of consecutive, partly needed segments of a pack that one thread compresses together: neighbours have much in common,
 /// and the result can be predicted.
@@ -90,6 +90,8 @@ struct Mover<'a> {
     data: Lane<'a>,
     meta: Lane<'a>,
     failed: Mutex<BTreeSet<u32>>,
+    /// The failure of a put, after which there is nothing left to do.
+    failure: &'a Failure,
     progress: &'a dyn Progress,
 }
 
@@ -106,11 +108,7 @@ pub(crate) fn move_needed(
     options: MoveOptions,
     progress: &dyn Progress,
 ) -> Result<Moved, VaultError> {
-    let (sender, received) = sync_channel::<FinishedPack>(0);
-    let hand_on = |sender: &std::sync::mpsc::SyncSender<FinishedPack>| {
-        let sender = sender.clone();
-        move |pack| sender.send(pack).is_ok()
-    };
+    let (messages, received) = channel::<Infallible>();
     let worker = || -> Result<Mutex<Worker>, SealError> {
         Ok(Mutex::new(Worker {
             builder: SegmentBuilder::default(),
@@ -119,7 +117,7 @@ pub(crate) fn move_needed(
         }))
     };
     let lane = |kind| Lane {
-        writer: PackWriter::new(vault.keys(), kind, options.verify, hand_on(&sender)),
+        writer: PackWriter::new(vault.keys(), kind, options.verify, hand_on(&messages)),
         rest: Mutex::default(),
     };
     let threads = rayon::current_num_threads().max(1);
@@ -130,6 +128,7 @@ pub(crate) fn move_needed(
             known.insert(pack.number);
         }
     }
+    let failure = Failure::default();
     let mover = Mover {
         vault,
         reader: vault.pack_reader(),
@@ -139,57 +138,36 @@ pub(crate) fn move_needed(
         data: lane(ObjectKind::Pack),
         meta: lane(ObjectKind::Meta),
         failed: Mutex::default(),
+        failure: &failure,
         progress,
     };
-    drop(sender);
-    let (moved, put) = std::thread::scope(|scope| {
-        let publisher = spawn(scope, || publish(vault, session, received, progress));
+    drop(messages);
+    let publisher = Publisher { vault, session: Some(session), clock: None, failure: &failure, progress };
+    let (moved, new) = std::thread::scope(|scope| {
+        let publishing = spawn(scope, || {
+            let mut new = Vec::new();
+            publisher.run(received, |durable| {
+                let Durable::Pack(pack) = durable;
+                new.push(pack);
+                Ok(())
+            });
+            new
+        });
         let moved = mover.run(packs);
         let failed = std::mem::take(&mut *lock(&mover.failed));
         drop(mover);
-        (moved.map(|()| failed), publisher.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        (moved.map(|()| failed), publishing.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    // If a put failed, copying only noticed that its packs were no longer received.
-    let new = put?;
+    // If a put failed, copying has only noticed that it was to end.
+    if let Some(error) = failure.take() {
+        return Err(error);
+    }
     let failed = moved?;
-    let bytes_stored = new.iter().map(|pack| pack.len).sum();
+    let bytes_stored = new.iter().map(|pack: &NewPack| pack.len).sum();
     if !new.is_empty() {
         vault.catalogue().enter_own_packs(&new)?;
     }
     Ok(Moved { failed, bytes_stored, packs: new.iter().map(|pack| pack.name).collect() })
-}
-
-/// Puts finished packs into the store.
-fn publish(
-    vault: &Vault,
-    session: &Session,
-    received: Receiver<FinishedPack>,
-    progress: &dyn Progress,
-) -> Result<Vec<NewPack>, VaultError> {
-    let uploads = Uploads::new(vault.store());
-    std::thread::scope(|scope| {
-        let (mut begun, mut new) = (VecDeque::new(), Vec::new());
-        let finish = |(upload, pack): (Upload<'_>, NewPack)| -> Result<NewPack, VaultError> {
-            upload.finish()?;
-            progress.counters().bytes_stored.fetch_add(pack.len, Relaxed);
-            Ok(pack)
-        };
-        while let Ok(pack) = received.recv() {
-            let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
-            let entry = NewPack { kind: pack.kind, name: pack.name, len: pack.bytes.len() as u64, footer: pack.footer };
-            session.note_pack(&entry.name, entry.kind, entry.len)?;
-            begun.push_back((uploads.begin(scope, &key, pack.bytes)?, entry));
-            while begun.len() > uploads.most()
-                && let Some(first) = begun.pop_front()
-            {
-                new.push(finish(first)?);
-            }
-        }
-        for rest in begun {
-            new.push(finish(rest)?);
-        }
-        Ok(new)
-    })
 }
 
 impl Mover<'_> {
@@ -246,6 +224,9 @@ impl Mover<'_> {
     fn copy(&self, pack: &Needed, number: u32) -> Result<(), VaultError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted);
+        }
+        if self.failure.is_over() {
+            return Err(VaultError::Unexplained);
         }
         if lock(&self.failed).contains(&pack.number) {
             return Ok(());

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::chunk::Cutter;
-use crate::engine::depot::{Depot, Failed};
 use crate::fs::{SourceFile, Stat, Window};
 use crate::id::ChunkId;
 use crate::limits::{HOLES_INLINE, STREAM_IDS_INLINE};
 use crate::progress::Progress;
 use crate::tree::{Holes, IdList, Stream, StreamWriter};
 use crate::varint;
+use crate::write::depot::{Depot, Failed};
 
 /// Maximum length of files that are read whole into a buffer; mapping pays only above it.
 pub const SMALL_MAX: u64 = 1 << 20;

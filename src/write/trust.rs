@@ -12,13 +12,12 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, ChunkPlace, Look, PackInfo, Reader};
-use crate::engine::inspect::is_of_pack;
-use crate::engine::mark::Marks;
 use crate::id::ObjectName;
 use crate::log::record::{FoundDamage, ObjectRef};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::Progress;
+use crate::read::mark::Marks;
 use crate::seal::{Decompressor, random_array};
 use crate::store::StoreError;
 use crate::sync::lock;
@@ -199,7 +198,7 @@ impl<'a> Lookout<'a> {
 
     /// Records that a pack must not be relied on. `None` if the error does not concern the pack.
     fn doubt(&self, info: &PackInfo, error: &PackError) -> Option<Result<(), VaultError>> {
-        if !is_of_pack(error) {
+        if !error.is_of_pack() {
             return None;
         }
         let key = object_key(info.kind, info.name);
