@@ -122,6 +122,8 @@ pub mod ownfile;
 #[doc(hidden)]
 pub mod lru;
 #[doc(hidden)]
+pub mod text;
+#[doc(hidden)]
 pub mod progress;
 pub mod store;
 #[doc(hidden)]
@@ -169,23 +171,23 @@ pub use crate::chunk::ChunkParams;
 #[doc(hidden)]
 pub use crate::cli::main;
 #[doc(inline)]
-pub use crate::engine::browse::{BrowseError, find_entry};
-#[doc(inline)]
 pub use crate::engine::check::{CheckError, CheckOptions, CheckReport, check};
 #[doc(inline)]
-pub use crate::engine::collect::{CollectError, CollectOptions, CollectReport};
+pub use crate::engine::patterns::exclude::ExcludeOptions;
 #[doc(inline)]
-pub use crate::engine::exclude::ExcludeOptions;
+pub use crate::engine::prune::collect::{CollectError, CollectOptions, CollectReport};
 #[doc(inline)]
 pub use crate::engine::prune::prune;
+#[doc(inline)]
+pub use crate::engine::prune::retention::{Decision, Period, Rules, plan as plan_retention};
+#[doc(inline)]
+pub use crate::engine::query::browse::{BrowseError, find_entry};
 #[doc(inline)]
 pub use crate::engine::repair::{
     RepairError, RepairOptions, RepairPlan, RepairReport, execute as repair, plan as plan_repair,
 };
 #[doc(inline)]
 pub use crate::engine::restore::{Overwrite, RestoreError, RestoreOptions, RestoreReport, Target, restore};
-#[doc(inline)]
-pub use crate::engine::retention::{Decision, Period, Rules, plan as plan_retention};
 #[doc(inline)]
 pub use crate::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 #[doc(inline)]

@@ -2,20 +2,20 @@
 
 use std::ffi::OsStr;
 
-use crate::engine::absence::Judge;
-use crate::engine::absence::Judged;
-use crate::engine::absence::Omitted;
-use crate::engine::absence::Side;
-use crate::engine::browse;
-use crate::engine::diff;
-use crate::engine::diff::Change;
-use crate::engine::diff::Compared;
-use crate::engine::diff::Difference;
-use crate::engine::diff::Sums;
-use crate::engine::diff::Visitor;
-use crate::engine::live::Live;
+use crate::engine::query::absence::Judge;
+use crate::engine::query::absence::Judged;
+use crate::engine::query::absence::Omitted;
+use crate::engine::query::absence::Side;
+use crate::engine::query::browse;
+use crate::engine::query::diff;
+use crate::engine::query::diff::Change;
+use crate::engine::query::diff::Compared;
+use crate::engine::query::diff::Difference;
+use crate::engine::query::diff::Sums;
+use crate::engine::query::diff::Visitor;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;
+use crate::engine::snapshot::live::Live;
 use crate::path::Shown;
 use crate::path::called;
 use crate::path::components;
@@ -147,7 +147,7 @@ fn live_options<'a>(
     context: &Context,
     info: &SnapshotInfo,
     path: &[u8],
-    exclude: crate::engine::exclude::ExcludeOptions,
+    exclude: crate::engine::patterns::exclude::ExcludeOptions,
 ) -> Result<SnapshotOptions<'a>, Failure> {
     let mut parts = components(path);
     let (first, below) = (parts.next(), parts.fold(Vec::new(), |path, name| join(&path, name)));

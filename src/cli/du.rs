@@ -1,10 +1,10 @@
 //! `vault du`.
 
-use crate::engine::browse;
-use crate::engine::diff;
-use crate::engine::usage;
-use crate::engine::usage::News;
-use crate::engine::usage::Sums;
+use crate::engine::query::browse;
+use crate::engine::query::diff;
+use crate::engine::query::usage;
+use crate::engine::query::usage::News;
+use crate::engine::query::usage::Sums;
 use crate::path::Shown;
 use crate::path::called;
 use crate::progress::Progress;

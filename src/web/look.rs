@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc::channel;
 
-use crate::engine::browse;
-use crate::engine::history::history;
+use crate::engine::query::browse;
+use crate::engine::query::history::history;
 use crate::id::ObjectName;
 use crate::json::{EntryJson, ListJson, Name, SkippedJson, SpellJson};
 use crate::path;

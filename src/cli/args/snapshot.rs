@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::engine::exclude::given;
+use crate::engine::patterns::exclude::given;
 use crate::tree::Time;
 use crate::write::trust::VerifyOthers;
 use clap::Args;

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::engine::archive::BLOCK;
 use crate::engine::archive::write::{Member, fill, head};
-use crate::engine::browse::{BrowseError, Step, TreeWalk, find_all};
+use crate::engine::query::browse::{BrowseError, Step, TreeWalk, find_all};
 use crate::path;
 use crate::path::{Shown, called};
 use crate::progress::{Phase, Progress};

@@ -10,9 +10,9 @@ use rayon::Scope;
 
 use crate::engine::archive::acl;
 use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKind};
-use crate::engine::presence::is_future;
+use crate::engine::snapshot::presence::is_future;
+use crate::engine::snapshot::walk::LeftOut;
 use crate::engine::snapshot::{SnapshotError, SnapshotReport};
-use crate::engine::walk::LeftOut;
 use crate::fs::OwnerNames;
 use crate::id::ObjectName;
 use crate::limits::{LEVEL, PATH_DEPTH_MAX};

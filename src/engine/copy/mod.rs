@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::copy::tree::{Lost, Memory, Trees};
-use crate::engine::presence::is_future;
+use crate::engine::snapshot::presence::is_future;
 use crate::id::{ObjectName, VaultId};
 use crate::limits::{LEVEL, sum_of};
 use crate::log::RecordBody;

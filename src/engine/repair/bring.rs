@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use crate::engine::browse::BrowseError;
-use crate::engine::browse::entry_at;
+use crate::engine::check::hurt::HurtSnapshot;
 use crate::engine::copy::tree::{Memory, Trees};
 use crate::engine::copy::{self, CopyError};
-use crate::engine::hurt::HurtSnapshot;
+use crate::engine::query::browse::BrowseError;
+use crate::engine::query::browse::entry_at;
 use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};

@@ -23,8 +23,8 @@ use bytes::Bytes;
 
 use crate::catalogue::CatalogueError;
 use crate::engine::check::Problem;
+use crate::engine::check::hurt::{self, HurtSnapshot};
 use crate::engine::copy::CopyError;
-use crate::engine::hurt::{self, HurtSnapshot};
 use crate::engine::repair::bring::{Copies, Lent, available, bring, bring_copies, copies_of};
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
-use crate::engine::inspect::{Inspection, ListedPack, inspect};
+use crate::engine::check::inspect::{Inspection, ListedPack, inspect};
 use crate::engine::repair::small::left;
 use crate::engine::repair::{RepairError, RepairOptions, RepairPlan};
 use crate::id::{ChunkId, ObjectName};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalogue::packs::NewPack;
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::pack::PackReader;
 use crate::progress::Silent;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use crate::engine::absence::{Omitted, skipped_paths};
+use crate::engine::query::absence::{Omitted, skipped_paths};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::guard::{Guard, Kept};
 use crate::engine::restore::run::{Halt, Run};

@@ -35,8 +35,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use crate::catalogue::CatalogueError;
-use crate::engine::browse::BrowseError;
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::query::browse::BrowseError;
 use crate::engine::restore::execute::Executor;
 pub use crate::engine::restore::guard::{Kept, vault_around};
 use crate::engine::restore::links::Links;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::engine::browse;
+use crate::engine::query::browse;
 use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::Kept;

@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
 use crate::catalogue::ChunkPlace;
-use crate::engine::browse::{Step, TreeWalk};
+use crate::engine::query::browse::{Step, TreeWalk};
 use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::{Folder, Made};
 use crate::engine::restore::guard::{Kept, Ward};

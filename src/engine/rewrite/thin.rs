@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::engine::browse::{BrowseError, read_skipped};
-use crate::engine::exclude::{PatternError, Rules, means_root};
+use crate::engine::patterns::exclude::{PatternError, Rules, means_root};
+use crate::engine::query::browse::{BrowseError, read_skipped};
 use crate::engine::rewrite::RewriteError;
 use crate::engine::rewrite::plan::{Node, Thinned, TreePlan, Unread, Why, place_of};
 use crate::engine::snapshot::Ended;

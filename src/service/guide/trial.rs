@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::prune;
 use crate::engine::restore::{RestoreOptions, Target, restore};
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
