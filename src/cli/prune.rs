@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::collect::CollectOptions;
-use crate::engine::collect::CollectReport;
 use crate::engine::prune;
-use crate::engine::retention;
-use crate::engine::retention::Decision;
-use crate::engine::retention::Rules;
+use crate::engine::prune::collect::CollectOptions;
+use crate::engine::prune::collect::CollectReport;
+use crate::engine::prune::retention;
+use crate::engine::prune::retention::Decision;
+use crate::engine::prune::retention::Rules;
 use crate::id::ObjectName;
 use crate::limits::LEVEL;
 use crate::log::Obstacle;
@@ -174,7 +174,7 @@ pub(super) fn told(
     let period = |time, length| policy::period(&context.zone, time, length);
     let decisions = retention::plan_in(vault, &snapshots, rules, &period, progress)?;
     let options = CollectOptions {
-        max_unused: crate::engine::collect::MAX_UNUSED,
+        max_unused: crate::engine::prune::collect::MAX_UNUSED,
         max_moved: None,
         level: LEVEL,
         verify: true,

@@ -12,12 +12,12 @@ use std::process::Stdio;
 use zeroize::Zeroizing;
 
 use crate::engine::keys::DeviceKey;
-use crate::engine::text;
 use crate::failure::{Failure, quoted};
 use crate::ownfile;
 use crate::seal::Secret;
 use crate::service::config::PasswordFrom;
 use crate::service::machine::Machine;
+use crate::text;
 
 /// The maximum length in bytes of the file or command output whose first line is a password.
 const INPUT_LEN_MAX: u64 = 64 << 10;

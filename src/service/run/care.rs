@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use crate::engine::check::{self, CheckOptions};
-use crate::engine::collect::CollectOptions;
-use crate::engine::{prune, retention};
+use crate::engine::prune;
+use crate::engine::prune::collect::CollectOptions;
+use crate::engine::prune::retention;
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use crate::service::config::VaultConfig;
