@@ -17,7 +17,7 @@ use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef};
 use crate::log::{Chains, Damage, Finding, Findings, Record, RecordBody, Sight, SlotChange};
 use crate::msgpack;
 use crate::pack::Witness;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
@@ -507,7 +507,7 @@ impl Vault {
         if !odd.is_empty() {
             // Since the last look, copies of slots may have been put or removed, and a record may say so.
             self.look_at_slots()?;
-            self.look_at_log()?;
+            self.look_at_log(&Silent::default())?;
             odd = self.odd_slots();
         }
         let odd =

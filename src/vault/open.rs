@@ -224,7 +224,7 @@ impl Vault {
             };
             let is_settled = before.as_ref() == Some(&records) || looks == LOOKS_MAX;
             let is_doubtful = look.misses || findings.iter().any(is_new);
-            if is_settled || !(is_doubtful || self.may_have_missed(&records, &look)?) {
+            if is_settled || !(is_doubtful || look.has_new && self.may_have_missed(&records)?) {
                 break (known, listing, records, bad, look, findings);
             }
             before = Some(records);
@@ -251,13 +251,10 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether a long listing with records that were new to this machine may have missed a merge and the objects merged
+    /// Whether a long listing with records that are new to this machine may have missed a merge and the objects merged
     /// in it: a second listing shows records that the first does not.
-    fn may_have_missed(&self, listed: &HashMap<ObjectName, u64>, look: &LogLook) -> Result<bool, StoreError> {
-        if !look.has_new || listed.len() <= LISTED_AT_ONCE {
-            return Ok(false);
-        }
-        Ok(self.list_records()?.keys().any(|name| !listed.contains_key(name)))
+    pub(super) fn may_have_missed(&self, listed: &HashMap<ObjectName, u64>) -> Result<bool, StoreError> {
+        Ok(listed.len() > LISTED_AT_ONCE && self.list_records()?.keys().any(|name| !listed.contains_key(name)))
     }
 
     /// This machine's knowledge before it looks at the store.

@@ -141,7 +141,7 @@ impl Publisher<'_> {
         let len = pack.bytes.len() as u64;
         if let Some(session) = self.session {
             if let Some(clock) = self.clock {
-                self.vault.publish_claims(session, clock)?;
+                self.vault.publish_claims(session, clock, self.progress)?;
             }
             session.note_pack(&pack.name, pack.kind, len)?;
         }

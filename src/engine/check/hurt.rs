@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::id::{ChunkId, ObjectName};
 use crate::path::join;
-use crate::read::mark::{MarkError, StreamKey, stream_key};
+use crate::progress::Progress;
+use crate::read::mark::{MarkError, StreamKey, mark, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
@@ -116,6 +117,33 @@ pub(crate) fn known(vault: &Vault, snapshots: &[SnapshotInfo]) -> Result<BTreeSe
     };
     reader.for_each_place(look)?;
     Ok(find(vault, None, &reader, snapshots, &lost, 1)?.into_iter().map(|hurt| hurt.id).chain(late).collect())
+}
+
+/// Those of these snapshots that lack something, by the catalogue and their folders alone, or of which that cannot be told.
+///
+/// # Errors
+/// If the catalogue or the store fails as a whole, or the user stops it.
+pub(crate) fn lacking(
+    vault: &Vault,
+    snapshots: &[&SnapshotInfo],
+    progress: &dyn Progress,
+) -> Result<BTreeSet<ObjectName>, MarkError> {
+    let reader = Arc::new(vault.catalogue().reader()?);
+    let is_whole = |snapshots: &[&SnapshotInfo]| {
+        let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+        Ok::<bool, MarkError>(marks.unknown().is_none() && marks.lost.is_empty())
+    };
+    let mut lacking = BTreeSet::new();
+    // Snapshots have most of their folders in common: all at once cost little more than one.
+    if is_whole(snapshots)? {
+        return Ok(lacking);
+    }
+    for info in snapshots {
+        if !is_whole(&[*info])? {
+            lacking.insert(info.id);
+        }
+    }
+    Ok(lacking)
 }
 
 /// Whether all of these snapshots that lack one of these chunks, or something that cannot be read at all, may just wait for the sync.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::engine::check::hurt;
 use crate::id::ObjectName;
+use crate::progress::Progress;
 use crate::read::mark::MarkError;
 use crate::tree::Time;
 use crate::vault::{SnapshotInfo, Vault};
@@ -125,34 +126,51 @@ impl Row {
 /// Decides about snapshots, given in order, the oldest first. `period` returns the hour, day, ... of a time, as any text that is
 /// different for each.
 pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Period) -> String) -> Vec<Decision> {
-    plan_beside(&BTreeSet::new(), snapshots, rules, period)
+    plan_beside(&BTreeSet::new(), snapshots, rules, period).0
 }
 
-/// Decides about snapshots as [`plan`], for a vault that knows damage: where the last complete snapshot of a source is
-/// damaged, the newest one without damage stays as well.
+/// Decides about snapshots as [`plan`], in a vault where some may be damaged, or may not have arrived whole: where the last complete
+/// snapshot of a source lacks anything, the newest one that lacks nothing stays as well. Before anything is dropped, the catalogue
+/// and the folders of these snapshots are looked at; content is not read.
 ///
 /// # Errors
-/// If the catalogue or the store fails as a whole.
+/// If the catalogue or the store fails as a whole, or the user stops it.
 pub fn plan_in(
     vault: &Vault,
     snapshots: &[SnapshotInfo],
     rules: &Rules,
     period: &dyn Fn(Time, Period) -> String,
+    progress: &dyn Progress,
 ) -> Result<Vec<Decision>, MarkError> {
-    Ok(plan_beside(&hurt::known(vault, snapshots)?, snapshots, rules, period))
+    let (mut hurt, mut whole) = (hurt::known(vault, snapshots)?, BTreeSet::new());
+    loop {
+        let (decisions, mut last) = plan_beside(&hurt, snapshots, rules, period);
+        last.retain(|info| !whole.contains(&info.id));
+        if last.is_empty() || decisions.iter().all(Decision::keep) {
+            return Ok(decisions);
+        }
+        let lacking = hurt::lacking(vault, &last, progress)?;
+        whole.extend(last.iter().map(|info| info.id).filter(|id| !lacking.contains(id)));
+        if lacking.is_empty() {
+            return Ok(decisions);
+        }
+        hurt.extend(lacking);
+    }
 }
 
-fn plan_beside(
+/// The decisions, and the snapshots that stay because they are the last ones without damage.
+fn plan_beside<'s>(
     damaged: &BTreeSet<ObjectName>,
-    snapshots: &[SnapshotInfo],
+    snapshots: &'s [SnapshotInfo],
     rules: &Rules,
     period: &dyn Fn(Time, Period) -> String,
-) -> Vec<Decision> {
+) -> (Vec<Decision>, Vec<&'s SnapshotInfo>) {
     let mut rows: BTreeMap<(&str, &str, Row), Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in snapshots {
         rows.entry((&info.body.source, &info.body.host, Row::of(info))).or_default().push(info);
     }
     let mut reasons: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+    let mut relied_on = Vec::new();
     for ((.., row), group) in rows {
         let mut keep = |info: &SnapshotInfo, reason: String| reasons.entry(info.id).or_default().push(reason);
         decide(&group, rules, period, &mut keep);
@@ -160,18 +178,20 @@ fn plan_beside(
             let sure = group.iter().rfind(|info| is_sure(info, rules));
             for last in sure.into_iter().chain(group.last().filter(|_| sure.is_none())) {
                 keep(last, "last complete".to_owned());
+                relied_on.extend(Some(*last).filter(|last| !damaged.contains(&last.id)));
             }
             let is_whole = |info: &&&SnapshotInfo| is_sure(info, rules) && !damaged.contains(&info.id);
             if sure.is_some_and(|last| damaged.contains(&last.id))
                 && let Some(whole) = group.iter().rfind(is_whole)
             {
                 keep(whole, "last undamaged".to_owned());
+                relied_on.push(*whole);
             }
         }
     }
     let decision =
         |info: &SnapshotInfo| Decision { id: info.id, reasons: reasons.remove(&info.id).unwrap_or_default() };
-    snapshots.iter().map(decision).collect()
+    (snapshots.iter().map(decision).collect(), relied_on)
 }
 
 /// Whether the order of a snapshot among others is reliable.
@@ -311,6 +331,7 @@ mod tests {
         let damaged = |numbers: &[u8]| numbers.iter().map(|number| ObjectName::new([*number; 16])).collect();
         let kept = |rules: &Rules, numbers: &[u8]| {
             plan_beside(&damaged(numbers), &all, rules, &day_of)
+                .0
                 .iter()
                 .filter(|decision| decision.keep())
                 .map(|decision| decision.id.as_bytes()[0])

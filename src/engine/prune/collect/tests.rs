@@ -73,14 +73,13 @@ fn campaign(delivery: Delivery, machines: Machines, rules: SweepRules, count: u6
     all
 }
 
-/// Runs this many schedules for each kind of delivery. None of them loses anything, and together they contain all kinds of events that
+/// Runs this many schedules for each kind of delivery. None of them loses anything or undoes a reported change, and together they contain all kinds of events that
 /// could lose something.
 fn go_through(machines: Machines, deliveries: &[(Delivery, u64)]) {
     let mut all = Counts::default();
     for &(delivery, count) in deliveries {
         let counts = campaign(delivery, machines, sound(), count);
-        // Schedule 80 of copies leaves a reported change without effect in some runs (tests/README.md): the cause is unknown.
-        assert_eq!(counts.lost, 0);
+        assert_eq!((counts.lost, counts.undone), (0, 0));
         all.add(&counts);
     }
     let Counts {
@@ -191,6 +190,28 @@ fn what_is_changed_as_a_machine_is_retired_is_whole_or_forgotten() {
         sim.take_out(0, number, |_| true);
         let counts = sim.finish();
         assert!(counts.deleted > 0 && counts.lost == 0, "{number} {after}: {counts:?}");
+    }
+}
+
+/// As above. Of the record that retires the machine only a merge is left: when it looks behind its records, or when it reads what it
+/// has listed.
+#[test]
+fn a_look_behind_records_sees_what_was_merged_meanwhile() {
+    let merge = |sim: &Arc<Sim>| {
+        sim.merge_from(2);
+        and_what_it_relied_on_is_deleted(sim);
+    };
+    for (is_listed, number) in [(false, 1), (true, 1), (false, 3), (true, 3)] {
+        let sim = alike(sound());
+        sim.when(0, 0, move |sim| {
+            another_takes_its_place(sim);
+            and_what_it_relied_on_is_deleted(sim);
+            if is_listed { sim.when_reading(0, merge) } else { merge(sim) }
+        });
+        sim.take_out(0, number, |_| true);
+        let counts = sim.finish();
+        assert!(counts.merged_deleted > 0 && counts.deleted > 0, "{counts:?}");
+        assert_eq!((counts.lost, counts.undone), (0, 0), "listed before: {is_listed}, {number}");
     }
 }
 
@@ -362,7 +383,7 @@ fn two_clients_that_merge_at_the_same_time_lose_nothing() {
         for (client, vault) in vaults.iter().enumerate() {
             let clock = || sim.clock(client);
             let session = vault.begin_writing(clock(), &silent).unwrap();
-            vault.look_at_log().unwrap();
+            vault.look_at_log(&silent).unwrap();
             let report = super::merge::merge_log(vault, &session, &clock, &silent).unwrap();
             (merged, deleted) = (merged + report.merged, deleted + report.deleted);
         }
@@ -788,7 +809,7 @@ fn records_of_any_run_can_be_written() {
     // A run in progress.
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
     for number in 0..8 {
-        vault.publish_claims(&session, &|| sim.clock(0)).unwrap();
+        vault.publish_claims(&session, &|| sim.clock(0), &silent).unwrap();
         session.note_pack(&name(number), ObjectKind::Pack, 1).unwrap();
     }
     let parts = vault.chains().unfinished(&vault.client().unwrap());

@@ -45,11 +45,20 @@ pub fn content(number: u64) -> Vec<u8> {
 /// An action to run later.
 type Then<T> = Box<dyn FnOnce(&Arc<Sim>) -> T + Send>;
 
-/// An action just before a client puts a record, or a pack.
+/// The request that an action comes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    PutRecord,
+    /// The put of anything else.
+    PutPack,
+    ReadRecord,
+}
+
+/// An action just before a request of a client.
 struct Hook {
     client: usize,
-    is_log: bool,
-    /// Number of these that it puts before.
+    before: Before,
+    /// Number of such requests that it sends first.
     after: usize,
     then: Then<()>,
 }
@@ -272,7 +281,8 @@ impl SimStore {
 impl Store for SimStore {
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.meet(key)?;
-        self.sim.hook(self.client, matches!(key, ObjectKey::Named(Kind::Log, _)));
+        let is_record = matches!(key, ObjectKey::Named(Kind::Log, _));
+        self.sim.hook(self.client, if is_record { Before::PutRecord } else { Before::PutPack });
         self.view.put(key, bytes)?;
         self.sim.trace(self.client, &format!("puts {key}"));
         self.meet(key)
@@ -288,6 +298,9 @@ impl Store for SimStore {
     fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
         if self.sim.roll(4) == 0 {
             self.meet(key)?;
+        }
+        if matches!(key, ObjectKey::Named(Kind::Log, _)) {
+            self.sim.hook(self.client, Before::ReadRecord);
         }
         self.view.get(key, max)
     }
@@ -399,11 +412,11 @@ impl Sim {
         Arc::new(sim)
     }
 
-    /// Runs the action for this client's next put.
-    fn hook(self: &Arc<Self>, client: usize, is_log: bool) {
+    /// Runs the action for this request of a client, if there is one.
+    fn hook(self: &Arc<Self>, client: usize, before: Before) {
         let hook = {
             let mut state = lock(&self.state);
-            let is_for = |hook: &Hook| hook.client == client && hook.is_log == is_log;
+            let is_for = |hook: &Hook| hook.client == client && hook.before == before;
             let at = state.hooks.iter().position(|hook| is_for(hook) && hook.after == 0);
             if at.is_none() {
                 state.hooks.iter_mut().filter(|hook| is_for(hook)).for_each(|hook| hook.after -= 1);
@@ -445,12 +458,18 @@ impl Sim {
 
     /// Runs an action just before a client puts a record, after this many others.
     pub fn when(&self, client: usize, after: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
-        lock(&self.state).hooks.push(Hook { client, is_log: true, after, then: Box::new(then) });
+        lock(&self.state).hooks.push(Hook { client, before: Before::PutRecord, after, then: Box::new(then) });
     }
 
     /// Runs an action just before a client puts a pack.
     pub fn when_pack(&self, client: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
-        lock(&self.state).hooks.push(Hook { client, is_log: false, after: 0, then: Box::new(then) });
+        lock(&self.state).hooks.push(Hook { client, before: Before::PutPack, after: 0, then: Box::new(then) });
+    }
+
+    /// Runs an action just before a client reads a record from the store.
+    pub fn when_reading(&self, client: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let hook = Hook { client, before: Before::ReadRecord, after: 0, then: Box::new(then) };
+        lock(&self.state).hooks.push(hook);
     }
 
     /// Sets the number of objects of the log from which they are merged.
@@ -857,13 +876,16 @@ impl Sim {
         let clock = || self.clock(client);
         let options =
             CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
-        if let Ok(report) = prune(&vault, &decisions, &options, &Silent::default()) {
-            self.trace(client, &format!("has deleted {} packs", report.packs_deleted));
-            let mut state = lock(&self.state);
-            state.counts.prunes += 1;
-            state.counts.deleted += report.packs_deleted;
-            state.counts.merged += report.records_merged;
-            state.counts.merged_deleted += report.records_deleted;
+        match prune(&vault, &decisions, &options, &Silent::default()) {
+            Ok(report) => {
+                self.trace(client, &format!("has deleted {} packs", report.packs_deleted));
+                let mut state = lock(&self.state);
+                state.counts.prunes += 1;
+                state.counts.deleted += report.packs_deleted;
+                state.counts.merged += report.records_merged;
+                state.counts.merged_deleted += report.records_deleted;
+            }
+            Err(error) => self.trace(client, &format!("cannot prune: {error}")),
         }
     }
 
