@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{number, plant, source_len};
-use vault::engine::collect::CollectOptions;
+use vault::engine::prune::collect::CollectOptions;
 use vault::engine::prune::prune;
+use vault::engine::prune::retention::{self, Rules};
 use vault::engine::restore::{RestoreOptions, Target, restore};
-use vault::engine::retention::{self, Rules};
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::dir::DirStore;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::{Bench, Run, median, noise, number, place, plant, text};
-use vault::engine::collect::merge::merge_log;
+use vault::engine::prune::collect::merge::merge_log;
 use vault::id::{ClientId, Digest, ObjectName};
 use vault::log::record::Join;
 use vault::log::{Record, RecordBody};

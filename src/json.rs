@@ -55,10 +55,10 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::engine::diff::{Change, Difference, Sums, compare};
-use crate::engine::find::{Match, Version};
-use crate::engine::history::{self, Spell};
 use crate::engine::keys::{SlotInfo, SlotState};
+use crate::engine::query::diff::{Change, Difference, Sums, compare};
+use crate::engine::query::find::{Match, Version};
+use crate::engine::query::history::{self, Spell};
 use crate::engine::restore::RestoreReport;
 use crate::id::ObjectName;
 use crate::seal::Purpose;
@@ -509,6 +509,7 @@ impl FindingJson {
                 About::OtherVault(_) => "vault",
                 About::Change { .. } => "change",
                 About::Clocks { .. } => "clocks",
+                About::Note(_) => "note",
             },
             what: finding.text(),
             since: finding.since,

@@ -122,6 +122,8 @@ pub mod ownfile;
 #[doc(hidden)]
 pub mod lru;
 #[doc(hidden)]
+pub mod text;
+#[doc(hidden)]
 pub mod progress;
 pub mod store;
 #[doc(hidden)]
@@ -142,6 +144,8 @@ pub mod vault;
 pub mod read;
 #[doc(hidden)]
 pub mod fs;
+#[doc(hidden)]
+pub mod write;
 #[doc(hidden)]
 pub mod engine;
 #[doc(hidden)]
@@ -167,15 +171,17 @@ pub use crate::chunk::ChunkParams;
 #[doc(hidden)]
 pub use crate::cli::main;
 #[doc(inline)]
-pub use crate::engine::browse::{BrowseError, find_entry};
-#[doc(inline)]
 pub use crate::engine::check::{CheckError, CheckOptions, CheckReport, check};
 #[doc(inline)]
-pub use crate::engine::collect::{CollectError, CollectOptions, CollectReport};
+pub use crate::engine::patterns::exclude::ExcludeOptions;
 #[doc(inline)]
-pub use crate::engine::exclude::ExcludeOptions;
+pub use crate::engine::prune::collect::{CollectError, CollectOptions, CollectReport};
 #[doc(inline)]
 pub use crate::engine::prune::prune;
+#[doc(inline)]
+pub use crate::engine::prune::retention::{Decision, Period, Rules, plan as plan_retention};
+#[doc(inline)]
+pub use crate::engine::query::browse::{BrowseError, find_entry};
 #[doc(inline)]
 pub use crate::engine::repair::{
     RepairError, RepairOptions, RepairPlan, RepairReport, execute as repair, plan as plan_repair,
@@ -183,17 +189,13 @@ pub use crate::engine::repair::{
 #[doc(inline)]
 pub use crate::engine::restore::{Overwrite, RestoreError, RestoreOptions, RestoreReport, Target, restore};
 #[doc(inline)]
-pub use crate::engine::retention::{Decision, Period, Rules, plan as plan_retention};
-#[doc(inline)]
 pub use crate::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
-#[doc(inline)]
-pub use crate::engine::trust::VerifyOthers;
 #[doc(inline)]
 pub use crate::id::ObjectName;
 #[doc(inline)]
 pub use crate::progress::{Counters, Phase, Progress, Silent};
 #[doc(inline)]
-pub use crate::read::{Chunks, StoredFile};
+pub use crate::read::{Chunks, StoredFile, View};
 #[doc(inline)]
 pub use crate::seal::{KdfParams, Secret};
 #[doc(inline)]
@@ -208,5 +210,7 @@ pub use crate::vault::create::create;
 pub use crate::vault::open::{open, open_locked};
 #[doc(inline)]
 pub use crate::vault::{
-    CreateOptions, Identity, LockedVault, OpenOptions, ReadError, SnapshotInfo, Vault, VaultError, View, Wanted,
+    CreateOptions, Identity, LockedVault, OpenOptions, ReadError, SnapshotInfo, Vault, VaultError, Wanted,
 };
+#[doc(inline)]
+pub use crate::write::trust::VerifyOthers;

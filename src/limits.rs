@@ -101,6 +101,16 @@ pub fn sum_of(figures: impl IntoIterator<Item = u64>) -> u64 {
     figures.into_iter().fold(0, u64::saturating_add)
 }
 
+/// A part (0 to 1) of this many bytes, rounded up.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a part is given to a few digits, and not negative"
+)]
+pub fn part_of(bytes: u64, part: f64) -> u64 {
+    (bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64
+}
+
 const _: () = assert!(SEGMENT_TARGET + (CHUNK_MAX_CEILING as usize) < SEGMENT_RAW_MAX);
 const _: () = assert!(SEGMENT_RAW_MAX + (1 << 20) < PACK_LEN);
 const _: () = assert!(SEGMENT_CHUNKS_TARGET <= PACK_CHUNKS_TARGET && SEGMENT_CHUNKS_TARGET <= SEGMENT_CHUNKS_MAX);

@@ -15,12 +15,12 @@ use vault::failure::{Exit, Failure};
 use vault::id::ChunkId;
 use vault::log::RecordBody;
 use vault::progress::{Counters, Phase, Progress, Silent};
+use vault::read::Listing;
 use vault::seal::Secret;
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::tree::{ChunkSource, RuleSet, Snapshot, Stream, Time};
 use vault::vault::Vault;
-use vault::vault::read::Listing;
 
 use crate::rewrite::member;
 use crate::support::binary::Desk;

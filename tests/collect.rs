@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use vault::catalogue::PackInfo;
 use vault::engine::check::{CheckOptions, CheckReport, check};
-use vault::engine::collect::{CollectError, CollectOptions, CollectReport};
 use vault::engine::prune;
-use vault::engine::retention::{self, Rules};
+use vault::engine::prune::collect::{CollectError, CollectOptions, CollectReport};
+use vault::engine::prune::retention::{self, Rules};
 use vault::engine::stats::stats;
-use vault::engine::weigh::Sample;
+use vault::engine::stats::weigh::Sample;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::progress::Silent;

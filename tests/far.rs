@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vault::engine::check::{CheckOptions, check};
-use vault::engine::collect::CollectOptions;
+use vault::engine::prune::collect::CollectOptions;
 use vault::engine::prune::prune;
-use vault::engine::retention::{self, Rules};
+use vault::engine::prune::retention::{self, Rules};
 use vault::progress::Silent;
 use vault::store::place::Address;
 use vault::store::remote::{Policy, Settings, Surroundings, open};

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use vault::chunk::ChunkParams;
 use vault::engine::check::{CheckOptions, check};
-use vault::engine::collect::CollectOptions;
-use vault::engine::digest::Digests;
-use vault::engine::index::Index;
+use vault::engine::prune::collect::CollectOptions;
 use vault::engine::prune::prune;
+use vault::engine::query::digest::Digests;
+use vault::engine::query::index::Index;
 use vault::engine::snapshot::snapshot;
 use vault::id::ObjectName;
 use vault::log::RecordBody;

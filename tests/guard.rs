@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use vault::engine::browse;
-use vault::engine::exclude::ExcludeOptions;
+use vault::engine::patterns::exclude::ExcludeOptions;
+use vault::engine::query::browse;
 use vault::engine::restore::{Change, Kept, Mark, Overwrite, RestoreOptions, RestoreReport, Target, restore_telling};
 use vault::engine::snapshot::snapshot;
 use vault::progress::Silent;

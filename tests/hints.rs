@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 use vault::engine::check::{CheckOptions, CheckReport, check};
-use vault::engine::collect::{CollectOptions, collect};
+use vault::engine::prune::collect::{CollectOptions, collect};
 use vault::engine::repair::{RepairOptions, execute, plan};
 use vault::engine::restore::{RestoreOptions, restore};
 use vault::id::{ChunkId, ObjectName};

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use vault::engine::collect::CollectOptions;
 use vault::engine::keys::{self, When};
 use vault::engine::mirror::mirror;
+use vault::engine::prune::collect::CollectOptions;
+use vault::engine::prune::retention::{self, Rules};
 use vault::engine::prune::{self, prune};
-use vault::engine::retention::{self, Rules};
 use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::{Purpose, Secret};

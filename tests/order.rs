@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use vault::engine::retention;
-use vault::engine::retention::{Decision, Rules};
+use vault::engine::prune::retention;
+use vault::engine::prune::retention::{Decision, Rules};
 use vault::engine::snapshot::snapshot;
 use vault::id::ObjectName;
 use vault::progress::Silent;

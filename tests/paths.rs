@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use vault::engine::browse::{BrowseError, find_entry};
-use vault::engine::diff::{Difference, Sums, Visitor, diff};
-use vault::engine::drill::{DrillOptions, drill};
-use vault::engine::find::{Search, find};
-use vault::engine::glob::Pattern;
-use vault::engine::index::IndexError;
+use vault::engine::check::drill::{DrillOptions, drill};
+use vault::engine::patterns::glob::Pattern;
+use vault::engine::query::browse::{BrowseError, find_entry};
+use vault::engine::query::diff::{Difference, Sums, Visitor, diff};
+use vault::engine::query::find::{Search, find};
+use vault::engine::query::index::IndexError;
+use vault::engine::query::usage::{News, usage};
 use vault::engine::restore::{RestoreError, RestoreOptions, Target, restore};
 use vault::engine::rewrite::{Change, Why, plan};
-use vault::engine::usage::{News, usage};
 use vault::id::{ChunkId, ClientId, Digest};
 use vault::log::{Record, RecordBody};
 use vault::progress::{Counters, Phase, Progress, Silent};
@@ -284,7 +284,7 @@ fn sizes_are_added_up_once() {
     let mut news = News::new(b"", 3);
     web.compare(&web.plain, &web.deep, &mut news);
     let news = news.finish().unwrap();
-    let plain = |lines: &[vault::engine::usage::Line]| -> Vec<(Vec<u8>, u64, u64)> {
+    let plain = |lines: &[vault::engine::query::usage::Line]| -> Vec<(Vec<u8>, u64, u64)> {
         lines.iter().map(|line| (line.path.clone(), line.usage.files, line.usage.folders)).collect()
     };
     assert_eq!(news.total.files, PATHS);

@@ -9,10 +9,10 @@ use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
 use vault::chunk::ChunkParams;
-use vault::engine::collect::CollectOptions;
-use vault::engine::digest::Digests;
-use vault::engine::index::Index;
+use vault::engine::prune::collect::CollectOptions;
 use vault::engine::prune::prune;
+use vault::engine::query::digest::Digests;
+use vault::engine::query::index::Index;
 use vault::engine::snapshot::{Input, SnapshotOptions, SnapshotReport, snapshot};
 use vault::log::RecordBody;
 use vault::progress::Silent;
@@ -178,7 +178,7 @@ fn make_files(top: &Path) {
 /// The digest of the folder `files` in a snapshot, by its place among them.
 fn digest(vault: &Vault, number: usize) -> String {
     let info = vault.snapshots().swap_remove(number);
-    let entry = vault::engine::browse::find_entry(vault, &info, b"files").unwrap();
+    let entry = vault::engine::query::browse::find_entry(vault, &info, b"files").unwrap();
     let listing = entry.content.unwrap();
     let index = Index::new(vault).unwrap();
     let digests = Digests::of(&index, std::slice::from_ref(&listing), 2, &Silent::default()).unwrap();

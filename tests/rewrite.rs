@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use serde_json::Value;
-use vault::engine::collect::CollectOptions;
-use vault::engine::exclude::ExcludeOptions;
+use vault::engine::patterns::exclude::ExcludeOptions;
+use vault::engine::prune::collect::CollectOptions;
 use vault::engine::prune::{prune, say};
 use vault::engine::rewrite::{Change, RewriteOptions, RewriteReport, plan, rewrite};
 use vault::engine::snapshot::snapshot;

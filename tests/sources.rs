@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use vault::engine::exclude::ExcludeOptions;
+use vault::engine::patterns::exclude::ExcludeOptions;
 use vault::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 use vault::progress::Silent;
 use vault::store::Store;

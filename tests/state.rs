@@ -109,6 +109,28 @@ fn what_was_remembered_counts_where_nothing_can_be_written() {
 }
 
 #[test]
+fn what_was_remembered_and_cannot_be_read_is_told_where_nothing_can_be_written() {
+    let desk = desk();
+    let state = desk.path("state");
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut folders = fs::read_dir(&state).unwrap().map(|folder| folder.unwrap().path());
+    let folder = folders.find(|folder| folder.join("client").exists()).unwrap();
+    for note in ["findings", "seen"] {
+        let path = folder.join(note);
+        let _ = fs::remove_file(&path);
+        // A link to itself cannot be opened.
+        symlink(&path, &path).unwrap();
+    }
+    let path = state.to_str().unwrap();
+    let Some(_mounted) = Mounted::new(&["--bind", path], &state) else { return };
+    assert!(Command::new("mount").args(["-o", "remount,bind,ro", path]).status().unwrap().success());
+    let said = run(&desk, &state, &["accept"]);
+    assert_eq!((said.code, said.out.matches("could not be read").count()), (3, 2), "{}{}", said.out, said.err);
+}
+
+#[test]
 fn a_memory_of_places_that_cannot_be_read_is_no_reason_for_a_new_vault() {
     let desk = desk();
     let places = desk.path("state/places");

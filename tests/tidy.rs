@@ -12,7 +12,7 @@ mod features;
 
 /// The modules of the library in their order; those in one line may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["id", "limits", "path", "folder", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru"],
+    &["id", "limits", "path", "folder", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru", "text"],
     &["progress"],
     &["store"],
     &["chunk"],
@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["vault"],
     &["read"],
     &["fs"],
+    &["write"],
     &["engine"],
     &["failure"],
     &["mount"],

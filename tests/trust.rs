@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vault::engine::trust::VerifyOthers;
 use vault::id::{ChunkId, Digest, ObjectName};
 use vault::log::{FoundRecord, Record, RecordBody};
 use vault::pack::{PackWriter, SegmentBuilder};
@@ -13,6 +12,7 @@ use vault::store::dir::DirStore;
 use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::open::open;
 use vault::vault::{OpenOptions, Vault};
+use vault::write::trust::VerifyOthers;
 
 use crate::support::binary::{Desk, Said};
 use crate::support::{RAW, copy_folder, identity, now};

@@ -194,7 +194,7 @@ impl Future {
         fs::remove_file(self.desk.source().join("listing")).unwrap();
         self.vault.refresh(&Silent::default()).unwrap();
         let info = self.vault.snapshots().pop().unwrap();
-        let top = vault::engine::browse::find_entry(&self.vault, &info, b"source/listing").unwrap();
+        let top = vault::engine::query::browse::find_entry(&self.vault, &info, b"source/listing").unwrap();
         let stream: Stream = top.content.unwrap();
         let mut body = info.body;
         body.tree = stream;

@@ -938,7 +938,43 @@ const KINDS: &[Kind] = &[
             desk.ok(&["snapshot", ".", "--source", "source"]);
         },
     ),
+    (
+        "a list of known problems that cannot be read",
+        "note",
+        3,
+        |desk| damage_note(desk, "findings"),
+        |desk| {
+            ends(desk, &["check", "--read-data"], 0);
+        },
+    ),
+    (
+        "a memory of records that cannot be read",
+        "note",
+        3,
+        |desk| damage_note(desk, "seen"),
+        |desk| {
+            ends(desk, &["check", "--read-data"], 3);
+            accept_all(desk);
+        },
+    ),
+    (
+        "a memory of mount points that cannot be read",
+        "note",
+        3,
+        |desk| {
+            damage_note(desk, "roots");
+            desk.run(&["snapshot", ".", "--source", "source"]);
+        },
+        accept_all,
+    ),
 ];
+
+/// Replaces a note in the vault's state folder with something that is none.
+fn damage_note(desk: &Desk, note: &str) {
+    let mut folders = fs::read_dir(desk.path("state")).unwrap().map(|folder| folder.unwrap().path());
+    let folder = folders.find(|folder| folder.join("client").exists()).unwrap();
+    fs::write(folder.join(note), "no note").unwrap();
+}
 
 /// Each kind of finding in turn, and all commands that report findings: the same ids everywhere, the same exit code,
 /// and an end.
@@ -1123,5 +1159,41 @@ fn the_last_undamaged_snapshot_stays_beside_a_damaged_last_one() {
             listed["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
         assert_eq!(ids, [whole.as_str(), last.as_str()], "{find:?}");
         desk.ok(&["cat", &format!("{whole}:source/file")]);
+    }
+}
+
+/// Nothing has looked before: the prune itself finds out that the last snapshot cannot be restored, whether something of it is lost or has not
+/// arrived.
+#[test]
+fn a_last_snapshot_that_lacks_something_drops_no_earlier_one() {
+    for (is_late, folder) in [(false, "packs"), (false, "meta"), (true, "packs"), (true, "meta")] {
+        let desk = Desk::new();
+        let folders = [desk.path("one"), desk.path("two")];
+        let put = |number: usize| {
+            fs::create_dir(&folders[number]).unwrap();
+            fs::write(folders[number].join("file"), bytes(number as u64, 100_000)).unwrap();
+            let before = objects(&desk, "");
+            let mut take = desk.command(&["snapshot", folders[number].to_str().unwrap(), "--source", "other"]);
+            take.env("VAULT_STATE_DIR", desk.path("other"));
+            let said = said(&take.output().unwrap());
+            assert_eq!(said.code, 0, "{}", said.err);
+            objects(&desk, "").into_iter().filter(|path| !before.contains(path)).collect::<Vec<PathBuf>>()
+        };
+        if is_late {
+            desk.ok(&["delivery", "synced"]);
+        }
+        put(0);
+        let new = put(1);
+        let listed = || desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len();
+        assert_eq!(listed(), 2);
+        let object = take_aside(&desk, &new, folder).to_owned();
+        let told = desk.run(&["prune", "--keep", "1", "--dry-run"]);
+        assert!(told.out.contains("last undamaged"), "{is_late} {folder}: {}{}", told.out, told.err);
+        desk.run(&["prune", "--keep", "1"]);
+        put_back(&desk);
+        assert!(object.exists());
+        assert_eq!(listed(), 2, "{is_late} {folder}");
+        desk.run(&["prune", "--keep", "1"]);
+        assert_eq!(listed(), 1, "{is_late} {folder}: all of it is there");
     }
 }

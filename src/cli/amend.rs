@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::engine::exclude::check;
-use crate::engine::gitignore::ANY_CASE;
+use crate::engine::patterns::exclude::check;
+use crate::engine::patterns::gitignore::ANY_CASE;
 use crate::engine::rewrite::Change;
 use crate::engine::rewrite::RewriteOptions;
 use crate::engine::rewrite::RewritePlan;

@@ -1,8 +1,8 @@
 //! `vault ls` and `vault cat`.
 
-use crate::engine::browse;
-use crate::engine::digest::Digests;
-use crate::engine::index::Index;
+use crate::engine::query::browse;
+use crate::engine::query::digest::Digests;
+use crate::engine::query::index::Index;
 use crate::path::Shown;
 use crate::tree::Entry;
 use crate::tree::FileKind;

@@ -6,8 +6,8 @@ use crate::engine::check;
 use crate::engine::check::CheckOptions;
 use crate::engine::check::CheckReport;
 use crate::engine::check::Problem;
-use crate::engine::hurt::HurtSnapshot;
-use crate::engine::hurt::PATHS_KEPT;
+use crate::engine::check::hurt::HurtSnapshot;
+use crate::engine::check::hurt::PATHS_KEPT;
 use crate::id::ObjectName;
 use crate::path::Shown;
 #[cfg(feature = "ui")]

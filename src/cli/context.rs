@@ -22,7 +22,6 @@ use crate::catalogue::Spare;
 use crate::engine::keys::DeviceKey;
 use crate::engine::keys::returned;
 use crate::engine::place;
-use crate::engine::trust::VerifyOthers;
 use crate::id::VaultId;
 use crate::progress::Progress;
 use crate::service::config;
@@ -49,6 +48,7 @@ use crate::vault::Wanted;
 use crate::vault::findings::note_away;
 use crate::vault::open;
 use crate::vault::slots::SlotFault;
+use crate::write::trust::VerifyOthers;
 use jiff::tz::TimeZone;
 
 use crate::cli::again;

@@ -2,30 +2,31 @@
 
 use std::ffi::OsStr;
 
-use crate::engine::absence::Judge;
-use crate::engine::absence::Judged;
-use crate::engine::absence::Omitted;
-use crate::engine::absence::Side;
-use crate::engine::diff;
-use crate::engine::diff::Change;
-use crate::engine::diff::Compared;
-use crate::engine::diff::Difference;
-use crate::engine::diff::Sums;
-use crate::engine::diff::Visitor;
-use crate::engine::live::Live;
+use crate::engine::query::absence::Judge;
+use crate::engine::query::absence::Judged;
+use crate::engine::query::absence::Omitted;
+use crate::engine::query::absence::Side;
+use crate::engine::query::browse;
+use crate::engine::query::diff;
+use crate::engine::query::diff::Change;
+use crate::engine::query::diff::Compared;
+use crate::engine::query::diff::Difference;
+use crate::engine::query::diff::Sums;
+use crate::engine::query::diff::Visitor;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;
-use crate::engine::trust::VerifyOthers;
+use crate::engine::snapshot::live::Live;
 use crate::path::Shown;
 use crate::path::called;
 use crate::path::components;
 use crate::path::join;
 use crate::progress::Progress;
+use crate::read::TreeReader;
 use crate::tree::Entry;
 use crate::tree::FileKind;
 use crate::tree::Root;
 use crate::vault::SnapshotInfo;
-use crate::vault::TreeReader;
+use crate::write::trust::VerifyOthers;
 
 use crate::cli::args::DiffArgs;
 use crate::cli::context::Context;
@@ -66,7 +67,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let (info, old_path) = (&spot.info, spot.path.clone());
     let mut report = Report { context, args, out: Output::new(), failed: None, old: info.id.to_string(), new: None };
     let mut old_trees = vault.tree_reader_of([info.id])?;
-    let old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees);
+    let old = browse::entry_at(&info.body.tree, &old_path, &mut old_trees);
     let mut old = old.map_err(|error| spot.failure(error))?;
     let mut unread = 0;
     let compared = if is_live(&new_text) {
@@ -87,9 +88,9 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let elsewhere = info.body.roots.iter().filter(|root| !taken.contains(&root.name));
         unknown.extend(elsewhere.map(|root| root.name.clone()));
         let tree = live.tree.clone();
-        let mut new = match diff::entry_at(&tree, &new_path, &mut live) {
+        let mut new = match browse::entry_at(&tree, &new_path, &mut live) {
             Ok(entry) => entry,
-            Err(crate::engine::browse::BrowseError::NotFound { path }) => {
+            Err(browse::BrowseError::NotFound { path }) => {
                 return Err(Failure::new(format!("there is no {path} on the disk any more"))
                     .hint("Bring it back with: vault restore SNAPSHOT:PATH --in-place"));
             }
@@ -107,7 +108,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let other = if wanted.path.is_some() { other } else { other.at(old_path.clone()) };
         report.new = Some(other.info.id.to_string());
         let mut new_trees = vault.tree_reader_of([other.info.id])?;
-        let new = diff::entry_at(&other.info.body.tree, &other.path, &mut new_trees);
+        let new = browse::entry_at(&other.info.body.tree, &other.path, &mut new_trees);
         let mut new = new.map_err(|error| other.failure(error))?;
         let base = base(&old_path, &other.path, &mut old, &mut new);
         let sides = (side(info, &old_path, &mut old_trees)?, side(&other.info, &other.path, &mut new_trees)?);
@@ -146,7 +147,7 @@ fn live_options<'a>(
     context: &Context,
     info: &SnapshotInfo,
     path: &[u8],
-    exclude: crate::engine::exclude::ExcludeOptions,
+    exclude: crate::engine::patterns::exclude::ExcludeOptions,
 ) -> Result<SnapshotOptions<'a>, Failure> {
     let mut parts = components(path);
     let (first, below) = (parts.next(), parts.fold(Vec::new(), |path, name| join(&path, name)));
@@ -242,11 +243,7 @@ impl Report<'_> {
         self.out.line(format_args!("{mark}  {shown}{more}"))
     }
 
-    fn finish(
-        mut self,
-        compared: Result<Compared, crate::engine::browse::BrowseError>,
-        unread: u64,
-    ) -> Result<Exit, Failure> {
+    fn finish(mut self, compared: Result<Compared, browse::BrowseError>, unread: u64) -> Result<Exit, Failure> {
         if let Some(failure) = self.failed {
             return Err(failure);
         }

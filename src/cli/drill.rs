@@ -1,6 +1,6 @@
 //! `vault drill`: restores a sample to see that it works.
 
-use crate::engine::drill::DrillReport;
+use crate::engine::check::drill::DrillReport;
 use crate::path::called;
 use crate::service::drill;
 use crate::service::drill::DrillJson;

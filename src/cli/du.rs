@@ -1,9 +1,10 @@
 //! `vault du`.
 
-use crate::engine::diff;
-use crate::engine::usage;
-use crate::engine::usage::News;
-use crate::engine::usage::Sums;
+use crate::engine::query::browse;
+use crate::engine::query::diff;
+use crate::engine::query::usage;
+use crate::engine::query::usage::News;
+use crate::engine::query::usage::Sums;
 use crate::path::Shown;
 use crate::path::called;
 use crate::progress::Progress;
@@ -101,10 +102,10 @@ fn news(
     new: Entry,
 ) -> Result<Sums, Failure> {
     let (mut old_trees, mut new_trees) = (vault.tree_reader_of([since.id])?, vault.tree_reader_of([info.id])?);
-    let old = match diff::entry_at(&since.body.tree, path, &mut old_trees) {
+    let old = match browse::entry_at(&since.body.tree, path, &mut old_trees) {
         Ok(entry) => entry,
         // All of it is new.
-        Err(crate::engine::browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
+        Err(browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
         Err(error) => return Err(error.into()),
     };
     diff::bring(&old, &new, &new_trees, &context.screen);

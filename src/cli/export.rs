@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::engine::archive::export::ExportReport;
 use crate::engine::archive::export::export;
-use crate::engine::browse::BrowseError;
+use crate::engine::query::browse::BrowseError;
 use crate::path::called;
 use crate::progress::Progress;
 use crate::vault::SnapshotInfo;

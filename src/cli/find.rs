@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::engine::find;
-use crate::engine::find::Match;
-use crate::engine::glob::Pattern;
-use crate::engine::history;
-use crate::engine::history::Spell;
+use crate::engine::patterns::glob::Pattern;
+use crate::engine::query::find;
+use crate::engine::query::find::Match;
+use crate::engine::query::history;
+use crate::engine::query::history::Spell;
 use crate::path::Shown;
 use crate::path::called;
 use crate::progress::Progress;

@@ -15,7 +15,7 @@ use std::time::UNIX_EPOCH;
 use crate::engine::archive::import::ImportError;
 use crate::engine::archive::import::ImportOptions;
 use crate::engine::archive::import::import;
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotError;
 use crate::engine::snapshot::SnapshotOptions;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::collect::CollectOptions;
-use crate::engine::collect::CollectReport;
 use crate::engine::prune;
-use crate::engine::retention;
-use crate::engine::retention::Decision;
-use crate::engine::retention::Rules;
+use crate::engine::prune::collect::CollectOptions;
+use crate::engine::prune::collect::CollectReport;
+use crate::engine::prune::retention;
+use crate::engine::prune::retention::Decision;
+use crate::engine::prune::retention::Rules;
 use crate::id::ObjectName;
 use crate::limits::LEVEL;
 use crate::log::Obstacle;
@@ -124,12 +124,12 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> 
         let mut decisions = Vec::new();
         for (source, rules) in &configured {
             let own = policy::of_source(&all, source, host);
-            decisions.extend(retention::plan_in(&vault, &own, rules, &period)?);
+            decisions.extend(retention::plan_in(&vault, &own, rules, &period, &context.screen)?);
             snapshots.extend(own);
         }
         decisions
     } else {
-        retention::plan_in(&vault, &snapshots, &rules, &period)?
+        retention::plan_in(&vault, &snapshots, &rules, &period, &context.screen)?
     };
     let mut out = Output::new();
     if !context.global.json && !context.global.quiet {
@@ -172,9 +172,9 @@ pub(super) fn told(
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
     let period = |time, length| policy::period(&context.zone, time, length);
-    let decisions = retention::plan_in(vault, &snapshots, rules, &period)?;
+    let decisions = retention::plan_in(vault, &snapshots, rules, &period, progress)?;
     let options = CollectOptions {
-        max_unused: crate::engine::collect::MAX_UNUSED,
+        max_unused: crate::engine::prune::collect::MAX_UNUSED,
         max_moved: None,
         level: LEVEL,
         verify: true,

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::restore::Change;
 use crate::engine::restore::Mark;
 use crate::engine::restore::Overwrite;

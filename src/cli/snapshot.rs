@@ -10,9 +10,9 @@ use std::process::Child;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::engine::exclude::ExcludeOptions;
-use crate::engine::exclude::check;
-use crate::engine::gitignore::ANY_CASE;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::check;
+use crate::engine::patterns::gitignore::ANY_CASE;
 use crate::engine::prune::{OwnRetirement, retire_self};
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;

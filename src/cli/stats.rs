@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::stats;
 use crate::engine::stats::Stats;
-use crate::engine::weigh::Sample;
+use crate::engine::stats::weigh::Sample;
 use crate::path::Shown;
 #[cfg(feature = "ui")]
 use crate::progress::Progress;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::engine::exclude::ExcludeOptions;
-use crate::engine::history;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::query::history;
 use crate::engine::snapshot::own_folders;
-use crate::engine::why::Why;
-use crate::engine::why::why;
+use crate::engine::snapshot::why::Why;
+use crate::engine::snapshot::why::why;
 use crate::path::Shown;
 use crate::path::components;
 use crate::progress::Progress;

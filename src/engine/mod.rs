@@ -1,40 +1,20 @@
 //! The actions on an open vault and the user's files: each command plans, then executes.
+//!
+//! [`snapshot`] and [`archive`] store, [`restore`] writes back, [`query`] looks, with [`patterns`] · [`check`] and
+//! [`repair`] deal with damage, [`prune`] gives space back, [`stats`] measures · [`rewrite`] changes snapshots, [`copy`]
+//! and [`mirror`] take them elsewhere · [`keys`] who can open the vault, [`place`] which vault was where.
 
-pub mod trust;
-pub mod depot;
-pub mod read_file;
-pub mod walk;
+pub mod patterns;
+pub mod query;
 pub mod snapshot;
-pub(crate) mod presence;
 pub mod restore;
-pub mod browse;
-pub mod text;
-pub mod gitignore;
-pub mod exclude;
-pub mod why;
+pub mod archive;
 pub mod keys;
 pub mod place;
-pub mod mark;
-pub mod hurt;
-pub mod inspect;
-pub mod digest;
-pub mod index;
-pub mod glob;
-pub mod find;
-pub mod history;
-pub mod diff;
-pub mod absence;
-pub mod live;
-pub mod usage;
-pub mod archive;
 pub mod check;
-pub mod repair;
-pub mod retention;
-pub mod rewrite;
-pub mod collect;
-pub mod prune;
-pub mod weigh;
 pub mod stats;
-pub mod drill;
-pub mod mirror;
 pub mod copy;
+pub mod repair;
+pub mod rewrite;
+pub mod prune;
+pub mod mirror;

@@ -19,11 +19,13 @@ use crate::lru::Lru;
 use crate::path;
 use crate::progress::Progress;
 use crate::read::Folders;
+use crate::read::View;
 use crate::read::links::GroupReader;
+use crate::read::path::{top, way};
+use crate::read::view::Moment;
 use crate::sync::lock;
 use crate::tree::{ChunkSource, Entry, FileKind, Stream, Time, encode_entry};
-use crate::vault::view::Moment;
-use crate::vault::{ReadError, SnapshotInfo, VaultError, View};
+use crate::vault::{ReadError, SnapshotInfo, VaultError};
 
 /// The folder of versions, in every folder of a snapshot.
 pub const VERSIONS: &[u8] = b".versions";
@@ -371,8 +373,7 @@ impl Tree {
 
     /// The top folder of a snapshot.
     fn root(snap: &Arc<Snap>) -> Arc<Item> {
-        let mut entry = Entry::new(Vec::new(), FileKind::Directory);
-        entry.content = Some(snap.info.body.tree.clone());
+        let mut entry = top(&snap.info.body.tree);
         entry.mode = 0o555;
         entry.mtime = snap.info.date;
         Arc::new(Item {
@@ -420,13 +421,10 @@ impl Tree {
 
     /// The item at a path of a snapshot, without regard to its other names.
     fn walk(&self, snap: &Arc<Snap>, at: &[u8]) -> Result<Option<Arc<Item>>, ReadError> {
-        let mut item = Self::root(snap);
-        for name in path::components(at) {
-            let Some(listing) = item.listing() else { return Ok(None) };
-            let Some(entry) = self.folders.entry(self.view.as_ref(), listing, name)? else { return Ok(None) };
-            item = self.child_with(&item, entry, None);
-        }
-        Ok(Some(item))
+        let root = Self::root(snap);
+        let entry = |listing: &Stream, name: &[u8]| self.folders.entry(self.view.as_ref(), listing, name);
+        let way = way(root.entry.clone(), at, entry).map_err(|unread| unread.error)?;
+        Ok(way.map(|way| way.into_iter().skip(1).fold(root, |item, entry| self.child_with(&item, entry, None))))
     }
 
     /// The number of an item in a snapshot.

@@ -91,6 +91,11 @@ impl PackError {
         self.is_damage() || self.is_newer()
     }
 
+    /// Whether the error concerns the pack itself, and not the store as a whole or this machine.
+    pub const fn is_of_pack(&self) -> bool {
+        self.is_contained() || matches!(self, Self::Store(StoreError::Io { .. }))
+    }
+
     fn malformed(object: ObjectKey, error: DecodeError) -> Self {
         match error {
             DecodeError::Unknown(what) => Self::Newer { object, what: format!("unknown {what}") },

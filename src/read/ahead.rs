@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
+use crate::read::View;
 use crate::read::file::StoredFile;
 use crate::sync::lock;
-use crate::vault::View;
 
 /// Number of bytes that are brought ahead: a few segments.
 const AHEAD: u64 = 6 << 20;

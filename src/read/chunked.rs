@@ -5,10 +5,11 @@
 use std::sync::{Arc, Mutex};
 
 use crate::id::ChunkId;
+use crate::read::View;
 use crate::sync::lock;
 use crate::tree::stream::ids_from_bytes;
 use crate::tree::{Stream, StreamError};
-use crate::vault::{ReadError, View};
+use crate::vault::ReadError;
 
 /// A source of chunks, in any order and for many threads.
 pub trait Chunks: Sync {
@@ -78,6 +79,31 @@ struct Span {
     is_cut: bool,
 }
 
+impl Known {
+    /// The last span of known start that may have this byte: its number, its start, and the span if it was used lately.
+    /// One that must be `whole` is not one that was cut.
+    fn span_of(&mut self, offset: u64, whole: bool) -> (usize, u64, Option<Arc<Span>>) {
+        let number = self.starts.partition_point(|start| *start <= offset) - 1;
+        let kept = self.recent.iter().position(|(other, span)| *other == number && !(whole && span.is_cut));
+        let span = kept.map(|at| {
+            self.recent[..=at].rotate_right(1);
+            self.recent[0].1.clone()
+        });
+        (number, self.starts[number], span)
+    }
+
+    /// Remembers a span. If it is complete, the start of the next one is known from then on.
+    fn keep(&mut self, number: usize, span: &Arc<Span>) {
+        let end = span.ends.last().filter(|_| span.ids.len() == SPAN && !span.is_cut);
+        if number + 1 == self.starts.len() {
+            self.starts.extend(end);
+        }
+        self.recent.retain(|(other, _)| *other != number);
+        self.recent.insert(0, (number, span.clone()));
+        self.recent.truncate(SPANS_KEPT);
+    }
+}
+
 fn malformed(what: &'static str) -> ReadError {
     StreamError::Malformed(what).into()
 }
@@ -111,20 +137,15 @@ impl Chunked {
         Ok((ids_from_bytes(&bytes[..len])?, read))
     }
 
-    /// A span whose start is known. The start of the next one is known from then on. The span ends before damaged
-    /// parts, unless it must be `whole`.
-    fn span(&self, number: usize, whole: bool, known: &mut Known, chunks: &dyn Chunks) -> Result<Arc<Span>, ReadError> {
-        if let Some(at) = known.recent.iter().position(|(other, span)| *other == number && !(whole && span.is_cut)) {
-            known.recent[..=at].rotate_right(1);
-            return Ok(known.recent[0].1.clone());
-        }
+    /// Reads a span from its start in the stream. It ends before damaged parts, unless it must be `whole`.
+    fn read_span(&self, number: usize, start: u64, whole: bool, chunks: &dyn Chunks) -> Result<Span, ReadError> {
         let may_pass = |error: &ReadError| !whole && error.is_contained();
         let (mut ids, read) = self.ids(number, chunks)?;
         let mut is_cut = match read {
             Err(error) if !may_pass(&error) => return Err(error),
             read => read.is_err(),
         };
-        let mut end = known.starts[number];
+        let mut end = start;
         let mut ends = Vec::with_capacity(ids.len());
         for id in &ids {
             let len = match chunks.len_of(id) {
@@ -147,38 +168,34 @@ impl Chunked {
             }
         }
         ids.truncate(ends.len());
-        if number + 1 == known.starts.len() && !is_cut {
-            if ids.len() == SPAN {
-                known.starts.push(end);
-            } else if self.len.is_some_and(|len| end != len) {
-                chunks.distrust();
-                return Err(malformed("it is shorter than it says"));
-            }
+        if ids.len() < SPAN && !is_cut && self.len.is_some_and(|len| end != len) {
+            chunks.distrust();
+            return Err(malformed("it is shorter than it says"));
         }
-        let span = Arc::new(Span { ids, ends, is_cut });
-        known.recent.retain(|(other, _)| *other != number);
-        known.recent.insert(0, (number, span.clone()));
-        known.recent.truncate(SPANS_KEPT);
-        Ok(span)
+        Ok(Span { ids, ends, is_cut })
     }
 
     /// The span with this byte, and the number of the chunk in it that has the byte. `None` behind the end.
     fn find(&self, offset: u64, chunks: &dyn Chunks) -> Result<Option<(usize, Arc<Span>, usize)>, ReadError> {
-        let mut known = lock(&self.known);
         let mut whole = false;
         loop {
-            let number = known.starts.partition_point(|start| *start <= offset) - 1;
-            let span = self.span(number, whole, &mut known, chunks)?;
+            let (number, start, kept) = lock(&self.known).span_of(offset, whole);
+            let span = match kept {
+                Some(span) => span,
+                // Nothing is locked meanwhile: other threads may read the same, but wait for nothing.
+                None => {
+                    let span = Arc::new(self.read_span(number, start, whole, chunks)?);
+                    lock(&self.known).keep(number, &span);
+                    span
+                }
+            };
             let index = span.ends.partition_point(|end| *end <= offset);
             if index < span.ids.len() {
                 return Ok(Some((number, span, index)));
             }
             // The wanted byte is in the unreadable part.
             whole = span.is_cut;
-            if whole {
-                continue;
-            }
-            if number + 1 >= known.starts.len() {
+            if !whole && span.ids.len() < SPAN {
                 return Ok(None);
             }
         }

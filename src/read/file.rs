@@ -192,18 +192,8 @@ impl HoleMap {
         }
     }
 
-    /// A group of runs whose start is known. The start of the next one is known from then on.
-    fn group(
-        &self,
-        number: usize,
-        known: &mut Known,
-        file: &StoredFile,
-        chunks: &dyn Chunks,
-    ) -> Result<Arc<Vec<Run>>, ReadError> {
-        if let Some((_, runs)) = known.recent.as_ref().filter(|(other, _)| *other == number) {
-            return Ok(runs.clone());
-        }
-        let mark = known.marks[number];
+    /// A group of runs, and the start of the next one; `None` for the last.
+    fn group(&self, mark: Mark, file: &StoredFile, chunks: &dyn Chunks) -> Result<(Vec<Run>, Option<Mark>), ReadError> {
         let (bytes, is_last) = self.bytes_at(mark.byte, chunks)?;
         let (mut used, mut at, mut data) = (0, mark.at, mark.data);
         let mut runs = Vec::new();
@@ -227,12 +217,7 @@ impl HoleMap {
         if data > file.content_len || (ended && data != file.content_len) {
             return Err(malformed("a file has another length of content than room for it"));
         }
-        if !ended && number + 1 == known.marks.len() {
-            known.marks.push(Mark { byte: mark.byte + used as u64, at, data });
-        }
-        let runs = Arc::new(runs);
-        known.recent = Some((number, runs.clone()));
-        Ok(runs)
+        Ok((runs, (!ended).then_some(Mark { byte: mark.byte + used as u64, at, data })))
     }
 
     /// Calls `each` with the runs from the one on that has this byte, or that is followed by the hole with this byte.
@@ -249,12 +234,24 @@ impl HoleMap {
             known.marks.partition_point(|mark| mark.at <= offset).saturating_sub(1)
         };
         loop {
-            let runs = {
-                let mut known = lock(&self.known);
-                if number >= known.marks.len() {
-                    return Ok(());
+            let (mark, kept) = {
+                let known = lock(&self.known);
+                let Some(mark) = known.marks.get(number) else { return Ok(()) };
+                (*mark, known.recent.as_ref().filter(|(other, _)| *other == number).map(|(_, runs)| runs.clone()))
+            };
+            let runs = match kept {
+                Some(runs) => runs,
+                // Nothing is locked meanwhile: other threads may read the same, but wait for nothing.
+                None => {
+                    let (runs, next) = self.group(mark, file, chunks)?;
+                    let runs = Arc::new(runs);
+                    let mut known = lock(&self.known);
+                    if number + 1 == known.marks.len() {
+                        known.marks.extend(next);
+                    }
+                    known.recent = Some((number, runs.clone()));
+                    runs
                 }
-                self.group(number, &mut known, file, chunks)?
             };
             for run in runs.iter().filter(|run| run.end > offset) {
                 if !each(*run)? {

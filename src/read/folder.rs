@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::lru::Lru;
 use crate::read::chunked::{Chunked, Chunks};
+use crate::read::listing::EntryDecoder;
 use crate::sync::lock;
 use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{Entry, Holes, Stream};
 use crate::vault::ReadError;
-use crate::vault::read::EntryDecoder;
 
 /// Most entries of a page.
 const PAGE: usize = 512;
@@ -40,6 +40,14 @@ struct Folder {
 struct Starts {
     /// Start of each page, as far as known.
     pages: Vec<Start>,
+}
+
+impl Starts {
+    /// The last page of known start for which this holds, or the first one: its number and its start.
+    fn last(&self, is_before: impl Fn(&Start) -> bool) -> (usize, Start) {
+        let number = self.pages.partition_point(is_before).saturating_sub(1);
+        (number, self.pages[number].clone())
+    }
 }
 
 /// Start of a page: the offset in the listing, the name before it, and the number of its first entry.
@@ -104,19 +112,15 @@ impl Folders {
         folder
     }
 
-    /// A page whose start is known. The start of the next one is known from then on.
-    fn page(
-        &self,
-        folder: &Folder,
-        number: usize,
-        starts: &mut Starts,
-        chunks: &dyn Chunks,
-    ) -> Result<Arc<Page>, ReadError> {
+    /// A page from its start. The start of the next one is known from then on.
+    fn page(&self, folder: &Folder, number: usize, start: Start, chunks: &dyn Chunks) -> Result<Arc<Page>, ReadError> {
         let kept = lock(&self.pages).get(&(folder.key, number));
         let page = match kept {
             Some(page) => page,
-            None => self.read_page(folder, number, starts.pages[number].clone(), chunks)?,
+            // Nothing is locked meanwhile: other threads may read the same, but wait for nothing.
+            None => self.read_page(folder, number, start, chunks)?,
         };
+        let mut starts = lock(&folder.starts);
         if number + 1 == starts.pages.len() {
             starts.pages.extend(page.next.clone());
         }
@@ -166,14 +170,13 @@ impl Folders {
     /// If the listing cannot be read, or is not valid.
     pub fn page_with(&self, chunks: &dyn Chunks, listing: &Stream, entry: u64) -> Result<Option<Arc<Page>>, ReadError> {
         let folder = self.folder(listing);
-        let mut starts = lock(&folder.starts);
         loop {
-            let number = starts.pages.partition_point(|start| start.first <= entry) - 1;
-            let page = self.page(&folder, number, &mut starts, chunks)?;
+            let (number, start) = lock(&folder.starts).last(|start| start.first <= entry);
+            let page = self.page(&folder, number, start, chunks)?;
             if entry - page.first < page.entries.len() as u64 {
                 return Ok(Some(page));
             }
-            if number + 1 >= starts.pages.len() {
+            if page.next.is_none() {
                 return Ok(None);
             }
         }
@@ -185,16 +188,15 @@ impl Folders {
     /// If the listing cannot be read, or is not valid.
     pub fn entry(&self, chunks: &dyn Chunks, listing: &Stream, name: &[u8]) -> Result<Option<Arc<Entry>>, ReadError> {
         let folder = self.folder(listing);
-        let mut starts = lock(&folder.starts);
         loop {
-            let number = starts.pages.partition_point(|start| start.behind.as_slice() < name).saturating_sub(1);
-            let page = self.page(&folder, number, &mut starts, chunks)?;
-            match page.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) {
-                Ok(at) => return Ok(Some(page.entries[at].clone())),
-                Err(at) if at < page.entries.len() || number + 1 >= starts.pages.len() => return Ok(None),
+            let (number, start) = lock(&folder.starts).last(|start| start.behind.as_slice() < name);
+            let page = self.page(&folder, number, start, chunks)?;
+            match (page.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)), &page.next) {
+                (Ok(at), _) => return Ok(Some(page.entries[at].clone())),
+                (Err(at), _) if at < page.entries.len() => return Ok(None),
                 // It is behind the known part of the folder, or behind the last name of this page.
-                Err(_) if starts.pages[number + 1].behind.as_slice() >= name => return Ok(None),
-                Err(_) => {}
+                (Err(_), Some(next)) if next.behind.as_slice() < name => {}
+                (Err(_), _) => return Ok(None),
             }
         }
     }

@@ -1,16 +1,14 @@
 //! A snapshot's list of the paths that are names of one file (SPEC §7.4).
 
 use crate::limits::ENTRY_LEN_MAX;
-use crate::tree::{ChunkSource, Stream, StreamError, StreamReader};
+use crate::read::records::{Decoded, Records};
+use crate::tree::{ChunkSource, Stream, StreamError};
 use crate::varint::{DecodeError, Reader};
 use crate::vault::ReadError;
 
 /// Reads the list of groups path by path.
 pub(crate) struct GroupReader {
-    stream: StreamReader,
-    buffer: Vec<u8>,
-    used: usize,
-    ended: bool,
+    records: Records,
     /// Paths of the current group that are still to come.
     rest: u64,
 }
@@ -18,7 +16,7 @@ pub(crate) struct GroupReader {
 impl GroupReader {
     /// Reads this list from its start.
     pub(crate) fn new(stream: &Stream) -> Self {
-        Self { stream: StreamReader::new(stream), buffer: Vec::new(), used: 0, ended: false, rest: 0 }
+        Self { records: Records::new(stream), rest: 0 }
     }
 
     /// The next path, and whether it is the first of its group.
@@ -26,30 +24,22 @@ impl GroupReader {
         &mut self,
         source: &mut S,
     ) -> Result<Option<(bool, Vec<u8>)>, ReadError> {
-        let malformed = || ReadError::Stream(StreamError::Malformed("the list of hard links is malformed"));
-        loop {
-            let mut reader = Reader::new(&self.buffer[self.used..]);
-            match take(&mut reader, self.rest) {
-                Ok((first, path, rest)) => {
-                    let path = path.to_vec();
-                    self.used = self.buffer.len() - reader.rest().len();
-                    self.rest = rest;
-                    return Ok(Some((first, path)));
-                }
-                Err(DecodeError::Short) if self.ended => {
-                    let whole = self.rest == 0 && self.used == self.buffer.len();
-                    return if whole { Ok(None) } else { Err(malformed()) };
-                }
-                Err(DecodeError::Short) => {}
-                Err(_) => return Err(malformed()),
-            }
-            self.buffer.drain(..self.used);
-            self.used = 0;
-            match self.stream.next(source)? {
-                Some(bytes) => self.buffer.extend_from_slice(&bytes),
-                None => self.ended = true,
-            }
+        self.records.next(source, |bytes, ended| decode(bytes, ended, &mut self.rest))
+    }
+}
+
+/// Decodes a path, and whether it is the first of its group. `rest` is the number of paths of the group that are still
+/// to come.
+fn decode(bytes: &[u8], ended: bool, rest: &mut u64) -> Result<Decoded<(bool, Vec<u8>)>, StreamError> {
+    let mut reader = Reader::new(bytes);
+    match take(&mut reader, *rest) {
+        Ok((first, path, after)) => {
+            let path = path.to_vec();
+            *rest = after;
+            Ok(Some(((first, path), bytes.len() - reader.rest().len())))
         }
+        Err(DecodeError::Short) if !ended || (*rest == 0 && bytes.is_empty()) => Ok(None),
+        Err(_) => Err(StreamError::Malformed("the list of hard links is malformed")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The layout of a content stream in a file with holes (SPEC §7.3).
 
-use crate::tree::{ChunkSource, Entry, Holes, StreamError, StreamReader};
+use crate::read::records::Records;
+use crate::tree::{ChunkSource, Entry, Holes, StreamError};
 use crate::varint;
 
 /// Longest encoding of one number.
@@ -26,7 +27,7 @@ pub(crate) struct Layout {
 enum Pairs {
     None,
     Inline(Vec<u8>, usize),
-    Stream { reader: StreamReader, buffer: Vec<u8>, used: usize, ended: bool },
+    Stream(Records),
 }
 
 impl Layout {
@@ -35,9 +36,7 @@ impl Layout {
         let pairs = match &entry.holes {
             None => Pairs::None,
             Some(Holes::Inline(bytes)) => Pairs::Inline(bytes.clone(), 0),
-            Some(Holes::Stream(stream)) => {
-                Pairs::Stream { reader: StreamReader::new(stream), buffer: Vec::new(), used: 0, ended: false }
-            }
+            Some(Holes::Stream(stream)) => Pairs::Stream(Records::new(stream)),
         };
         Self { pairs, size: entry.size, at: 0, run: 0, hole: 0, last: false }
     }
@@ -103,17 +102,13 @@ impl Pairs {
         match self {
             Self::None => Ok(None),
             Self::Inline(bytes, used) => Ok(take(bytes, used)?),
-            Self::Stream { reader, buffer, used, ended } => {
-                while !*ended && buffer.len() - *used < 2 * NUMBER_LEN_MAX {
-                    buffer.drain(..*used);
-                    *used = 0;
-                    match reader.next(source)? {
-                        Some(bytes) => buffer.extend_from_slice(&bytes),
-                        None => *ended = true,
-                    }
+            Self::Stream(records) => records.next(source, |bytes, ended| {
+                if !ended && bytes.len() < 2 * NUMBER_LEN_MAX {
+                    return Ok(None);
                 }
-                Ok(take(buffer, used)?)
-            }
+                let mut used = 0;
+                Ok::<_, StreamError>(take(bytes, &mut used)?.map(|pair| (pair, used)))
+            }),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::exclude::{ExcludeOptions, Rules};
-use crate::engine::walk::IGNORE_FILE_MAX;
+use crate::engine::patterns::exclude::{ExcludeOptions, Rules};
+use crate::engine::snapshot::walk::IGNORE_FILE_MAX;
 use crate::fs::Dir;
 use crate::progress::Counters;
 use crate::service::machine::Machine;

@@ -13,10 +13,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::exclude::ExcludeOptions;
-use crate::engine::text;
-use crate::engine::trust::VerifyOthers;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::store::place::Place;
+use crate::text;
+use crate::write::trust::VerifyOthers;
 
 use crate::failure::Failure;
 use crate::failure::quoted;

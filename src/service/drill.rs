@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::drill::{self, DrillOptions, DrillReport};
+use crate::engine::check::drill::{self, DrillOptions, DrillReport};
 use crate::failure::Failure;
 use crate::json::{Name, time_text};
 use crate::ownfile::replace_private_file;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::engine::retention::{Decision, Period, Rules};
+use crate::engine::prune::retention::{Decision, Period, Rules};
 use crate::service::config::Config;
 use crate::service::select::Filter;
 use crate::tree::Time;

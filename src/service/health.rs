@@ -18,8 +18,7 @@ use crate::tree::Verdict;
 use crate::vault::ObjectState;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
-use crate::vault::findings::About;
-use crate::vault::findings::{KnownFinding, exit_of};
+use crate::vault::findings::{About, KnownFinding, Note, exit_of};
 use crate::vault::slots::{OddSlot, SlotFault};
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -162,6 +161,8 @@ fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<V
                 format!("vault tag, amend or rewrite {}   (or: vault accept {})", snapshot.short(), finding.id)
             }
             About::Clocks { .. } => "vault client list".to_owned(),
+            About::Note(Note::Problems) => format!("vault check --read-data   (or: vault accept {})", finding.id),
+            About::Note(_) => format!("vault accept {}", finding.id),
             About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
         };
         found.push(match finding.exit() {

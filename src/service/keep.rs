@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::retention::{Period, Rules};
+use crate::engine::prune::retention::{Period, Rules};
 use crate::tree::Time;
 
 /// The rules of retention.

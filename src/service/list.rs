@@ -9,9 +9,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::exclude::ExcludeOptions;
-use crate::engine::exclude::check;
-use crate::engine::exclude::given;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::check;
+use crate::engine::patterns::exclude::given;
 use crate::store::place::Address;
 use crate::store::place::Place;
 use csv::ReaderBuilder;

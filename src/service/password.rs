@@ -12,12 +12,12 @@ use std::process::Stdio;
 use zeroize::Zeroizing;
 
 use crate::engine::keys::DeviceKey;
-use crate::engine::text;
 use crate::failure::{Failure, quoted};
 use crate::ownfile;
 use crate::seal::Secret;
 use crate::service::config::PasswordFrom;
 use crate::service::machine::Machine;
+use crate::text;
 
 /// The maximum length in bytes of the file or command output whose first line is a password.
 const INPUT_LEN_MAX: u64 = 64 << 10;
@@ -61,11 +61,6 @@ impl Password {
     /// A password that was typed.
     pub fn typed(text: Zeroizing<Vec<u8>>) -> Self {
         Self { text, typed: true, device: false }
-    }
-
-    /// Replaces the password, but not the information whether it was typed.
-    pub fn replace(&mut self, other: Self) {
-        *self = Self { typed: self.typed, ..other };
     }
 
     /// Whether both passwords are the same.

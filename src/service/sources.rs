@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use crate::engine::exclude::ExcludeOptions;
-use crate::engine::text;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::failure::Failure;
 use crate::ownfile;
 use crate::path::Shown;
 use crate::service::config::SourceConfig;
 use crate::service::{local, roots};
+use crate::text;
 
 /// The length in bytes at which a list of paths or patterns is refused as a mistake.
 const LIST_LEN_MAX: u64 = 1 << 30;

@@ -1,6 +1,6 @@
 //! A path inside a snapshot, shared by all commands that take `SNAPSHOT:PATH`, and the suggestions if nothing is there.
 
-use crate::engine::browse::{self, BrowseError};
+use crate::engine::query::browse::{self, BrowseError};
 use crate::engine::restore::RestoreError;
 use crate::failure::{Failure, quoted};
 use crate::path::{Shown, components, join};

@@ -2,7 +2,7 @@
 //! only reads and cannot write to the user's state folder.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::ownfile::{self, make_private_folder};
@@ -27,10 +27,13 @@ impl Temporary {
             let own = folder.path().join(vault);
             make_private_folder(&own)?;
             for name in REMEMBERED {
-                // A missing or unreadable file is left out.
-                if let Ok(bytes) = ownfile::read(&state.join(vault).join(name)) {
-                    let _ = ownfile::replace(&own.join(name), &bytes, false);
-                }
+                let bytes = match ownfile::read(&state.join(vault).join(name)) {
+                    Ok(bytes) => bytes,
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                    // An empty file cannot be read either: what is lost is not taken for missing.
+                    Err(_) => Vec::new(),
+                };
+                let _ = ownfile::replace(&own.join(name), &bytes, false);
             }
         }
         Ok(folder)

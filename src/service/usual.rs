@@ -62,7 +62,7 @@ pub fn before(is_wanted: bool, others: Vec<String>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::exclude::check;
+    use crate::engine::patterns::exclude::check;
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::engine::trust::VerifyOthers;
 use crate::limits::{PACK_LEN, PACK_LEN_GROWN};
 use crate::service::units;
+use crate::write::trust::VerifyOthers;
 
 /// Reads a duration: a number and one of s, m, h, d, w, y.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -234,7 +234,7 @@ impl Vault {
             }
             drop(lock);
             if self.delivery() == Delivery::Direct && self.rules.looked_behind {
-                self.look_at_log()?;
+                self.look_at_log(progress)?;
                 let is_known = session.is_known() || !self.rules.bound;
                 if !self.log().chains.may_go_on(&client) || !is_known {
                     progress.detail("this client was retired meanwhile: it goes on as a new one");
@@ -275,12 +275,17 @@ impl Vault {
     ///
     /// # Errors
     /// If the store or the state folder fails.
-    pub(crate) fn publish_claims(&self, session: &Session, clock: &dyn Fn() -> Time) -> Result<(), VaultError> {
+    pub(crate) fn publish_claims(
+        &self,
+        session: &Session,
+        clock: &dyn Fn() -> Time,
+        progress: &dyn Progress,
+    ) -> Result<(), VaultError> {
         if session.unclaimed() < self.limits.claims {
             return Ok(());
         }
         let _lock = self.lock_client()?;
-        self.look_at_log()?;
+        self.look_at_log(progress)?;
         let state = ClientState::load(self.state()).and_then(|state| self.fitting(state));
         if let Some(mut state) = state.filter(|state| session.client() == Some(state.client)) {
             while session.unclaimed() >= self.limits.claims {

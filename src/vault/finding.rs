@@ -5,6 +5,7 @@ use crate::id::{ClientId, ObjectName, VaultId};
 use crate::store::ObjectKey;
 use crate::tree::Time;
 use crate::vault::ObjectState;
+use crate::vault::notes::Note;
 use crate::vault::slots::{OddSlot, SlotFault};
 
 /// Id of a finding: the first eight digits of the hash of its subject. So the same problem has the same id on every
@@ -102,6 +103,8 @@ pub enum About {
         /// Difference of the dates in seconds.
         apart: i64,
     },
+    /// A note of this machine that could not be read.
+    Note(Note),
 }
 
 /// A known problem of a vault.
@@ -134,7 +137,8 @@ impl KnownFinding {
             | About::Slot(_)
             | About::OtherVault(_)
             | About::Change { .. }
-            | About::Clocks { .. } => Exit::Skipped,
+            | About::Clocks { .. }
+            | About::Note(_) => Exit::Skipped,
         }
     }
 
@@ -142,7 +146,7 @@ impl KnownFinding {
     pub const fn can_be_accepted(&self) -> bool {
         match &self.about {
             About::Object { state, .. } => state.is_loss(),
-            About::Records { .. } | About::Files { .. } | About::Change { .. } => true,
+            About::Records { .. } | About::Files { .. } | About::Change { .. } | About::Note(_) => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
             About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
         }
@@ -220,6 +224,7 @@ impl KnownFinding {
                     crate::path::Shown(late_host.as_bytes())
                 )
             }
+            About::Note(note) => note.text().to_owned(),
         }
     }
 
@@ -251,6 +256,7 @@ impl KnownFinding {
             About::Clocks { .. } => {
                 "the next records of these machines with the right time, or vault client retire for one that is gone"
             }
+            About::Note(note) => note.ends(),
         }
     }
 }

@@ -17,13 +17,14 @@ use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef};
 use crate::log::{Chains, Damage, Finding, Findings, Record, RecordBody, Sight, SlotChange};
 use crate::msgpack;
 use crate::pack::Witness;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::files::replace_file;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 pub use crate::vault::late::{Awaited, Lacking, is_known_synced};
+pub use crate::vault::notes::Note;
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
 
@@ -51,6 +52,9 @@ struct Memory {
     /// Findings of the last look: each a sentence, and whether something is lost.
     #[serde(default)]
     last: Vec<(String, bool)>,
+    /// Notes of this machine that could not be read.
+    #[serde(default)]
+    lost: BTreeSet<Note>,
 }
 
 /// The kind of records among objects that findings name.
@@ -85,23 +89,41 @@ impl AcceptedLosses {
     }
 }
 
-/// The file in a vault's state folder.
-const FILE: &str = "findings";
-
 impl Memory {
     fn load(folder: &Path) -> Self {
-        let bytes = crate::ownfile::read(&folder.join(FILE)).unwrap_or_default();
-        msgpack::decode(&bytes).unwrap_or_default()
+        let (mut memory, is_lost): (Self, bool) = Note::Problems.load(folder);
+        if is_lost {
+            memory.lose(Note::Problems);
+        }
+        memory
+    }
+
+    /// Notes that a note could not be read, and the sentence about it for those who do not open the vault.
+    fn lose(&mut self, note: Note) {
+        if self.lost.insert(note) {
+            self.last.push((note.text().to_owned(), false));
+        }
     }
 
     fn save(&self, folder: &Path) -> Result<(), VaultError> {
+        let path = folder.join(Note::Problems.file());
         let failed = |error: String| VaultError::State {
             action: "write",
-            path: folder.join(FILE).display().to_string(),
+            path: path.display().to_string(),
             source: std::io::Error::other(error),
         };
-        replace_file(&folder.join(FILE), &msgpack::encode(self).map_err(failed)?, true)
+        replace_file(&path, &msgpack::encode(self).map_err(failed)?, true)
     }
+}
+
+/// Records that a note in this state folder could not be read, before it is written again.
+///
+/// # Errors
+/// If the state folder cannot be written. The note must then stay as it is.
+pub(crate) fn note_lost(folder: &Path, note: Note) -> Result<(), VaultError> {
+    let mut memory = Memory::load(folder);
+    memory.lose(note);
+    memory.save(folder)
 }
 
 /// The last known findings of a vault, without opening it: the exit code for a command, and the sentences to show.
@@ -239,6 +261,13 @@ impl Vault {
         findings.extend(memory.awaited.findings(&self.snapshots().iter().map(|info| info.id).collect()));
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings)?;
+        findings.extend(memory.lost.iter().map(|note| KnownFinding {
+            id: FindingId::of("note", [note.file().as_bytes().to_vec()]),
+            about: About::Note(*note),
+            since: Time::default(),
+            snapshots: 0,
+            files: 0,
+        }));
         self.clock_findings(&mut findings);
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
@@ -478,7 +507,7 @@ impl Vault {
         if !odd.is_empty() {
             // Since the last look, copies of slots may have been put or removed, and a record may say so.
             self.look_at_slots()?;
-            self.look_at_log()?;
+            self.look_at_log(&Silent::default())?;
             odd = self.odd_slots();
         }
         let odd =
@@ -621,17 +650,18 @@ impl Vault {
 
     /// Notes the snapshots that lack files, and what has not arrived yet, after all were examined. These notes replace
     /// the earlier ones, but for objects that only a check which reads all data finds not to have arrived whole.
+    /// `read_all`: all data was read, so that every problem is known again.
     ///
     /// # Errors
     /// If the state folder cannot be written.
-    pub fn note_lacking(&self, lacking: Vec<Lacking>, awaited: Awaited) -> Result<(), VaultError> {
-        let mut memory = Memory::load(self.state());
-        let awaited = awaited.beside(memory.awaited.clone());
-        if memory.lacking == lacking && memory.awaited == awaited {
-            return Ok(());
+    pub fn note_lacking(&self, lacking: Vec<Lacking>, awaited: Awaited, read_all: bool) -> Result<(), VaultError> {
+        let before = Memory::load(self.state());
+        let mut memory = before.clone();
+        (memory.lacking, memory.awaited) = (lacking, awaited.beside(memory.awaited));
+        if read_all {
+            memory.lost.remove(&Note::Problems);
         }
-        (memory.lacking, memory.awaited) = (lacking, awaited);
-        memory.save(self.state())
+        if memory == before { Ok(()) } else { memory.save(self.state()) }
     }
 
     /// Writes this machine's notes about objects into the log, if there are any. For a mirror they stay notes.
@@ -674,6 +704,11 @@ impl Vault {
             }
             About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
             About::Change { change, .. } => RecordBody::Findings(accepted(ObjectRef::record(*change))),
+            About::Note(note) => {
+                let mut memory = Memory::load(self.state());
+                memory.lost.remove(note);
+                return memory.save(self.state());
+            }
             About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
@@ -793,7 +828,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_folder_remembers_and_damage_to_that_is_forgotten() {
+    fn the_state_folder_remembers_and_its_damage_is_not_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let mut memory = Memory::load(folder.path());
         assert_eq!(memory, Memory::default());
@@ -804,7 +839,12 @@ mod tests {
         memory.save(folder.path()).unwrap();
         assert_eq!(Memory::load(folder.path()), memory);
         assert_eq!(last_known(folder.path()), (Exit::Damage, vec!["lost".to_owned(), "late".to_owned()]));
-        std::fs::write(folder.path().join(FILE), "no msgpack").unwrap();
-        assert_eq!(Memory::load(folder.path()), Memory::default());
+        std::fs::write(folder.path().join("findings"), "no msgpack").unwrap();
+        let lost = Memory::load(folder.path());
+        assert_eq!(lost.lost, BTreeSet::from([Note::Problems]));
+        assert_eq!(last_known(folder.path()).0, Exit::Skipped);
+        note_lost(folder.path(), Note::Records).unwrap();
+        assert_eq!(Memory::load(folder.path()).lost.len(), 2, "the first loss is still known");
+        assert_eq!(last_known(folder.path()).1.len(), 2);
     }
 }

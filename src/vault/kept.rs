@@ -9,13 +9,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use crate::id::ObjectName;
 use crate::ownfile;
-use crate::pack::Footer;
+use crate::pack::{Footer, PackReader};
 use crate::seal::{HEADER_LEN, ObjectKind, SlotFile};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 use crate::sync::lock;
@@ -212,8 +213,25 @@ impl Vault {
         kept.keep_only(|name| log.packs.contains_key(name));
     }
 
+    /// A reader of the packs in the store. It notes packs that it finds damaged (see [`Self::note_findings`]).
+    pub(crate) fn pack_reader(&self) -> PackReader<'_> {
+        PackReader::new(self.store(), self.keys()).watched(self)
+    }
+
+    /// As [`Self::pack_reader`], for callers that need the content of trees, and not the state of the store: it may
+    /// read the parts of meta packs that are kept on this machine.
+    pub(crate) fn tree_packs(&self) -> PackReader<'_> {
+        let store = if self.is_store_judged.load(Relaxed) { self.store() } else { self.store_with_trees() };
+        PackReader::new(store, self.keys()).watched(self)
+    }
+
+    /// Makes everything from now on be read from the store itself, because the store is to be checked.
+    pub(crate) fn judge_store(&self) {
+        self.is_store_judged.store(true, Relaxed);
+    }
+
     /// The store as readers of trees use it.
-    pub(super) fn store_with_trees(&self) -> &dyn Store {
+    fn store_with_trees(&self) -> &dyn Store {
         match self.kept.get() {
             Some(kept) => kept,
             None => self.store(),

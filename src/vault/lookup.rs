@@ -384,8 +384,28 @@ impl<'a> Lookup<'a> {
     pub fn try_places<T>(
         &self,
         id: &ChunkId,
-        mut get: impl FnMut(ChunkPlace) -> Result<T, ReadError>,
+        get: impl FnMut(ChunkPlace) -> Result<T, ReadError>,
     ) -> Result<Option<T>, ReadError> {
+        match self.search(id, true, get)? {
+            Ok(found) => Ok(Some(found)),
+            Err(first) => {
+                self.reader().distrust();
+                first.map_or(Ok(None), |error| Err(self.judged(error)))
+            }
+        }
+    }
+
+    /// Tries the places of a chunk, one after the other, until `get` succeeds with one. If it `learns`, also places that
+    /// become known only then. If `get` fails for all of them, returns the error of the first, if there is one.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub(crate) fn search<T>(
+        &self,
+        id: &ChunkId,
+        learns: bool,
+        mut get: impl FnMut(ChunkPlace) -> Result<T, ReadError>,
+    ) -> Result<Result<T, Option<ReadError>>, ReadError> {
         let (mut reader, mut tried, mut first) = (self.reader(), Vec::new(), None);
         loop {
             for place in reader.locate_all(id).inspect_err(|_| reader.distrust())? {
@@ -393,18 +413,16 @@ impl<'a> Lookup<'a> {
                     continue;
                 }
                 match get(place) {
-                    Ok(found) => return Ok(Some(found)),
+                    Ok(found) => return Ok(Ok(found)),
                     Err(error) => first = first.or(Some(error)),
                 }
                 tried.push(place);
             }
-            match self.more(id, &reader)? {
+            match if learns { self.more(id, &reader)? } else { None } {
                 Some(newer) => reader = newer,
-                None => break,
+                None => return Ok(Err(first)),
             }
         }
-        reader.distrust();
-        first.map_or(Ok(None), |error| Err(self.judged(error)))
     }
 
     /// A pack by its number in the catalogue.

@@ -1,8 +1,8 @@
 //! An opened vault: a store, the keys to it, and the catalogue of its contents.
 //!
 //! [`create`] makes a new one · [`open`] unlocks it and brings the catalogue up to date · [`client`] the client that
-//! writes, and how its records are published · [`session`] work under way · [`read`] reads chunks and trees ·
-//! [`snapshots`] their order and their dates.
+//! writes, and how its records are published · [`session`] work under way · [`segments`] opened segments, which all
+//! readers share · [`snapshots`] their order and their dates.
 
 pub mod create;
 pub mod locked;
@@ -14,15 +14,13 @@ pub(crate) mod identity;
 pub mod client;
 pub mod session;
 mod read_error;
-pub mod read;
 pub mod segments;
-mod bring;
-pub mod view;
 pub mod snapshots;
 pub mod slots;
 pub mod finding;
 pub mod findings;
 mod late;
+pub mod notes;
 pub mod state;
 mod lookup;
 mod kept;
@@ -39,12 +37,10 @@ pub use identity::Identity;
 pub use locked::{LockedVault, Wanted};
 pub use lookup::Lookup;
 pub use open::OpenOptions;
-pub use read::TreeReader;
 pub use read_error::ReadError;
 pub use records::Lost;
 pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;
-pub use view::View;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};

@@ -15,6 +15,7 @@ use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::{catch, lock};
 use crate::vault::client::RecordLimits;
 use crate::vault::files::{make_private_folder, replace_file};
+use crate::vault::findings::{Note, note_lost};
 use crate::vault::identity::{ClientState, Identity};
 use crate::vault::listing::{Known, Listing, raise};
 use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, unlock};
@@ -224,7 +225,7 @@ impl Vault {
             };
             let is_settled = before.as_ref() == Some(&records) || looks == LOOKS_MAX;
             let is_doubtful = look.misses || findings.iter().any(is_new);
-            if is_settled || !(is_doubtful || self.may_have_missed(&records, &look)?) {
+            if is_settled || !(is_doubtful || look.has_new && self.may_have_missed(&records)?) {
                 break (known, listing, records, bad, look, findings);
             }
             before = Some(records);
@@ -251,39 +252,38 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether a long listing with records that were new to this machine may have missed a merge and the objects merged
+    /// Whether a long listing with records that are new to this machine may have missed a merge and the objects merged
     /// in it: a second listing shows records that the first does not.
-    fn may_have_missed(&self, listed: &HashMap<ObjectName, u64>, look: &LogLook) -> Result<bool, StoreError> {
-        if !look.has_new || listed.len() <= LISTED_AT_ONCE {
-            return Ok(false);
-        }
-        Ok(self.list_records()?.keys().any(|name| !listed.contains_key(name)))
+    pub(super) fn may_have_missed(&self, listed: &HashMap<ObjectName, u64>) -> Result<bool, StoreError> {
+        Ok(listed.len() > LISTED_AT_ONCE && self.list_records()?.keys().any(|name| !listed.contains_key(name)))
     }
 
     /// This machine's knowledge before it looks at the store.
     fn known(&self) -> Result<Known, VaultError> {
-        let mut seen = self.seen();
+        let (mut seen, _) = self.seen();
         let own = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
         raise(&mut seen, own.into_iter());
         Ok(Known { catalogue: self.catalogue.reader()?, seen })
     }
 
-    /// The highest number of each client that any command on this machine ever saw.
-    fn seen(&self) -> BTreeMap<ClientId, u64> {
-        let bytes = crate::ownfile::read(&self.state.join("seen")).unwrap_or_default();
-        crate::msgpack::decode(&bytes).unwrap_or_default()
+    /// The highest number of each client that any command on this machine ever saw, and whether that could not be read.
+    fn seen(&self) -> (BTreeMap<ClientId, u64>, bool) {
+        Note::Records.load(&self.state)
     }
 
     /// Saves these numbers for the next look.
     fn remember_seen(&self, numbers: &BTreeMap<ClientId, u64>) {
-        let before = self.seen();
+        let (before, is_lost) = self.seen();
+        if is_lost && note_lost(&self.state, Note::Records).is_err() {
+            return;
+        }
         let mut seen = before.clone();
         raise(&mut seen, numbers.iter().map(|(client, number)| (*client, *number)));
-        if seen != before
+        if (is_lost || seen != before)
             && let Ok(bytes) = crate::msgpack::encode(&seen)
         {
             // If no state can be written, this machine has no memory, and reports only the present.
-            let _ = replace_file(&self.state.join("seen"), &bytes, false);
+            let _ = replace_file(&self.state.join(Note::Records.file()), &bytes, false);
         }
     }
 

@@ -171,17 +171,21 @@ impl LogLook {
 
 impl Vault {
     /// Looks only at the log: reads the records that are new since the last look. Costs one listing if there are none.
-    /// Unreadable objects are judged by the next full look.
+    /// Unreadable objects are judged by the next full look. If records were merged meanwhile, that full look is taken
+    /// now: one that was listed may be gone before it is read, and be found only in the merge.
     ///
     /// # Errors
     /// As [`Self::refresh`].
-    pub(crate) fn look_at_log(&self) -> Result<(), VaultError> {
+    pub(crate) fn look_at_log(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let listed = self.list_records()?;
         self.prove_records(Some(&listed))?;
-        let mut names: Vec<ObjectName> = listed.into_keys().collect();
-        {
+        let (mut names, is_any_gone) = {
             let log = self.log();
-            names.retain(|name| !log.chains.has(name));
+            let new = listed.keys().filter(|name| !log.chains.has(name));
+            (new.copied().collect::<Vec<_>>(), log.read.keys().any(|name| !listed.contains_key(name)))
+        };
+        if is_any_gone || !names.is_empty() && self.may_have_missed(&listed)? {
+            return self.refresh(progress);
         }
         names.sort_unstable();
         let read = try_share(names.len(), self.store().limits().reads, |number| {
@@ -190,6 +194,13 @@ impl Vault {
                 read => Ok(read),
             }
         })?;
+        let is_merged = |read: &Result<OpenedRecord, RecordError>| match read {
+            Ok(OpenedRecord { record, .. }) => matches!(record.body, RecordBody::Found(_)),
+            Err(error) => matches!(error, RecordError::Store(StoreError::Missing { .. })),
+        };
+        if read.iter().any(is_merged) {
+            return self.refresh(progress);
+        }
         let mut log = self.log();
         for (name, read) in names.into_iter().zip(read) {
             if let Ok(OpenedRecord { record, digest, .. }) = read {

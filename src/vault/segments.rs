@@ -8,7 +8,7 @@ use crate::lru::Lru;
 use crate::pack::segment::Segment;
 use crate::seal::Decompressor;
 use crate::sync::lock;
-use crate::vault::ReadError;
+use crate::vault::{ReadError, Vault};
 
 /// A pack, and the number of a segment in it.
 pub type SegmentKey = (ObjectName, u32);
@@ -105,6 +105,18 @@ impl SegmentCache {
         let segment = Arc::new(opened?);
         lock(&self.kept).segments.insert(key, segment.clone(), segment.raw.len());
         Ok(segment)
+    }
+}
+
+impl Vault {
+    /// The opened segments that all readers of this vault share. The cache lives as long as any reader, and keeps at
+    /// least this many raw bytes.
+    pub(crate) fn segments(&self, kept: usize) -> Arc<SegmentCache> {
+        let mut shared = lock(&self.segments);
+        let segments = shared.upgrade().unwrap_or_default();
+        *shared = Arc::downgrade(&segments);
+        segments.keep(kept);
+        segments
     }
 }
 

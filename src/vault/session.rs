@@ -212,8 +212,18 @@ impl Vault {
         self.begin_with(|| Ok(()))
     }
 
+    /// Begins work that only reads the present state of the store: looks at it first, if it has changed since the last
+    /// look. If this client has joined, nothing that exists now is deleted as long as the session lives. If it has not,
+    /// packs may be deleted after their chunks were copied elsewhere.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails; [`VaultError::State`] if the state folder cannot be written.
+    pub fn begin_reading(&self, progress: &dyn Progress) -> Result<Session, VaultError> {
+        self.begin_with(|| self.refresh_if_changed(progress))
+    }
+
     /// As [`Self::begin_session`], after a look at the store, as in [`Self::begin_writing`].
-    pub(super) fn begin_with(&self, look: impl FnOnce() -> Result<(), VaultError>) -> Result<Session, VaultError> {
+    fn begin_with(&self, look: impl FnOnce() -> Result<(), VaultError>) -> Result<Session, VaultError> {
         let mut bound = self.open_session()?;
         look()?;
         bound.client = self.client();

@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::catalogue::CatalogueError;
-use crate::engine::browse::BrowseError;
-use crate::engine::index::IndexError;
 use crate::engine::keys::KeyError;
+use crate::engine::query::browse::BrowseError;
+use crate::engine::query::index::IndexError;
 use crate::engine::restore::RestoreError;
 use crate::exit::Exit;
 use crate::failure::Failure;

@@ -9,13 +9,14 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::id::ObjectName;
 use crate::progress::{Progress, Silent};
 use crate::read::Folders;
+use crate::read::View;
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError, View};
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 use crate::web::answer::Problem;
 use crate::web::gate::Names;
 use crate::web::jobs::{Employer, Jobs};

@@ -12,14 +12,15 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc::channel;
 
-use crate::engine::browse;
-use crate::engine::history::history;
+use crate::engine::query::browse;
+use crate::engine::query::history::history;
 use crate::id::ObjectName;
 use crate::json::{EntryJson, ListJson, Name, SkippedJson, SpellJson};
 use crate::path;
 use crate::progress::Silent;
 use crate::read::StoredFile;
-use crate::tree::{Entry, FileKind};
+use crate::read::path::{top, way};
+use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, SANDBOX, Told, encode};
 use crate::web::desk::Desk;
@@ -71,16 +72,10 @@ pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
 /// The entry at a path of a snapshot. The top of a snapshot is a folder without a name.
 fn find(desk: &Desk, info: &SnapshotInfo, at: &[u8]) -> Result<Arc<Entry>, Problem> {
     let view = desk.view();
-    let mut top = Entry::new(Vec::new(), FileKind::Directory);
-    top.content = Some(info.body.tree.clone());
-    let mut entry = Arc::new(top);
+    let entry = |listing: &Stream, name: &[u8]| desk.folders().entry(view.as_ref(), listing, name);
+    let found = way(Arc::new(top(&info.body.tree)), at, entry).map_err(|unread| desk.unread(info, unread.error))?;
     let missing = || Problem::missing(format!("there is no {} in this snapshot", path::Shown(at)));
-    for name in path::components(at) {
-        let listing = entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory).ok_or_else(missing)?;
-        let found = desk.folders().entry(view.as_ref(), listing, name);
-        entry = found.map_err(|error| desk.unread(info, error))?.ok_or_else(missing)?;
-    }
-    Ok(entry)
+    found.and_then(|mut way| way.pop()).ok_or_else(missing)
 }
 
 #[derive(Serialize)]

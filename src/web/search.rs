@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::engine::absence::{Judge, Judged, Omitted, Side};
-use crate::engine::diff::{Difference, Sums, Visitor, bring, diff, entry_at};
-use crate::engine::find::{Search, find};
-use crate::engine::glob::Pattern;
 use crate::engine::keys;
+use crate::engine::patterns::glob::Pattern;
+use crate::engine::query::absence::{Judge, Judged, Omitted, Side};
+use crate::engine::query::browse::entry_at;
+use crate::engine::query::diff::{Difference, Sums, Visitor, bring, diff};
+use crate::engine::query::find::{Search, find};
 use crate::json::{DifferenceJson, MatchJson, SlotsJson, SumsJson};
 use crate::progress::Silent;
 use crate::vault::SnapshotInfo;

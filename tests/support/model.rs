@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use vault::id::ChunkId;
+use vault::read::Listing;
+use vault::read::TreeReader;
 use vault::tree::{ChunkSource, Entry, FileKind, Holes, Snapshot, Stream, StreamReader, Time, read_stream};
 use vault::varint;
-use vault::vault::read::Listing;
-use vault::vault::{ReadError, TreeReader, Vault};
+use vault::vault::{ReadError, Vault};
 
 use super::os::{Facts, facts};
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::trust::VerifyOthers;
+use crate::write::trust::VerifyOthers;
 use clap::Args;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::engine::exclude::given;
-use crate::engine::trust::VerifyOthers;
+use crate::engine::patterns::exclude::given;
 use crate::tree::Time;
+use crate::write::trust::VerifyOthers;
 use clap::Args;
 
 use super::NewVaultArgs;

@@ -12,10 +12,10 @@ use crate::mount::Tree;
 use crate::mount::TreeOptions;
 use crate::path::Shown;
 use crate::progress::Progress;
+use crate::read::View;
 use crate::tree::FileKind;
 use crate::tree::Time;
 use crate::vault::SnapshotInfo;
-use crate::vault::View;
 use jiff::tz::TimeZone;
 
 use crate::cli::args::MountArgs;

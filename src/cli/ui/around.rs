@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::engine::retention::Period;
-use crate::engine::retention::Rules;
+use crate::engine::prune::retention::Period;
+use crate::engine::prune::retention::Rules;
 use crate::ownfile;
 use crate::ownfile::replace_private_file;
 use crate::progress::Progress;

@@ -9,15 +9,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::engine::archive::BLOCK;
 use crate::engine::archive::write::{Member, fill, head};
-use crate::engine::browse::{BrowseError, Step, TreeWalk, find_all};
+use crate::engine::query::browse::{BrowseError, Step, TreeWalk, find_all};
 use crate::path;
 use crate::path::{Shown, called};
 use crate::progress::{Phase, Progress};
+use crate::read::TreeReader;
 use crate::read::links::GroupReader;
 use crate::read::sparse::Layout;
 use crate::sync::spawn;
 use crate::tree::{Entry, EntryError, FileKind};
-use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
+use crate::vault::{ReadError, SnapshotInfo, Vault};
 
 /// Files up to this length are read before their header is written, so that a damaged one can be left out.
 const WHOLE_MAX: u64 = 4 << 20;

@@ -10,12 +10,9 @@ use rayon::Scope;
 
 use crate::engine::archive::acl;
 use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKind};
-use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
-use crate::engine::presence::is_future;
-use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
-use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
-use crate::engine::trust::{VerifyOthers, pay_debts};
-use crate::engine::walk::{LeftOut, SkippedList};
+use crate::engine::snapshot::presence::is_future;
+use crate::engine::snapshot::walk::LeftOut;
+use crate::engine::snapshot::{SnapshotError, SnapshotReport};
 use crate::fs::OwnerNames;
 use crate::id::ObjectName;
 use crate::limits::{LEVEL, PATH_DEPTH_MAX};
@@ -24,10 +21,13 @@ use crate::path;
 use crate::path::{Shown, check_name};
 use crate::progress::{Phase, Progress};
 use crate::sync::lock;
-use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{Entry, FileKind, Owner, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict, encode_entry};
+use crate::tree::{Entry, FileKind, Owner, Root, Skipped, Snapshot, Stream, Time, Verdict, encode_entry};
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended, Published};
+use crate::write::file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
+use crate::write::tree::{SkippedList, store_links, store_listing};
+use crate::write::trust::{VerifyOthers, pay_debts};
 
 /// Options of an import.
 #[non_exhaustive]
@@ -468,13 +468,8 @@ impl Run<'_> {
             let mut entry = tree.nodes[number].entry.clone();
             if entry.kind == FileKind::Directory {
                 taken.folders += 1;
-                let mut listing = StreamWriter::default();
-                let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
-                listing.write(&[LISTING_VERSION], cutter, sink)?;
-                for below in std::mem::take(&mut tree.nodes[number].below).into_values() {
-                    listing.write(&std::mem::take(&mut encoded[below]), cutter, sink)?;
-                }
-                entry.content = Some(listing.finish(cutter, sink)?);
+                let below = std::mem::take(&mut tree.nodes[number].below).into_values();
+                entry.content = Some(store_listing(below.map(|below| std::mem::take(&mut encoded[below])), depot)?);
             } else {
                 taken.files += 1;
                 taken.bytes = taken.bytes.saturating_add(entry.size);
@@ -498,10 +493,10 @@ impl Run<'_> {
             taken.roots.push(Root::new(name.clone(), Vec::new()));
             top.push((name, std::mem::take(&mut encoded[number])));
         }
-        taken.tree = store_top(depot, &top)?;
-        taken.links = store_links(depot, groups.into_values())?;
+        taken.tree = store_listing(top.iter().map(|(_, entry)| entry), depot)?;
+        taken.links = store_links(groups.into_values(), depot)?;
         let stream = std::mem::take(&mut taken.skipped.stream);
-        taken.skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink())?;
+        taken.skipped_list = stream.finish(depot)?;
         Ok(())
     }
 

@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::copy::tree::{Lost, Memory, Trees};
-use crate::engine::depot::{self, Depot, DepotOptions, Ended};
-use crate::engine::mark::Segments;
-use crate::engine::presence::is_future;
-use crate::engine::trust::{VerifyOthers, pay_debts};
-use crate::engine::walk::SkippedList;
+use crate::engine::snapshot::presence::is_future;
 use crate::id::{ObjectName, VaultId};
 use crate::limits::{LEVEL, sum_of};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
+use crate::read::ChunkReader;
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
 use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended};
+use crate::write::tree::SkippedList;
+use crate::write::trust::{VerifyOthers, pay_debts};
 
 /// A part ends when this many bytes were put ...
 const PART_BYTES: u64 = 256 << 20;
@@ -409,9 +409,9 @@ struct Run<'r> {
     report: CopyReport,
 }
 
-/// A reader of the segments of a vault, by its current catalogue.
-fn segments(vault: &Vault) -> Result<Segments<'_>, ReadError> {
-    Ok(Segments::new(vault, Arc::new(vault.catalogue().reader()?))?)
+/// A reader of the chunks of a vault, by its current catalogue.
+fn chunks(vault: &Vault) -> Result<Arc<ChunkReader<'_>>, ReadError> {
+    Ok(Arc::new(ChunkReader::new(vault, Arc::new(vault.catalogue().reader()?))?))
 }
 
 /// The outcome for a snapshot.
@@ -463,8 +463,8 @@ impl Run<'_> {
 
     /// Stores the trees of the first part of these snapshots.
     fn trees<'s>(&self, depot: &Depot<'_>, wanted: &[&'s SnapshotInfo]) -> Result<Vec<Done<'s>>, Ended<CopyError>> {
-        let from = segments(self.from).map_err(CopyError::From)?;
-        let there = segments(self.to).map_err(CopyError::There)?;
+        let from = chunks(self.from).map_err(CopyError::From)?;
+        let there = chunks(self.to).map_err(CopyError::There)?;
         let mut ready = Vec::new();
         for info in wanted.iter().take(PART_SNAPSHOTS) {
             let trees = Trees {
@@ -521,7 +521,7 @@ impl Run<'_> {
             tree: copied.tree,
             links,
             rules,
-            skipped_list: trees.finish(skipped.stream)?,
+            skipped_list: skipped.stream.finish(trees.depot)?,
             skipped: count,
             verdict: if lost.is_empty() { info.body.verdict } else { Verdict::Partial },
             // The copy has the snapshot's date, even if that was corrected after an earlier copy.

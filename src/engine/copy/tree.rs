@@ -7,28 +7,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
 use crate::engine::copy::CopyError;
-use crate::engine::depot::Depot;
-use crate::engine::mark::{Segments, Source, StreamKey, stream_key};
-use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
 use crate::engine::snapshot::Ended;
-use crate::engine::walk::SkippedList;
 use crate::limits::{PATH_COST, PATHS_LEN_MAX};
 use crate::lru::Lru;
 use crate::path::{Shown, join};
 use crate::progress::Progress;
+use crate::read::mark::{StreamKey, stream_key};
+use crate::read::{ChunkReader, Listing, Recorder, TreeReader};
 use crate::sync::lock;
-use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{
-    ChunkSink, Entry, FileKind, Holes, IdReader, Stream, StreamReader, StreamWriter, encode_entry, read_stream,
-};
-use crate::vault::read::Listing;
+use crate::tree::{ChunkSink, Entry, FileKind, Holes, IdReader, Stream, StreamReader, encode_entry, read_stream};
 use crate::vault::{ObjectState, ReadError, Vault};
+use crate::write::depot::Depot;
+use crate::write::file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
+use crate::write::tree::{ListingBuilder, MetaStream, SkippedList};
 
 /// The number of contents gathered before they are read.
 const WINDOW: usize = 4096;
@@ -74,9 +71,9 @@ pub(crate) struct Trees<'t, 'a> {
     /// Whether other clients contribute to the snapshot, so that missing parts may not have arrived yet.
     pub(crate) may_be_late: bool,
     /// Reads the vault that is copied.
-    pub(crate) from: &'t Segments<'t>,
+    pub(crate) from: &'t Arc<ChunkReader<'t>>,
     /// Reads the other vault, as it was when this part of the work began.
-    pub(crate) there: &'t Segments<'t>,
+    pub(crate) there: &'t Arc<ChunkReader<'t>>,
     pub(crate) depot: &'t Depot<'a>,
     pub(crate) memory: &'t Memory,
     /// Whether both vaults name chunks alike.
@@ -149,8 +146,8 @@ impl BaseListing {
     fn find(
         &mut self,
         name: &[u8],
-        from: &mut Source<'_, '_>,
-        there: &mut Source<'_, '_>,
+        from: &mut Recorder<'_>,
+        there: &mut Recorder<'_>,
     ) -> Result<Option<&(Entry, Entry)>, CopyError> {
         while self.next.as_ref().is_none_or(|(entry, _)| entry.name.as_slice() < name) {
             let before = self.before.next(from).map_err(CopyError::From)?;
@@ -183,7 +180,7 @@ enum Step {
 /// A folder whose new listing is being written.
 struct Folder {
     level: Level,
-    writer: StreamWriter,
+    writer: ListingBuilder,
     /// Its listing in the vault that is copied.
     source: Stream,
     /// Its entry, without content so far.
@@ -195,8 +192,8 @@ impl Trees<'_, '_> {
     fn step(
         &self,
         level: &mut Level,
-        from: &mut Source<'_, '_>,
-        there: &mut Source<'_, '_>,
+        from: &mut Recorder<'_>,
+        there: &mut Recorder<'_>,
     ) -> Result<Step, Ended<CopyError>> {
         from.asked.clear();
         there.asked.clear();
@@ -248,7 +245,7 @@ impl Trees<'_, '_> {
         if lock(&self.memory.stored).contains(&key) {
             return Ok(true);
         }
-        let (mut source, mut ids) = (Source::new(self.there), IdReader::new(stream));
+        let (mut source, mut ids) = (Recorder::new(self.there), IdReader::new(stream));
         loop {
             match ids.next(&mut source) {
                 Ok(Some(id)) if !self.depot.is_stored(&id) => return Ok(false),
@@ -269,7 +266,7 @@ impl Trees<'_, '_> {
     fn is_folder_stored(&self, listing: &Stream) -> Result<bool, CopyError> {
         let mut folders = vec![listing.clone()];
         let mut done = Vec::new();
-        let mut source = Source::new(self.there);
+        let mut source = Recorder::new(self.there);
         while let Some(listing) = folders.pop() {
             let key = (As::Listing, stream_key(&listing));
             if lock(&self.memory.stored).contains(&key) {
@@ -324,16 +321,12 @@ impl Trees<'_, '_> {
             copied.tree = known;
             return Ok(copied);
         }
-        let (mut from, mut there) = (Source::new(self.from), Source::new(self.there));
+        let (mut from, mut there) = (Recorder::new(self.from), Recorder::new(self.there));
         let stack = vec![Level::new(Vec::new(), tree, base)];
         let mut ahead = Ahead { trees: self, stack, been_in: Lru::new(REMEMBERED), lost: HashMap::new() };
         let folder =
-            |level, source, entry| Folder { level, writer: StreamWriter::default(), source, entry, is_whole: true };
-        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
+            |level, source, entry| Folder { level, writer: ListingBuilder::default(), source, entry, is_whole: true };
         let mut stack = vec![folder(Level::new(Vec::new(), tree, base), tree.clone(), None)];
-        if let Some(first) = stack.last_mut() {
-            first.writer.write(&[LISTING_VERSION], cutter, sink)?;
-        }
         while let Some(current) = stack.last_mut() {
             match self.step(&mut current.level, &mut from, &mut there)? {
                 Step::Entry(entry, before) => {
@@ -346,9 +339,7 @@ impl Trees<'_, '_> {
                             write_entry(&entry, &mut current.writer, self.depot, &path)?;
                         } else {
                             let level = Level::new(path, &listing, base.as_ref());
-                            let mut below = folder(level, listing, Some(*entry));
-                            below.writer.write(&[LISTING_VERSION], cutter, sink)?;
-                            stack.push(below);
+                            stack.push(folder(level, listing, Some(*entry)));
                         }
                         continue;
                     }
@@ -374,7 +365,7 @@ impl Trees<'_, '_> {
     /// Finishes the last folder, and adds it to its parent.
     fn leave(&self, stack: &mut Vec<Folder>, copied: &mut Copied) -> Result<(), Ended<CopyError>> {
         let Some(Folder { level, writer, source, entry, is_whole }) = stack.pop() else { return Ok(()) };
-        let listing = self.finish(writer)?;
+        let listing = writer.finish(self.depot)?;
         if is_whole {
             self.memory.put(As::Listing, &source, listing.clone());
         }
@@ -459,7 +450,7 @@ impl Trees<'_, '_> {
     }
 
     fn small_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
-        let read = read_stream(stream, stream.len, &mut Source::new(self.from));
+        let read = read_stream(stream, stream.len, &mut Recorder::new(self.from));
         let bytes = match self.contained(read)? {
             Ok(bytes) => bytes,
             Err(state) => return Ok(Err(state)),
@@ -473,7 +464,7 @@ impl Trees<'_, '_> {
     fn large_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let mut content = Content {
             stream: StreamReader::new(stream),
-            source: Source::new(self.from),
+            source: TreeReader::sharing(self.from),
             rest: Vec::new(),
             used: 0,
             error: None,
@@ -493,7 +484,7 @@ impl Trees<'_, '_> {
 
     /// Copies content that the other vault cuts and names alike: reads only the chunks that it does not have.
     fn same_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
-        let (mut source, mut ids) = (Source::new(self.from), IdReader::new(stream));
+        let (mut source, mut ids) = (Recorder::new(self.from), IdReader::new(stream));
         loop {
             let id = match self.contained(ids.next(&mut source))? {
                 Ok(Some(id)) => id,
@@ -503,17 +494,17 @@ impl Trees<'_, '_> {
             if self.depot.is_stored(&id) {
                 continue;
             }
-            let (segment, index) = match self.contained(self.from.chunk(&id))? {
+            let piece = match self.contained(self.from.chunk(&id))? {
                 Ok(found) => found,
                 Err(state) => return Ok(Err(state)),
             };
-            let bytes = segment.bytes(index);
+            let bytes = piece.bytes();
             self.progress.counters().bytes_read.fetch_add(bytes.len() as u64, Relaxed);
             self.depot.put_data(&mut self.depot.worker(), |buffer| buffer.extend_from_slice(bytes))?;
         }
         for id in std::mem::take(&mut source.asked) {
             match self.contained(self.from.chunk(&id))? {
-                Ok((segment, index)) => self.depot.meta_sink().put_chunk(segment.bytes(index))?,
+                Ok(piece) => self.depot.meta_sink().put_chunk(piece.bytes())?,
                 Err(state) => return Ok(Err(state)),
             };
         }
@@ -523,16 +514,11 @@ impl Trees<'_, '_> {
 
     /// Copies a list, which is a stream other than the content of a file.
     pub(crate) fn meta_stream(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
-        let mut writer = StreamWriter::default();
-        match self.append(stream, &mut writer)? {
-            Ok(()) => self.finish(writer).map(Ok),
+        let mut copy = MetaStream::default();
+        match self.append(stream, &mut copy)? {
+            Ok(()) => Ok(Ok(copy.finish(self.depot)?)),
             Err(state) => Ok(Err(state)),
         }
-    }
-
-    /// Finishes a list's stream.
-    pub(crate) fn finish(&self, writer: StreamWriter) -> Result<Stream, Ended<CopyError>> {
-        Ok(writer.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
     }
 
     /// Copies the list of skipped entries, so that more can be added to its end.
@@ -541,11 +527,11 @@ impl Trees<'_, '_> {
         Ok(self.append(stream, &mut list.stream)?.map(|()| list))
     }
 
-    fn append(&self, stream: &Stream, writer: &mut StreamWriter) -> Result<Found<()>, Ended<CopyError>> {
-        let (mut reader, mut source) = (StreamReader::new(stream), Source::new(self.from));
+    fn append(&self, stream: &Stream, copy: &mut MetaStream) -> Result<Found<()>, Ended<CopyError>> {
+        let (mut reader, mut source) = (StreamReader::new(stream), Recorder::new(self.from));
         loop {
             match self.contained(reader.next(&mut source))? {
-                Ok(Some(bytes)) => writer.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
+                Ok(Some(bytes)) => copy.write(&bytes, self.depot)?,
                 Ok(None) => return Ok(Ok(())),
                 Err(state) => return Ok(Err(state)),
             }
@@ -573,14 +559,14 @@ fn contents_of(before: Option<&(Entry, Entry)>) -> Option<(&Stream, &Stream)> {
 
 fn write_entry(
     entry: &Entry,
-    writer: &mut StreamWriter,
+    writer: &mut ListingBuilder,
     depot: &Depot<'_>,
     path: &[u8],
 ) -> Result<(), Ended<CopyError>> {
     let mut bytes = Vec::new();
     encode_entry(entry, &mut bytes)
         .map_err(|error| CopyError::Entry { path: Shown(path).to_string(), what: error.to_string() })?;
-    writer.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink())?;
+    writer.push(&bytes, depot)?;
     Ok(())
 }
 
@@ -598,7 +584,7 @@ impl Ahead<'_, '_, '_> {
     /// Copies the next contents that are not known yet, including this one.
     fn fill(&mut self, wanted: &Stream) -> Result<(), Ended<CopyError>> {
         let trees = self.trees;
-        let (mut from, mut there) = (Source::new(trees.from), Source::new(trees.there));
+        let (mut from, mut there) = (Recorder::new(trees.from), Recorder::new(trees.there));
         // Always gather this one: it may have been remembered when this walk passed it, and forgotten since.
         let mut found = HashSet::from([stream_key(wanted)]);
         let mut window = vec![wanted.clone()];
@@ -631,18 +617,17 @@ impl Ahead<'_, '_, '_> {
 }
 
 /// The content of a file in the vault that is copied, from start to end.
-struct Content<'s, 'a> {
+struct Content<'a> {
     stream: StreamReader,
-    source: Source<'s, 'a>,
+    source: TreeReader<'a>,
     rest: Vec<u8>,
     used: usize,
     error: Option<ReadError>,
 }
 
-impl Read for &mut Content<'_, '_> {
+impl Read for &mut Content<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.used == self.rest.len() {
-            self.source.asked.clear();
             match self.stream.next(&mut self.source) {
                 Ok(Some(bytes)) => (self.rest, self.used) = (bytes, 0),
                 Ok(None) => return Ok(0),

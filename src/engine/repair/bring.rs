@@ -9,23 +9,23 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use crate::engine::browse::BrowseError;
+use crate::engine::check::hurt::HurtSnapshot;
 use crate::engine::copy::tree::{Memory, Trees};
 use crate::engine::copy::{self, CopyError};
-use crate::engine::depot::{self, Depot, DepotOptions, Ended, Failed, Published};
-use crate::engine::diff::entry_at;
-use crate::engine::hurt::HurtSnapshot;
-use crate::engine::mark::{Segments, Source};
+use crate::engine::query::browse::BrowseError;
+use crate::engine::query::browse::entry_at;
 use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
-use crate::engine::trust::VerifyOthers;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
+use crate::read::{ChunkReader, TreeReader};
 use crate::seal::ObjectKind;
 use crate::store::Delivery;
 use crate::sync::lock;
 use crate::tree::{ChunkSink, FileKind, Holes, Snapshot};
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended, Failed, Published};
+use crate::write::trust::VerifyOthers;
 
 /// Minimum number of reading threads, if the other vault allows as many requests: they wait more than they work.
 const READERS: usize = 8;
@@ -106,9 +106,9 @@ pub(super) fn bring_copies(
     progress.counters().restart(copies.count(), 0);
     progress.phase(Phase::Collect);
     let (late, published) = in_depot(vault, donor, session, options, progress, |depot| {
-        let from = segments(donor)?;
+        let from = chunks(donor)?;
         let reader = Arc::new(vault.catalogue().reader().map_err(RepairError::from)?);
-        let there = Segments::new(vault, reader).map_err(RepairError::from)?;
+        let there = Arc::new(ChunkReader::new(vault, reader).map_err(RepairError::from)?);
         let trees = Trees {
             vault: donor,
             may_be_late: may_be_late(donor),
@@ -139,7 +139,7 @@ fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<Vec<Obje
     if let Some((list, _)) = body.lists().into_iter().find(|(_, name)| name.as_bytes() == path) {
         return Ok(trees.meta_stream(list)?.err().into_iter().collect());
     }
-    let entry = match entry_at(&body.tree, path, &mut Source::new(trees.from)) {
+    let entry = match entry_at(&body.tree, path, &mut TreeReader::sharing(trees.from)) {
         Ok(entry) => entry,
         Err(BrowseError::Read { source, .. }) => {
             return Ok(trees.contained::<()>(Err(source))?.err().into_iter().collect());
@@ -161,8 +161,8 @@ fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<Vec<Obje
 }
 
 /// Opens the other vault for reading. Its own failures are reported as failures of the lender.
-fn segments(donor: &Vault) -> Result<Segments<'_>, RepairError> {
-    Ok(Segments::of_lender(donor)?)
+fn chunks(donor: &Vault) -> Result<Arc<ChunkReader<'_>>, RepairError> {
+    Ok(Arc::new(ChunkReader::of_lender(donor)?))
 }
 
 /// Finds which of these chunks another vault has, in packs that its store lists with their right length.
@@ -170,17 +170,17 @@ fn segments(donor: &Vault) -> Result<Segments<'_>, RepairError> {
 /// # Errors
 /// If its store or its catalogue fails as a whole.
 pub(super) fn available(donor: &Vault, wanted: impl Iterator<Item = ChunkId>) -> Result<Lent, RepairError> {
-    let segments = segments(donor)?;
+    let chunks = chunks(donor)?;
     let failed = |error: ReadError| RepairError::from(error.of_lender(donor));
     let mut lent = Lent::default();
     let mut whole: HashMap<u32, bool> = HashMap::new();
     for id in wanted {
-        let place = segments.locate(&id).map_err(failed)?.map(|(place, _)| place);
+        let place = chunks.locate(&id).map_err(failed)?.map(|(place, _)| place);
         let place = match place {
             Some(place) => match whole.entry(place.pack) {
                 Entry::Occupied(known) => Some(place).filter(|_| *known.get()),
                 Entry::Vacant(new) => {
-                    let is_whole = segments.is_listed_whole(donor, place.pack).map_err(failed)?;
+                    let is_whole = chunks.is_listed_whole(donor, place.pack).map_err(failed)?;
                     Some(place).filter(|_| *new.insert(is_whole))
                 }
             },
@@ -262,11 +262,11 @@ fn read(
     depot: &Depot<'_>,
     progress: &dyn Progress,
 ) -> Result<HashMap<ChunkId, ObjectState>, RepairError> {
-    let segments = segments(donor)?;
+    let chunks = chunks(donor)?;
     let failed_there = |error: ReadError| RepairError::from(error.of_lender(donor));
     let mut placed = Vec::with_capacity(lent.ids.len());
     for id in &lent.ids {
-        if let Some((place, kind)) = segments.locate(id).map_err(failed_there)? {
+        if let Some((place, kind)) = chunks.locate(id).map_err(failed_there)? {
             placed.push(((place.pack, place.segment, place.offset), kind, *id));
         }
     }
@@ -278,7 +278,7 @@ fn read(
             if progress.stopped() {
                 return Err(VaultError::Interrupted.into());
             }
-            let (segment, index) = match segments.chunk(id) {
+            let piece = match chunks.chunk(id) {
                 Ok(found) => found,
                 Err(error) if error.is_contained() => {
                     lock(&failed).insert(*id, donor.state_of_unread(&error, may_be_late(donor)));
@@ -286,7 +286,7 @@ fn read(
                 }
                 Err(error) => return Err(failed_there(error)),
             };
-            let bytes = segment.bytes(index);
+            let bytes = piece.bytes();
             let put = if *kind == ObjectKind::Meta {
                 depot.meta_sink().put_chunk(bytes)
             } else {

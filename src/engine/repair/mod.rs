@@ -23,10 +23,8 @@ use bytes::Bytes;
 
 use crate::catalogue::CatalogueError;
 use crate::engine::check::Problem;
-use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
+use crate::engine::check::hurt::{self, HurtSnapshot};
 use crate::engine::copy::CopyError;
-use crate::engine::hurt::{self, HurtSnapshot};
-use crate::engine::mark::{LOSSES_KEPT, MarkError, mark_lent};
 use crate::engine::repair::bring::{Copies, Lent, available, bring, bring_copies, copies_of};
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
@@ -38,6 +36,7 @@ use crate::log::{Damage, FoundRecord, Held, RecordBody, RecordError};
 use crate::pack::PackError;
 use crate::pack::reader::object_key;
 use crate::progress::{Phase, Progress};
+use crate::read::mark::{LOSSES_KEPT, MarkError, mark_lent};
 use crate::seal::{ObjectKind, SealError};
 use crate::store::proof::put_proven;
 use crate::store::{Kind, ObjectKey, StoreError, Subject};
@@ -45,6 +44,7 @@ use crate::sync::try_share;
 use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, Vault, VaultError};
+use crate::write::repack::{MoveOptions, Needed, move_needed};
 
 /// Maximum number of lost files to record per snapshot.
 const PATHS_KEPT: usize = 10_000;

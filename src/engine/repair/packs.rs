@@ -8,14 +8,14 @@ use rayon::prelude::*;
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
-use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
-use crate::engine::mark::Marks;
+use crate::engine::check::inspect::{Inspection, ListedPack, inspect};
 use crate::engine::repair::small::left;
 use crate::engine::repair::{RepairError, RepairOptions, RepairPlan};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
+use crate::read::mark::Marks;
 use crate::seal::Decompressor;
 use crate::store::{ObjectKey, StoreError};
 use crate::vault::{ObjectState, Vault, VaultError};
@@ -248,7 +248,7 @@ fn judge(
             }
             let footer = footers.frame(pack.kind, pack.name, pack.len).map(|(_, footer)| footer);
             if let Err(error) = footer.as_ref()
-                && !is_of_pack(error)
+                && !error.is_of_pack()
             {
                 footer?;
                 return Ok(());

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::engine::check::Problem;
 use crate::engine::keys::is_done_with;
-use crate::engine::mark::mark_lent;
 use crate::engine::repair::bring::available;
 use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ChunkId, ClientId, ObjectName, SlotId};
@@ -14,6 +13,7 @@ use crate::log::merge::unfold;
 use crate::log::record::DecodeRecordError;
 use crate::log::{FoundRecord, Held, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
+use crate::read::mark::mark_lent;
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::sync::try_share;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalogue::packs::NewPack;
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::pack::PackReader;
 use crate::progress::Silent;
@@ -56,7 +56,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
         dry_run: false,
         level: 1,
         verify: true,
-        others: crate::engine::trust::VerifyOthers::Sample,
+        others: crate::write::trust::VerifyOthers::Sample,
         read_all: false,
         read_special: false,
         threads: 1,

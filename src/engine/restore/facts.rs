@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use crate::engine::absence::{Omitted, skipped_paths};
+use crate::engine::query::absence::{Omitted, skipped_paths};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::guard::{Guard, Kept};
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::{RestoreError, RestoreOptions, Target};
 use crate::fs::{Dir, Stat, real_path};
 use crate::path::{from_os, to_path};
+use crate::read::TreeReader;
 use crate::store::Kind;
 use crate::tree::{FileKind, Root, RuleSet, Snapshot};
-use crate::vault::{SnapshotInfo, TreeReader};
+use crate::vault::SnapshotInfo;
 
 impl Run<'_> {
     /// Finds out what the guard of this restore has to know.

@@ -29,10 +29,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::absence::Omitted;
-use crate::engine::exclude::{ExcludeOptions, Rules};
+use crate::engine::patterns::exclude::{ExcludeOptions, Rules};
+use crate::engine::query::absence::Omitted;
 use crate::engine::restore::attributes::Identity;
-use crate::engine::walk::IGNORE_FILE_MAX;
+use crate::engine::snapshot::walk::IGNORE_FILE_MAX;
 use crate::fs::{CACHEDIR_TAG, Names, Stat, TargetDir};
 use crate::id::ObjectName;
 use crate::store::Kind;

@@ -14,10 +14,11 @@ use crate::engine::restore::special::{copy_content, put_in_place, temporary_name
 use crate::engine::restore::task::{FinishError, First};
 use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
 use crate::path;
+use crate::read::TreeReader;
 use crate::read::links::GroupReader;
 use crate::tree::entry::flags;
 use crate::tree::{FileKind, Owner};
-use crate::vault::{SnapshotInfo, TreeReader};
+use crate::vault::SnapshotInfo;
 
 /// Maximum number of names to remember; further names become separate files.
 const MEMBERS_MAX: usize = 1 << 20;

@@ -35,8 +35,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use crate::catalogue::CatalogueError;
-use crate::engine::browse::BrowseError;
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::query::browse::BrowseError;
 use crate::engine::restore::execute::Executor;
 pub use crate::engine::restore::guard::{Kept, vault_around};
 use crate::engine::restore::links::Links;
@@ -44,13 +44,13 @@ use crate::engine::restore::place::{Place, Places};
 use crate::engine::restore::plan::Planner;
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::select::Selection;
-use crate::engine::trust::damaged_numbers;
 use crate::id::ObjectName;
 use crate::progress::{Phase, Progress};
 use crate::store::StoreError;
 use crate::sync::spawn;
 use crate::tree::Stream;
 use crate::vault::{ReadError, Vault};
+use crate::write::trust::damaged_numbers;
 
 /// Destination of a restore.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::engine::browse;
+use crate::engine::query::browse;
 use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::Kept;
@@ -14,8 +14,9 @@ use crate::engine::restore::{Overwrite, RestoreError, Target};
 use crate::fs::TargetDir;
 use crate::path;
 use crate::path::Shown;
+use crate::read::TreeReader;
 use crate::tree::{Entry, FileKind, Owner, Root, Stream};
-use crate::vault::{ReadError, SnapshotInfo, TreeReader};
+use crate::vault::{ReadError, SnapshotInfo};
 
 /// A part of the snapshot and the folder that it is restored to.
 #[derive(Debug)]

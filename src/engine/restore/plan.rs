@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
 use crate::catalogue::ChunkPlace;
-use crate::engine::browse::{Step, TreeWalk};
+use crate::engine::query::browse::{Step, TreeWalk};
 use crate::engine::restore::attributes::{Attributes, Identity};
 use crate::engine::restore::folder::{Folder, Made};
 use crate::engine::restore::guard::{Kept, Ward};
@@ -20,9 +20,10 @@ use crate::engine::restore::{RestoreError, Target};
 use crate::fs::{Names, Stat};
 use crate::id::ChunkId;
 use crate::path::{Shown, join};
+use crate::read::TreeReader;
 use crate::read::sparse::Layout;
 use crate::tree::{Entry, FileKind, IdReader, Owner, Stream};
-use crate::vault::{Lookup, ReadError, SnapshotInfo, TreeReader};
+use crate::vault::{Lookup, ReadError, SnapshotInfo};
 
 /// Number of files in the first window. It is small, so that writing begins at once.
 const FILES_FIRST: usize = 2 << 10;

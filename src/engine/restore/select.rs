@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::gitignore::{Patterns, flaw};
+use crate::engine::patterns::gitignore::{Patterns, flaw};
 use crate::engine::restore::{RestoreError, RestoreOptions};
 use crate::path::Shown;
 use crate::tree::stream::{StreamKey, stream_key};

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::chunk::ChunkParams;
-use crate::engine::browse;
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::query::browse;
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
@@ -82,7 +82,7 @@ impl Fixture {
             dry_run: false,
             level: 1,
             verify: false,
-            others: crate::engine::trust::VerifyOthers::Sample,
+            others: crate::write::trust::VerifyOthers::Sample,
             read_all: true,
             read_special: false,
             threads: 2,

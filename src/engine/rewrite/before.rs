@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::engine::mark::{MarkError, mark};
 use crate::id::ObjectName;
 use crate::progress::Progress;
+use crate::read::mark::{MarkError, mark};
 use crate::store::Delivery;
 use crate::tree::Snapshot;
 use crate::vault::{SnapshotInfo, Vault};

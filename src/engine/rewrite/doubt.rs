@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
-use crate::engine::mark::{Marks, mark};
 use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
 use crate::id::ObjectName;
 use crate::progress::Progress;
+use crate::read::mark::{Marks, mark};
 use crate::store::Delivery;
 use crate::vault::snapshots::VoidChange;
 use crate::vault::{SnapshotInfo, Vault, VaultError};

@@ -16,24 +16,25 @@ mod thin;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::engine::browse::BrowseError;
-use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
-use crate::engine::diff::{self, Difference, entry_at};
-use crate::engine::exclude::PatternError;
-use crate::engine::index::IndexError;
-use crate::engine::mark::{MarkError, mark};
-use crate::engine::presence::is_future;
+use crate::engine::patterns::exclude::PatternError;
+use crate::engine::query::browse::BrowseError;
+use crate::engine::query::browse::entry_at;
+use crate::engine::query::diff::{self, Difference};
+use crate::engine::query::index::IndexError;
 use crate::engine::repair::BODY_LEN;
-use crate::engine::trust::{VerifyOthers, pay_debts};
+use crate::engine::snapshot::presence::is_future;
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::{LEVEL, PATH_COST, PATHS_LEN_MAX};
 use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
+use crate::read::mark::{MarkError, mark};
 use crate::tree::{EntryError, Snapshot, Time};
 use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::write::depot::{self, Depot, DepotOptions, Ended, Published};
+use crate::write::trust::{VerifyOthers, pay_debts};
 
 pub use before::as_it_was;
 pub use doubt::settle;
@@ -55,7 +56,7 @@ pub struct Change {
     pub host: Option<String>,
     /// New date, which says when the content was current.
     pub time: Option<Time>,
-    /// Files to remove, as gitignore patterns like those of [`crate::engine::exclude::ExcludeOptions`].
+    /// Files to remove, as gitignore patterns like those of [`crate::engine::patterns::exclude::ExcludeOptions`].
     pub exclude: Vec<String>,
 }
 

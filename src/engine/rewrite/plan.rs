@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::AddAssign;
 
 use crate::catalogue::names::ListingKey;
-use crate::engine::exclude::{PatternError, Rules, means_root};
-use crate::engine::index::{Hand, Index, IndexError, explore_ways};
+use crate::engine::patterns::exclude::{PatternError, Rules, means_root};
+use crate::engine::query::index::{Hand, Index, IndexError, explore_ways};
 use crate::id::ObjectName;
 use crate::limits::{PATH_COST, PATH_DEPTH_MAX, PATHS_LEN_MAX};
 use crate::path::{Shown, join, to_path};

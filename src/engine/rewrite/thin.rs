@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::engine::browse::{BrowseError, read_skipped};
-use crate::engine::depot::Depot;
-use crate::engine::exclude::{PatternError, Rules, means_root};
+use crate::engine::patterns::exclude::{PatternError, Rules, means_root};
+use crate::engine::query::browse::{BrowseError, read_skipped};
 use crate::engine::rewrite::RewriteError;
 use crate::engine::rewrite::plan::{Node, Thinned, TreePlan, Unread, Why, place_of};
-use crate::engine::snapshot::{Ended, store_links};
-use crate::engine::walk::SkippedList;
+use crate::engine::snapshot::Ended;
 use crate::msgpack;
 use crate::path::{components, join, to_path};
+use crate::read::Listing;
+use crate::read::TreeReader;
 use crate::read::links::GroupReader;
-use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{Entry, EntryError, Root, RuleSet, Snapshot, Stream, StreamWriter, Verdict};
-use crate::vault::TreeReader;
-use crate::vault::read::Listing;
+use crate::tree::{Entry, EntryError, Root, RuleSet, Snapshot, Stream, Verdict};
+use crate::write::depot::Depot;
+use crate::write::tree::{ListingBuilder, SkippedList, store_links};
 
 /// The key of a folder's listing in its entry (SPEC §7.2).
 const LISTING_KEY: &str = "c";
@@ -114,10 +113,8 @@ impl<'t, 'a> Thinner<'t, 'a> {
     }
 
     fn folder(&mut self, node: &Node) -> Result<Result<Stream, Unread>, Ended<RewriteError>> {
-        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
         let other = || RewriteError::from(EntryError::Malformed("a folder is not as its index says".to_owned()));
-        let (mut old, mut new) = (Listing::new(&node.listing), StreamWriter::default());
-        new.write(&[LISTING_VERSION], cutter, sink)?;
+        let (mut old, mut new) = (Listing::new(&node.listing), ListingBuilder::default());
         let (mut gone, mut below) = (node.gone.iter().peekable(), node.below.iter().peekable());
         while let Some(Entry { name, .. }) = old.next(&mut self.trees).map_err(RewriteError::from)? {
             if gone.next_if(|gone| gone.name == name).is_some() {
@@ -125,7 +122,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
             }
             let Some((_, number)) = below.next_if(|(below, _)| *below == name) else {
                 // Byte for byte, so that fields written by a later version are kept.
-                new.write(old.last_bytes(), cutter, sink)?;
+                new.push(old.last_bytes(), self.depot)?;
                 continue;
             };
             let listing = match self.listings[*number as usize].as_ref().ok_or_else(other)? {
@@ -135,12 +132,12 @@ impl<'t, 'a> Thinner<'t, 'a> {
             let entry = msgpack::encode(listing)
                 .and_then(|listing| msgpack::replace_value(old.last_bytes(), LISTING_KEY, &listing));
             let entry = entry.map_err(|what| RewriteError::from(EntryError::Malformed(what)))?;
-            new.write(&entry, cutter, sink)?;
+            new.push(&entry, self.depot)?;
         }
         if gone.peek().is_some() || below.peek().is_some() {
             return Err(other().into());
         }
-        Ok(Ok(new.finish(cutter, sink)?))
+        Ok(Ok(new.finish(self.depot)?))
     }
 
     /// The snapshot without the removed files.
@@ -218,7 +215,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
             description,
             verdict: if is_whole { Verdict::Complete } else { verdict },
             skipped: left.count,
-            skipped_list: left.stream.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
+            skipped_list: left.stream.finish(self.depot)?,
             given,
             rules,
             replaces,
@@ -239,7 +236,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
                 group.push(path);
             }
         }
-        Ok(store_links(self.depot, groups.into_iter())?)
+        Ok(store_links(groups.into_iter(), self.depot)?)
     }
 
     /// The list of skipped files, without those that the patterns mean. These count as removed.

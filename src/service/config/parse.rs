@@ -8,9 +8,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::exclude::ExcludeOptions;
-use crate::engine::exclude::check;
-use crate::engine::exclude::given;
+use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::check;
+use crate::engine::patterns::exclude::given;
 use crate::store::place::Address;
 use crate::store::place::Place;
 use toml::Spanned;
@@ -616,7 +616,7 @@ fn shown_type(value: &DeValue<'_>) -> &'static str {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use crate::engine::trust::VerifyOthers;
+    use crate::write::trust::VerifyOthers;
 
     /// The mistakes in a text, each as `line:column what`.
     fn mistakes(text: &str) -> Vec<String> {

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::exclude::ExcludeOptions;
+use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::prune;
 use crate::engine::restore::{RestoreOptions, Target, restore};
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
-use crate::engine::trust::VerifyOthers;
 use crate::failure::Failure;
 use crate::log::RecordBody;
 use crate::ownfile::{self, make_private_folder};
@@ -16,6 +15,7 @@ use crate::progress::Progress;
 use crate::service::machine::Machine;
 use crate::service::roots;
 use crate::vault::Vault;
+use crate::write::trust::VerifyOthers;
 
 /// The maximum number of files and bytes in a trial.
 const FILES_MAX: usize = 20;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::exclude::Rules;
+use crate::engine::patterns::exclude::Rules;
 use crate::path::join;
 use crate::service::machine::Machine;
 use crate::service::roots::bytes_of;

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use crate::engine::check::{self, CheckOptions};
-use crate::engine::collect::CollectOptions;
-use crate::engine::{prune, retention};
+use crate::engine::prune;
+use crate::engine::prune::collect::CollectOptions;
+use crate::engine::prune::retention;
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use crate::service::config::VaultConfig;
@@ -100,7 +101,7 @@ impl Crew<'_> {
             }
             care.pruned.push(job.source.name.clone());
             let period = |time, length| forget::period(self.at.zone, time, length);
-            decisions.extend(retention::plan_in(vault, &own, &rules.rules(self.at.machine.now()), &period)?);
+            decisions.extend(retention::plan_in(vault, &own, &rules.rules(self.at.machine.now()), &period, lane)?);
         }
         decisions.retain(|decision| !decision.keep());
         if let Some(age) = config.retire_after {

@@ -10,8 +10,8 @@ use std::sync::PoisonError;
 use std::thread;
 
 use crate::engine::copy::{CopyOptions, copy, copy_of};
-use crate::engine::digest::Digests;
-use crate::engine::index::{Index, IndexError};
+use crate::engine::query::digest::Digests;
+use crate::engine::query::index::{Index, IndexError};
 use crate::engine::snapshot::{Input, SnapshotOptions, SnapshotReport};
 use crate::failure::{Exit, Failure, of_left};
 use crate::fs::Dir;
