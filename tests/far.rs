@@ -1170,6 +1170,42 @@ fn what_a_server_of_files_forbids_is_told_of_the_object() {
     assert_eq!(quick.waited(), Duration::ZERO);
 }
 
+/// A disk that is full on the other side is told as that, at once, if the server tells its space; else as trouble that
+/// may pass. What is there stays readable, and there is room again once something is deleted.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_sftp_is_told() {
+    use crate::support::disk::system;
+    let folder = scratch();
+    let place = folder.path().join("v");
+    std::fs::create_dir(&place).unwrap();
+    let at = place.to_str().unwrap();
+    if let Err(why) = system("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", at]) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let tried = std::panic::catch_unwind(|| {
+        let Some(program) = sftp_server(folder.path(), "") else { return };
+        let silent = sftp_server(folder.path(), "-P statvfs").unwrap();
+        let quick = Quick::new();
+        let open =
+            |program: &str| opened_with(&format!("sftp://nas{at}"), quick.clone(), hasty(), &[("VAULT_SSH", program)]);
+        let store = open(&program);
+        store.put(&key(Kind::Pack, 1), Bytes::from_static(THERE)).unwrap();
+        store.put(&key(Kind::Pack, 2), bytes(1, 600 << 10).into()).unwrap();
+        let large = || Bytes::from(bytes(2, 600 << 10));
+        assert_eq!(end(store.put(&key(Kind::Pack, 3), large())), End::Full);
+        assert_eq!(quick.waited(), Duration::ZERO, "nobody waits for a full disk");
+        assert_eq!(end(open(&silent).put(&key(Kind::Pack, 3), large())), End::Unreachable);
+        assert_eq!((get(store.as_ref()), end(store.get(&key(Kind::Pack, 3), 10))), (End::Done, End::Missing));
+        assert_eq!(std::fs::read_dir(place.join("tmp")).unwrap().count(), 0, "nothing is left behind");
+        store.delete(&key(Kind::Pack, 2)).unwrap();
+        store.put(&key(Kind::Pack, 3), large()).unwrap();
+    });
+    system("umount", &["--lazy", at]).unwrap();
+    tried.unwrap();
+}
+
 /// A machine that may only add takes snapshots, and its prune says why it deletes nothing.
 #[cfg(unix)]
 #[test]

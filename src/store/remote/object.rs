@@ -633,6 +633,7 @@ impl Store for ObjectClient {
             return self.put(key, bytes.clone()).map(|()| Told::default());
         }
         let (object, path) = (Subject::from(key), self.path(key)?);
+        let is_conditional = self.is_conditional.load(Relaxed);
         let put = |digest: [u8; 16]| {
             let mut headers = HeaderMap::new();
             if let Ok(value) = BASE64_STANDARD.encode(digest).parse() {
@@ -640,7 +641,9 @@ impl Store for ObjectClient {
             }
             self.ask(Asked::Put, &object, &headers, Duration::ZERO, |bucket| {
                 let (path, bytes) = (path.clone(), PutPayload::from(bytes.clone()));
-                async move { bucket.objects.put_opts(&path, bytes, PutOptions::default()).await }
+                // Some credentials may put nothing over an existing name.
+                let mode = if is_conditional { PutMode::Create } else { PutMode::Overwrite };
+                async move { bucket.objects.put_opts(&path, bytes, PutOptions { mode, ..PutOptions::default() }).await }
             })
         };
         let of_others = Md5::digest(b"other bytes").into();
