@@ -23,8 +23,12 @@ pub const SEGMENT_RAW_MAX: usize = 8 << 20;
 /// A reader refuses a segment of more chunks than this.
 pub const SEGMENT_CHUNKS_MAX: usize = 1 << 18;
 
-/// Size of a full pack, in bytes.
+/// Size of a full pack, in bytes, except in vaults so large that they would have very many ([`pack_len`]).
 pub const PACK_LEN: usize = 16 << 20;
+/// A vault with this many bytes of packs gets packs of twice that size, and twice as large again for each fourfold.
+pub const PACK_GROWS_AT: u64 = 4 << 40;
+/// The largest size of a full pack that a writer chooses.
+pub const PACK_LEN_GROWN: usize = 128 << 20;
 /// A pack is closed before it has more chunks than this.
 pub const PACK_CHUNKS_TARGET: usize = 1 << 16;
 /// A reader refuses a pack larger than this.
@@ -81,6 +85,17 @@ pub const KEY_SLOT_LEN_MAX: u64 = 64 << 10;
 /// Most key slots in a vault.
 pub const KEY_SLOTS_MAX: usize = 16;
 
+/// The size of a full pack of content in a vault that has this many bytes of packs. It grows as the square root of the
+/// vault, as the number of packs then does: lists, footers and deletions cost by their number.
+pub const fn pack_len(stored: u64) -> usize {
+    let (mut len, mut next) = (PACK_LEN, PACK_GROWS_AT);
+    while len < PACK_LEN_GROWN && stored >= next {
+        len *= 2;
+        next = next.saturating_mul(4);
+    }
+    len
+}
+
 /// The sum of numbers that somebody else has written; saturates instead of overflowing.
 pub fn sum_of(figures: impl IntoIterator<Item = u64>) -> u64 {
     figures.into_iter().fold(0, u64::saturating_add)
@@ -99,8 +114,30 @@ pub fn part_of(bytes: u64, part: f64) -> u64 {
 const _: () = assert!(SEGMENT_TARGET + (CHUNK_MAX_CEILING as usize) < SEGMENT_RAW_MAX);
 const _: () = assert!(SEGMENT_RAW_MAX + (1 << 20) < PACK_LEN);
 const _: () = assert!(SEGMENT_CHUNKS_TARGET <= PACK_CHUNKS_TARGET && SEGMENT_CHUNKS_TARGET <= SEGMENT_CHUNKS_MAX);
-const _: () = assert!((PACK_LEN as u64) <= PACK_LEN_MAX);
+const _: () = assert!((PACK_LEN_GROWN as u64) <= PACK_LEN_MAX);
 const _: () = assert!(FOOTER_LEN_MAX as u64 <= PACK_LEN_MAX);
 
 /// The usual zstd level for what is compressed.
 pub const LEVEL: i32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_grow_as_the_square_root_of_the_vault() {
+        let tib = 1_u64 << 40;
+        for (stored, mib) in [
+            (0, 16),
+            (4 * tib - 1, 16),
+            (4 * tib, 32),
+            (16 * tib - 1, 32),
+            (16 * tib, 64),
+            (64 * tib - 1, 64),
+            (64 * tib, 128),
+            (u64::MAX, 128),
+        ] {
+            assert_eq!(pack_len(stored), mib << 20, "{stored}");
+        }
+    }
+}

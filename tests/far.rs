@@ -87,7 +87,7 @@ pub fn opened_with(
 ) -> Arc<dyn Store> {
     let variables: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let settings = Settings { variables, home: None, policy };
+    let settings = Settings { variables, policy, ..Settings::default() };
     let address = Address::parse(address).unwrap().unwrap();
     open(&address, &settings, surroundings).unwrap()
 }
@@ -853,6 +853,16 @@ fn a_place_is_tried_out() {
         assert_eq!(told[name], true, "{name}: {told}");
     }
     assert!(told["bytes_per_s_up"].as_f64().unwrap() > 0.0 && told["clock_offset_s"].is_i64(), "{told}");
+    assert_eq!(server.names(), [""; 0], "nothing is left behind");
+    let properties = |told: &serde_json::Value| {
+        serde_json::json!([told["server"], told["verifies_digests"], told["keeps_versions"], told["locked"]])
+    };
+    assert_eq!(properties(&told), serde_json::json!(["Fake", true, false, null]));
+    let server = FakeS3::start(1000);
+    server.ignore_digests();
+    server.lock_objects("GOVERNANCE", "2026-12-28T00:00:00Z");
+    let locked = "GOVERNANCE until 2026-12-28T00:00:00Z";
+    assert_eq!(properties(&tried(&server, 0)), serde_json::json!(["Fake", false, true, locked]));
     assert_eq!(server.names(), [""; 0], "nothing is left behind");
     let server = FakeS3::start(1000);
     server.ignore_conditions();

@@ -91,6 +91,10 @@ mod ui;
 mod share;
 #[cfg(feature = "remote")]
 mod far;
+#[cfg(feature = "remote")]
+mod servers;
+#[cfg(feature = "remote")]
+mod settings;
 #[cfg(all(unix, feature = "remote"))]
 mod rest;
 #[cfg(feature = "remote")]

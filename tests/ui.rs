@@ -848,6 +848,24 @@ fn keys_are_changed_by_the_rules_of_the_command_line() {
     assert!(code == 0 && !said.contains("one"), "{said}");
 }
 
+/// The password that the page was called with is no longer one.
+#[test]
+fn a_page_that_changes_its_own_password_goes_on_saving() {
+    let ways: [&[&str]; 3] = [&[], &["--password-file", "../password"], &["--password-command", "cat ../password"]];
+    for way in ways {
+        let desk = Desk::new();
+        desk.write("a.txt", "x");
+        desk.take("2026-11-20T12:00");
+        fs::write(desk.path("password"), PASSWORD).unwrap();
+        let page = Page::entered(&desk, &[&["ui", "--no-open"], way].concat());
+        page.act("key-passwd", &json!({ "password": PASSWORD, "new": "another one" }));
+        desk.write("a.txt", "more");
+        let job = page.done("save", &json!({ "source": "source" }));
+        assert_eq!(job["state"], "done", "{way:?}: {job}");
+        page.end();
+    }
+}
+
 #[test]
 fn whoever_only_looks_can_change_nothing() {
     let desk = Desk::new();

@@ -39,6 +39,32 @@ struct VaultJson<'a> {
     name: &'a str,
     path: PlaceJson<'a>,
     removable: bool,
+    pack_size: Option<u64>,
+    line: LineJson<'a>,
+}
+
+/// The settings of the line to a vault on another machine; null where the usual value applies.
+#[derive(Serialize)]
+struct LineJson<'a> {
+    connections: Option<usize>,
+    timeout_s: Option<u64>,
+    retry_for_s: Option<u64>,
+    storage_class: Option<&'a str>,
+    ca_file: Option<Name<'a>>,
+    cache: Option<u64>,
+}
+
+impl<'a> LineJson<'a> {
+    fn new(far: &'a FarConfig) -> Self {
+        Self {
+            connections: far.connections,
+            timeout_s: far.timeout.map(|time| time.as_secs()),
+            retry_for_s: far.retry_for.map(|time| time.as_secs()),
+            storage_class: far.storage_class.as_deref(),
+            ca_file: far.ca_file.as_ref().map(|path| Name(path.as_os_str().as_encoded_bytes())),
+            cache: far.cache,
+        }
+    }
 }
 
 /// The place of a vault.
@@ -67,6 +93,8 @@ impl<'a> ConfigJson<'a> {
                 Place::Far(address) => PlaceJson::Far(address.to_string()),
             },
             removable: vault.removable,
+            pack_size: vault.pack_size,
+            line: LineJson::new(&vault.far),
         };
         let source = |source: &'a SourceConfig| SourceJson {
             name: &source.name,

@@ -26,6 +26,7 @@ use crate::id::VaultId;
 use crate::progress::Progress;
 use crate::service::config;
 use crate::service::config::Config;
+use crate::service::config::FarConfig;
 use crate::service::config::VaultConfig;
 use crate::service::folders;
 use crate::service::temporary::Temporary;
@@ -67,7 +68,7 @@ use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::suggest::nearest;
 
-/// The maximum size in bytes of the local copies of a remote vault's trees.
+/// The maximum size in bytes of the local copies of a remote vault's trees, unless the configuration says otherwise.
 const TREES_KEPT: u64 = 1 << 30;
 /// The number of attempts for a typed password.
 const PASSWORD_TRIES: usize = 3;
@@ -85,6 +86,13 @@ impl Chosen {
     /// The folder or address in the form that is shown.
     pub(super) fn shown(&self) -> String {
         self.place.to_string()
+    }
+
+    /// Makes the opened vault follow its configuration.
+    fn settle(&self, vault: &Vault) {
+        if let Some(len) = self.config.as_ref().and_then(|config| config.pack_size) {
+            vault.fix_pack_len(len);
+        }
     }
 }
 
@@ -278,26 +286,46 @@ impl Context {
         if let Some(store) = far.get(address) {
             return Ok(store.clone());
         }
-        let store = remote::open(address, &Self::far_settings(), self.screen.surroundings())?;
+        let store = remote::open(address, &self.far_settings(address), self.screen.surroundings())?;
         far.insert(address.clone(), store.clone());
         Ok(store)
     }
 
     /// Creates the folder of a new vault at an address, if that kind of store has folders.
     pub(super) fn prepare(&self, address: &Address) -> Result<(), Failure> {
-        Ok(remote::prepare(address, &Self::far_settings(), self.screen.surroundings())?)
+        Ok(remote::prepare(address, &self.far_settings(address), self.screen.surroundings())?)
+    }
+
+    /// The settings of the line to an address in the configuration.
+    fn far_config(&self, address: &Address) -> FarConfig {
+        let config = self.config().ok().flatten();
+        // A place is tried out in a folder of its own.
+        let is_there = |place: &Address| place == address || place.beside() == *address;
+        let vault =
+            config.and_then(|config| config.vaults.iter().find(|vault| vault.place.address().is_some_and(is_there)));
+        vault.map(|vault| vault.far.clone()).unwrap_or_default()
     }
 
     /// The settings that a store on another machine takes from this one.
-    fn far_settings() -> remote::Settings {
+    fn far_settings(&self, address: &Address) -> remote::Settings {
+        let far = self.far_config(address);
         let wanted = |name: &str| remote::Settings::VARIABLES.iter().any(|start| name.starts_with(start));
         let variables =
             env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let usual = remote::Policy::default();
         remote::Settings {
             variables: variables.filter(|(name, _)| wanted(name)).collect(),
             home: env::home_dir(),
             // An address that never answered may be wrong, so the first wait is shorter.
-            policy: remote::Policy { patience_first: Duration::from_secs(30), ..remote::Policy::default() },
+            policy: remote::Policy {
+                patience_first: Duration::from_secs(30),
+                patience: far.retry_for.unwrap_or(usual.patience),
+                timeout: far.timeout.unwrap_or(usual.timeout),
+                ..usual
+            },
+            connections: far.connections,
+            ca_file: far.ca_file,
+            storage_class: far.storage_class,
         }
     }
 
@@ -427,7 +455,10 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<(Vault, Password), Failure> {
-        self.open_by(chosen, self.existing_store(chosen)?, self.password_sources(chosen), None, host, progress)
+        let opened =
+            self.open_by(chosen, self.existing_store(chosen)?, self.password_sources(chosen), None, host, progress)?;
+        chosen.settle(&opened.0);
+        Ok(opened)
     }
 
     /// Opens a vault that another one is compared with or copied to. Its password has sources of its own. If they have
@@ -451,7 +482,9 @@ impl Context {
         let before = self.only_looks.fetch_or(only_looks, Ordering::Relaxed);
         let opened = self.open_by(chosen, (store, locked), sources, Some(password), None, &self.screen);
         self.only_looks.store(before, Ordering::Relaxed);
-        Ok(opened?.0)
+        let vault = opened?.0;
+        chosen.settle(&vault);
+        Ok(vault)
     }
 
     /// Opens a vault with the first of these that exists: its remembered or given password, this machine's device key,
@@ -570,7 +603,11 @@ impl Context {
         self.screen.clear();
         let vault = vault?;
         if is_far {
-            vault.keep_trees(TREES_KEPT);
+            let address = Address::parse(&place).and_then(Result::ok);
+            let max = address.and_then(|address| self.far_config(&address).cache).unwrap_or(TREES_KEPT);
+            if max > 0 {
+                vault.keep_trees(max);
+            }
         }
         self.met(&place, vault.id(), wanted.vault.is_some(), &vault.others());
         tell_of_keys(&vault, progress);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::id::ObjectName;
+use crate::path::Shown;
 use crate::seal;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -46,6 +47,12 @@ struct PlaceJson {
     bytes_per_s_down: u64,
     /// How far the clock there is ahead of this machine's, in seconds; null if the place does not tell.
     clock_offset_s: Option<i64>,
+    /// The server's name for itself. This and what follows is null if the place does not tell.
+    server: Option<String>,
+    /// Whether it refuses what does not match its digest.
+    verifies_digests: Option<bool>,
+    keeps_versions: Option<bool>,
+    locked: Option<String>,
 }
 
 /// New names for test objects.
@@ -97,6 +104,10 @@ pub(super) fn run(context: &Context, text: &str) -> Result<Exit, Failure> {
             bytes_per_s_up: rate(found.up),
             bytes_per_s_down: rate(found.down),
             clock_offset_s: offset,
+            server: found.told.server,
+            verifies_digests: found.told.verifies_digests,
+            keeps_versions: found.told.keeps_versions,
+            locked: found.told.locked,
         })?;
     } else {
         tell(&address, &found, offset, fit, &mut out)?;
@@ -161,6 +172,30 @@ fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out
     let speed = |sum| units::size(rate(sum));
     let trip = found.round_trip.as_secs_f64() * 1000.0;
     line(true, &format!("A request takes {trip:.0} ms; {}/s up, {}/s down.", speed(found.up), speed(found.down)))?;
+    match found.told.verifies_digests {
+        Some(true) => line(true, "What is damaged on its way is refused there.")?,
+        Some(false) => line(
+            false,
+            "What is damaged on its way is accepted there: vault compares what the server says it got, and the list, \
+             before it relies on it.",
+        )?,
+        None => {}
+    }
+    match found.told.keeps_versions {
+        Some(true) => line(
+            true,
+            "Deleted and replaced objects are kept as versions: they take room, and can be brought back, until a rule \
+             of the place removes them.",
+        )?,
+        Some(false) => line(true, "Deleted objects are gone: the place keeps no versions.")?,
+        None => {}
+    }
+    if let Some(locked) = &found.told.locked {
+        line(true, &format!("New objects are locked ({locked}): nobody deletes them for good before that."))?;
+    }
+    if let Some(server) = &found.told.server {
+        line(true, &format!("The server calls itself {}.", Shown(server.as_bytes())))?;
+    }
     match offset {
         Some(offset) if offset.unsigned_abs() > CLOCKS_APART => {
             let way = if offset > 0 { "before" } else { "behind" };

@@ -149,6 +149,12 @@ impl<'a> PackWriter<'a> {
         Self { keys, kind, pack_len: PACK_LEN, verify, waiting, open, finished: Box::new(finished) }
     }
 
+    /// The same writer with full packs of this size.
+    #[must_use]
+    pub fn with_pack_len(self, pack_len: usize) -> Self {
+        Self { pack_len, ..self }
+    }
+
     /// Room of the open pack for a further segment and its entry in the footer, in bytes.
     pub fn room(&self) -> usize {
         let taken = lock(&self.open).as_ref().map_or(0, |pack| lock(&pack.state).taken());

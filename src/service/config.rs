@@ -74,6 +74,27 @@ pub struct VaultConfig {
     /// The vault from which `vault run` copies the snapshots that it has just taken there, instead of reading the disk
     /// again.
     pub copy_from: Option<String>,
+    /// The size of full packs; `None`: what the size of the vault wants.
+    pub pack_size: Option<u64>,
+    /// The settings of the line, if the vault is at an address.
+    pub far: FarConfig,
+}
+
+/// The settings of a vault on another machine. Those that are missing have the usual value for its kind of place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FarConfig {
+    /// The maximum number of requests under way.
+    pub connections: Option<usize>,
+    /// A request that makes no progress for this long has failed.
+    pub timeout: Option<Duration>,
+    /// A request is repeated until the store has been silent for this long.
+    pub retry_for: Option<Duration>,
+    /// The storage class of packs.
+    pub storage_class: Option<String>,
+    /// A file with certificates of authorities that the server's certificate may come from.
+    pub ca_file: Option<PathBuf>,
+    /// The maximum size in bytes of the local copies of trees; 0: none are kept.
+    pub cache: Option<u64>,
 }
 
 impl VaultConfig {
@@ -93,6 +114,8 @@ impl VaultConfig {
             id: None,
             retire_after: None,
             copy_from: None,
+            pack_size: None,
+            far: FarConfig::default(),
         }
     }
 }

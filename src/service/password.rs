@@ -63,11 +63,6 @@ impl Password {
         Self { text, typed: true, device: false }
     }
 
-    /// Replaces the password, but not the information whether it was typed.
-    pub fn replace(&mut self, other: Self) {
-        *self = Self { typed: self.typed, ..other };
-    }
-
     /// Whether both passwords are the same.
     pub fn is(&self, other: &Self) -> bool {
         self.device == other.device && self.text == other.text

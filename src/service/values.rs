@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::limits::{PACK_LEN, PACK_LEN_GROWN};
+use crate::service::units;
 use crate::write::trust::VerifyOthers;
 
 /// Reads a duration: a number and one of s, m, h, d, w, y.
@@ -19,6 +21,32 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| bad())?;
     number.checked_mul(secs).filter(|secs| *secs < 1 << 40).map(Duration::from_secs).ok_or_else(bad)
+}
+
+/// Reads the size of full packs.
+pub fn parse_pack_size(text: &str) -> Result<u64, String> {
+    let size = units::parse_size(text)?;
+    if (PACK_LEN as u64..=PACK_LEN_GROWN as u64).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("'{text}' is not a size of packs from 16M to 128M"))
+    }
+}
+
+/// Storage classes whose objects must be asked for hours before they can be read.
+const COLD: &[&str] = &["GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"];
+
+/// Reads the name of a storage class. Classes that cannot be read at once are refused: vault reads packs when it
+/// checks, prunes and restores.
+pub fn parse_storage_class(text: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(is_name) {
+        return Err(format!("'{text}' is not the name of a storage class, such as STANDARD_IA"));
+    }
+    if COLD.contains(&text.to_ascii_uppercase().as_str()) {
+        return Err(format!("objects in {text} cannot be read at once; GLACIER_IR is a cheap class whose objects can"));
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a part: a percentage.

@@ -190,6 +190,19 @@ impl StoreLimits {
     pub const ONE: Self = Self { reads: 1, writes: 1, bytes: 0 };
 }
 
+/// Properties of a place that only its protocol shows; `None` if it does not show one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The server's name for itself.
+    pub server: Option<String>,
+    /// Whether it refuses an object whose digest is not the one that was sent with it.
+    pub verifies_digests: Option<bool>,
+    /// Whether it keeps the versions of objects that are replaced or deleted.
+    pub keeps_versions: Option<bool>,
+    /// Until when a new object cannot be deleted for good, in the words of the place.
+    pub locked: Option<String>,
+}
+
 /// A place that keeps immutable objects.
 ///
 /// Each method makes as few requests as the place allows. Frequent operations take one request, and the tests count
@@ -302,6 +315,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The store's clock when it last answered, in seconds since 1970, if the place reports it.
     fn told_time(&self) -> Option<i64> {
         None
+    }
+
+    /// The properties of the place that only its protocol shows. To find out, an object with these bytes is put under
+    /// this name, which must be free; the caller deletes it.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn told(&self, key: &ObjectKey, bytes: &Bytes) -> Result<Told, StoreError> {
+        self.put(key, bytes.clone()).map(|()| Told::default())
     }
 
     /// The folder of a store on this machine, so that a snapshot can leave it out.

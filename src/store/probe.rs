@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::id::ObjectName;
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Told};
 use crate::sync::try_share;
 
 /// The number of times that listings are checked for a put and a deletion.
@@ -39,7 +39,7 @@ impl Listings {
 }
 
 /// The findings about a place.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Findings {
     /// Whether an object reads back as it was put.
     pub is_kept: bool,
@@ -57,6 +57,8 @@ pub struct Findings {
     pub down: (u64, Duration),
     /// The store's clock, in seconds since 1970, if the place reports it.
     pub time: Option<i64>,
+    /// Properties that only the place's protocol shows.
+    pub told: Told,
 }
 
 /// The means that the tests need from outside.
@@ -184,7 +186,9 @@ fn measure(
             |(key, bytes)| matches!(key, ObjectKey::Named(_, name) if found.contains(&(*name, bytes.len() as u64))),
         );
     }
-    Ok(Findings { is_kept, gives_parts, is_exclusive, listings, round_trip, up, down, time: store.told_time() })
+    let told = store.told(&new(put), &noise(OBJECTS + 2, 1000))?;
+    let time = store.told_time();
+    Ok(Findings { is_kept, gives_parts, is_exclusive, listings, round_trip, up, down, time, told })
 }
 
 #[cfg(test)]

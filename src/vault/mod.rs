@@ -44,6 +44,7 @@ pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
+use crate::limits::{PACK_LEN, PACK_LEN_GROWN, pack_len, sum_of};
 use crate::log::record::ObjectRef;
 use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, SweepRules};
 use crate::pack::PackError;
@@ -266,6 +267,8 @@ pub struct Vault {
     generation: AtomicU64,
     /// Contents of meta packs that are kept on this machine, if any are to be kept.
     kept: OnceLock<kept::KeptStore>,
+    /// The size of full packs of content, if it is not to follow from the size of the vault.
+    pack_len: OnceLock<usize>,
     /// Whether trees are read from the store itself.
     is_store_judged: AtomicBool,
     /// Opened segments that the readers share, as long as there are any.
@@ -315,6 +318,19 @@ impl Vault {
     /// The content of its key slots.
     pub const fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// The size of full packs of content that this machine puts.
+    pub fn pack_len(&self) -> usize {
+        let stored = || sum_of(self.log().packs.values().map(|(_, len)| *len));
+        self.pack_len.get().copied().unwrap_or_else(|| pack_len(stored()))
+    }
+
+    /// From now on, full packs of content have this size, within the bounds that writers keep, whatever the size of the
+    /// vault. Only the first call counts.
+    pub fn fix_pack_len(&self, len: u64) {
+        let len = usize::try_from(len).unwrap_or(usize::MAX).clamp(PACK_LEN, PACK_LEN_GROWN);
+        let _ = self.pack_len.set(len); // set before
     }
 
     /// The local catalogue.

@@ -160,6 +160,7 @@ fn open_as(
         unread: Mutex::default(),
         generation: AtomicU64::new(0),
         kept: OnceLock::new(),
+        pack_len: OnceLock::new(),
         is_store_judged: AtomicBool::new(false),
         segments: Mutex::default(),
         rules: SweepRules::default(),

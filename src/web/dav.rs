@@ -361,6 +361,10 @@ impl DavFileSystem for Files {
                         Node::Readme => None,
                         _ => Some(files.serving.open(&node).map_err(refused)?),
                     };
+                    // Once the answer has begun, it can only be broken off. A file whose first byte cannot be read is refused.
+                    if let Some(open) = open.as_ref().filter(|_| about.len > 0) {
+                        files.serving.read(&node, open, 0, 1, &mut Vec::new()).map_err(refused)?;
+                    }
                     let file = Reading { files: files.clone(), node, open, about, at: 0 };
                     Ok(Box::new(file) as Box<dyn DavFile>)
                 })

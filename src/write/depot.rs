@@ -242,7 +242,8 @@ impl<'a> Depot<'a> {
             options,
             condemned,
             workers: (0..options.threads.max(1)).map(|_| worker()).collect::<Result<_, _>>()?,
-            data: PackWriter::new(vault.keys(), ObjectKind::Pack, options.verify, hand_data_on),
+            data: PackWriter::new(vault.keys(), ObjectKind::Pack, options.verify, hand_data_on)
+                .with_pack_len(vault.pack_len()),
             meta: PackWriter::new(vault.keys(), ObjectKind::Meta, options.verify, hand_meta_on),
             rows: Mutex::default(),
             messages,

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{Look, PackInfo, SegmentRef};
 use crate::id::ObjectName;
+use crate::limits::PACK_LEN;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
 use crate::pack::{Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
@@ -117,7 +118,10 @@ pub(crate) fn move_needed(
         }))
     };
     let lane = |kind| Lane {
-        writer: PackWriter::new(vault.keys(), kind, options.verify, hand_on(&messages)),
+        writer: PackWriter::new(vault.keys(), kind, options.verify, hand_on(&messages)).with_pack_len(match kind {
+            ObjectKind::Pack => vault.pack_len(),
+            _ => PACK_LEN,
+        }),
         rest: Mutex::default(),
     };
     let threads = rayon::current_num_threads().max(1);

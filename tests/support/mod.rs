@@ -11,6 +11,8 @@ pub mod s3;
 #[cfg(unix)]
 pub mod ssh;
 #[cfg(feature = "remote")]
+pub mod cluster;
+#[cfg(feature = "remote")]
 pub mod weed;
 #[cfg(target_os = "linux")]
 pub mod disk;

@@ -68,6 +68,17 @@ struct State {
     /// Fault of each request of this kind.
     always: BTreeMap<Op, Fault>,
     asked: Vec<(Op, String)>,
+    /// The storage classes that objects were put with.
+    classes: BTreeMap<String, String>,
+    /// How long each request takes.
+    delay: Duration,
+    /// Requests under way, and the most at a time.
+    under_way: (usize, usize),
+    /// Whether it accepts bodies that do not match their digest.
+    ignores_digests: bool,
+    /// Whether it keeps versions, and how new objects are locked.
+    versions: bool,
+    locked: Option<(&'static str, &'static str)>,
     /// Whether it ignores conditions.
     is_simple: bool,
     /// The objects at the last list, which the next list shows.
@@ -142,6 +153,32 @@ impl FakeS3 {
     /// Makes each list show the objects of the time of the list before.
     pub fn list_late(&self) {
         lock(&self.state).late = Some(BTreeMap::new());
+    }
+
+    /// Makes it accept bodies that do not match their digest.
+    pub fn ignore_digests(&self) {
+        lock(&self.state).ignores_digests = true;
+    }
+
+    /// Makes it keep versions, and lock new objects in this mode until this date.
+    pub fn lock_objects(&self, mode: &'static str, until: &'static str) {
+        let mut state = lock(&self.state);
+        (state.versions, state.locked) = (true, Some((mode, until)));
+    }
+
+    /// Makes each request take this long.
+    pub fn take_time(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    /// The largest number of requests under way at a time since the last call.
+    pub fn most_under_way(&self) -> usize {
+        std::mem::take(&mut lock(&self.state).under_way.1)
+    }
+
+    /// The storage classes that objects were put with, by name.
+    pub fn classes(&self) -> BTreeMap<String, String> {
+        lock(&self.state).classes.clone()
     }
 
     /// The requests since the last call.
@@ -263,17 +300,30 @@ fn tag(bytes: &[u8]) -> String {
     format!("\"{digits}\"")
 }
 
+/// Ends a request under way.
+struct UnderWay<'s>(&'s Mutex<State>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(self.0).under_way.0 -= 1;
+    }
+}
+
 /// Serves the requests of one connection.
 fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some((mut request, len)) = read(&mut reader)? {
         let op = op(&request);
-        let fault = {
+        let (fault, delay) = {
             let mut state = lock(state);
             state.asked.push((op, request.name.clone()));
+            state.under_way.0 += 1;
+            state.under_way.1 = state.under_way.1.max(state.under_way.0);
             let next = state.faults.get_mut(&op).and_then(VecDeque::pop_front);
-            next.unwrap_or_else(|| state.always.get(&op).cloned())
+            (next.unwrap_or_else(|| state.always.get(&op).cloned()), state.delay)
         };
+        let under_way = UnderWay(state);
+        thread::sleep(delay);
         if fault == Some(Fault::Close) {
             return Ok(());
         }
@@ -338,6 +388,8 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
             Some(Fault::Unsaid) if answer.status == 206 => answer.status = 200,
             _ => {}
         }
+        // The client may ask again as soon as it has the answer.
+        drop(under_way);
         let mut head =
             format!("HTTP/1.1 {} Said\r\nDate: Sat, 28 Nov 2026 18:00:00 GMT\r\nServer: Fake\r\n", answer.status);
         if !answer.headers.iter().any(|(name, _)| *name == "Content-Length") {
@@ -382,7 +434,7 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 use base64::Engine as _;
                 *given == base64::prelude::BASE64_STANDARD.encode(Md5::digest(&request.body))
             });
-            if !is_fit {
+            if !is_fit && !state.ignores_digests {
                 return Answer::error(400, "BadDigest");
             }
             if request.headers.contains_key("if-none-match") && !is_simple && state.objects.contains_key(&request.name)
@@ -391,7 +443,14 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
             }
             let mut answer = Answer::new(200, "");
             answer.headers.push(("ETag", tag(&request.body)));
+            if state.versions {
+                answer.headers.push(("x-amz-version-id", "v1".to_owned()));
+            }
             state.objects.insert(request.name.clone(), Bytes::copy_from_slice(&request.body));
+            if let Some(class) = request.headers.get("x-amz-storage-class") {
+                assert!(request.headers["authorization"].contains("x-amz-storage-class"), "the class is not signed");
+                state.classes.insert(request.name.clone(), class.clone());
+            }
             answer
         }
         Op::Copy => {
@@ -426,6 +485,10 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 }
             };
             answer.headers.push(("ETag", tag));
+            if let Some((mode, until)) = state.locked {
+                answer.headers.push(("x-amz-object-lock-mode", mode.to_owned()));
+                answer.headers.push(("x-amz-object-lock-retain-until-date", until.to_owned()));
+            }
             answer.headers.push(("Last-Modified", "Sat, 28 Nov 2026 17:00:00 GMT".to_owned()));
             if op == Op::Head {
                 answer.headers.push(("Content-Length", len.to_string()));

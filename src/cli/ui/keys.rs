@@ -67,7 +67,7 @@ pub(super) fn change(context: &Context, vault: &Vault, wish: &Value, own: &Mutex
     let changed = key::change_password(context, vault, (&old, &new), Kdf::Standard, When::Known)?;
     let mut own = lock(own);
     if own.is(&old) {
-        own.replace(new);
+        *own = new;
     }
     Ok(json!(AddedJson::password(changed.slot)))
 }

@@ -47,11 +47,16 @@ pub(super) fn run(
 ) -> Result<Value, Failure> {
     let failed = |error: io::Error| Failure::caused("cannot start vault", &error);
     let mut command = Command::new(env::current_exe().map_err(failed)?);
-    command.args(options(global)).args(arguments(context, vault, wish)?);
+    command.args(options(global));
     if password.typed {
-        // The process belongs to this user, and no other user can see its environment.
+        // The process belongs to this user, and no other user can see its environment. After a change on the page, the
+        // password that the page was called with is the old one.
         command.env("VAULT_PASSWORD", password.for_child());
+    } else {
+        command.args(given("--password-file=", global.password_file.as_ref()));
+        command.args(given("--password-command=", global.password_command.as_ref()));
     }
+    command.args(arguments(context, vault, wish)?);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Ctrl-C in the terminal of the page is not meant for this process.
     #[cfg(unix)]
@@ -128,21 +133,22 @@ fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsStr
     Ok(start.into_iter().chain(paths).collect())
 }
 
-/// The relevant options that the page was called with.
+/// An option with the value that the page was called with, if it was.
+fn given(name: &str, value: Option<impl Into<OsString>>) -> Option<OsString> {
+    value.map(|value| {
+        let mut option = OsString::from(name);
+        option.push(value.into());
+        option
+    })
+}
+
+/// The relevant options that the page was called with, but for the password.
 fn options(global: &GlobalArgs) -> Vec<OsString> {
     let mut options = vec![OsString::from("--json"), OsString::from("--no-progress")];
-    let mut add = |name: &str, value: Option<OsString>| {
-        options.extend(value.map(|value| {
-            let mut option = OsString::from(name);
-            option.push(value);
-            option
-        }));
-    };
+    let mut add = |name: &str, value: Option<OsString>| options.extend(given(name, value));
     add("--repo=", global.repo.clone().map(Into::into));
     add("--config=", global.config.clone().map(Into::into));
     add("--state=", global.state.clone().map(Into::into));
-    add("--password-file=", global.password_file.clone().map(Into::into));
-    add("--password-command=", global.password_command.clone());
     add("--vault=", global.vault.clone().map(Into::into));
     add("--limit-upload=", global.limit_upload.map(|rate| rate.to_string().into()));
     options

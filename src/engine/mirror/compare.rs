@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use crate::engine::mirror::{
-    GROUP, Judge, MirrorError, Read, TRAILER_LEN, chosen, list, read_whole, require_mirror, vault_file,
+    GROUP, Judge, MirrorError, ROOM, Read, TRAILER_LEN, chosen, list, read_whole, require_mirror, vault_file,
 };
 use crate::id::VaultId;
 use crate::progress::{Phase, Progress};
 use crate::store::proof::put_proven;
 use crate::store::{Kind, ObjectKey, Store, StoreError};
-use crate::sync::try_share;
+use crate::sync::{Rooms, try_share};
 use crate::vault::VaultError;
 use crate::vault::locked::Wanted;
 
@@ -117,12 +117,14 @@ pub fn compare(
     progress.counters().restart(all.len() as u64, all.iter().map(|(_, len)| len).sum());
     progress.phase(Phase::Check);
     let threads = from.limits().reads.min(to.limits().reads).max(1);
+    let rooms = Rooms::new(threads, ROOM);
     for group in all.chunks(GROUP) {
         let done = try_share(group.len(), threads, |at| {
             if progress.stopped() {
                 return Err(VaultError::Interrupted.into());
             }
             let (key, len) = &group[at];
+            let _room = rooms.enter(*len);
             let done = compare_one(from, to, &there, key, *len);
             progress.counters().add(1, *len);
             done

@@ -15,13 +15,15 @@ use crate::progress::{Phase, Progress};
 use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::proof::{look_for, put_proven};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
-use crate::sync::try_share;
+use crate::sync::{Rooms, try_share};
 use crate::vault::locked::{LockedVault, Wanted};
 use crate::vault::slots::digest;
 use crate::vault::{ObjectState, Vault, VaultError};
 
 /// The number of times that a vault is listed, if it is pruned meanwhile.
 const ROUNDS: usize = 5;
+/// Objects that are copied or compared at a time have this many bytes together, unless one alone has more.
+const ROOM: u64 = 256 << 20;
 /// Objects are copied in groups of this many; between groups, the user can stop the work.
 const GROUP: usize = 64;
 
@@ -358,6 +360,7 @@ fn copy_missing(
     progress.counters().restart(wanted.len() as u64, wanted.iter().map(|(_, len)| len).sum());
     progress.phase(Phase::Check);
     let threads = from.limits().reads.min(to.limits().writes).max(1);
+    let rooms = Rooms::new(threads, ROOM);
     let mut copying = Copying::default();
     for group in wanted.chunks(GROUP) {
         let copied = try_share(group.len(), threads, |at| {
@@ -365,6 +368,7 @@ fn copy_missing(
                 return Err(VaultError::Interrupted.into());
             }
             let (key, len) = &group[at];
+            let _room = rooms.enter(*len);
             let copied = copy(from, to, key, *len, there.contains_key(key))?;
             progress.counters().add(1, *len);
             Ok::<_, MirrorError>(copied)

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::catalogue::packs::SegmentInfo;
 use crate::catalogue::{CatalogueError, PackInfo, Reader, SegmentRef};
 use crate::id::ChunkId;
-use crate::limits::{PACK_LEN, SEGMENT_TARGET};
+use crate::limits::{SEGMENT_TARGET, pack_len, sum_of};
 use crate::pack::SegmentBuilder;
 use crate::progress::Progress;
 use crate::read::ChunkReader;
@@ -309,6 +309,7 @@ impl Scales<'_> {
             self.run(run, keys[*group].0 as User + 1, &chunks, &scales[*group])
         })?;
         let mut compressor = Compressor::new(self.level).map_err(VaultError::from)?;
+        let full = pack_len(sum_of(self.infos.values().map(|info| info.len)));
         let finish = |(group, scale): (&Group, Mutex<Scale>)| {
             let mut scale = crate::sync::into_inner(scale);
             if !scale.rest.is_empty() {
@@ -317,7 +318,7 @@ impl Scales<'_> {
             let packs: BTreeSet<u32> = group.segments.iter().map(|segment| segment.pack).collect();
             let len: u64 = packs.iter().filter_map(|pack| self.infos.get(pack)).map(|info| info.len).sum();
             // A sample gets its share of the packs.
-            scale.weight(float(len) / float(PACK_LEN as u64) * (scale.share / group.share.max(1.0)))
+            scale.weight(float(len) / float(full as u64) * (scale.share / group.share.max(1.0)))
         };
         Ok(groups.into_iter().zip(scales).map(finish).collect())
     }

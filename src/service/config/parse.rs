@@ -19,6 +19,7 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::Desktop;
+use super::FarConfig;
 use super::Hooks;
 use super::NotifyConfig;
 use super::Order;
@@ -36,7 +37,9 @@ use crate::service::usual;
 use crate::service::values::parse_duration;
 use crate::service::values::parse_id_start;
 use crate::service::values::parse_level;
+use crate::service::values::parse_pack_size;
 use crate::service::values::parse_part;
+use crate::service::values::parse_storage_class;
 use crate::service::values::parse_verify_others;
 
 /// The default interval between snapshots.
@@ -45,6 +48,8 @@ const EVERY: Duration = Duration::from_secs(86_400);
 const OVERDUE_TIMES: u32 = 3;
 /// The maximum for the number of snapshots taken at the same time.
 const PARALLEL_MAX: u64 = 16;
+/// The maximum for the number of requests under way.
+const CONNECTIONS_MAX: u64 = 64;
 
 /// A mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,6 +200,8 @@ impl<'t> Reader<'t> {
         vault.drill_every = section.duration_or_never("drill-every", vault.drill_every);
         vault.retire_after = section.duration_or_never("retire-after", vault.retire_after);
         let copy_from = section.string("copy-from");
+        vault.pack_size = section.parsed("pack-size", parse_pack_size);
+        vault.far = section.far(&vault.place);
         section.finish();
         if let Some((first, at)) = copy_from {
             // Only a vault earlier in the file is accepted, so there is no cycle.
@@ -435,6 +442,50 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         None
     }
 
+    /// The settings of the line to a vault. Adds a mistake for each that has no effect in this place.
+    fn far(&mut self, place: &Place) -> FarConfig {
+        let address = place.address();
+        let is_bucket = matches!(address, Some(Address::S3(_) | Address::Azure { .. } | Address::Google { .. }));
+        let has_certificates = is_bucket || matches!(address, Some(Address::Rest(_)));
+        for (key, fits, wanted) in [
+            ("connections", address.is_some(), "a vault at an address"),
+            ("timeout", address.is_some(), "a vault at an address"),
+            ("retry-for", address.is_some(), "a vault at an address"),
+            ("cache", address.is_some(), "a vault at an address"),
+            ("storage-class", is_bucket, "a vault at s3://, azure:// or gs://"),
+            ("ca-file", has_certificates, "a vault at s3://, azure://, gs:// or rest+https://"),
+        ] {
+            if let Some(value) = self.table.get(key)
+                && !fits
+            {
+                self.reader.wrong(value.span(), format!("{key} is for {wanted}"));
+            }
+        }
+        let connections = self.number("connections", CONNECTIONS_MAX);
+        if connections == Some(0) {
+            self.at("connections", "connections is 1 at least");
+        }
+        let timeout = self.parsed("timeout", parse_duration);
+        if timeout == Some(Duration::ZERO) {
+            self.at("timeout", "timeout is 1s at least");
+        }
+        FarConfig {
+            connections: connections.map(|number| number as usize),
+            timeout,
+            retry_for: self.parsed("retry-for", parse_duration),
+            storage_class: self.parsed("storage-class", parse_storage_class),
+            ca_file: self.path("ca-file").map(|(path, _)| path),
+            cache: self.parsed("cache", units::parse_size),
+        }
+    }
+
+    /// Adds a mistake about a value.
+    fn at(&mut self, key: &str, what: &str) {
+        if let Some(value) = self.table.get(key) {
+            self.reader.wrong(value.span(), what);
+        }
+    }
+
     /// The place of a vault: a folder or an address.
     fn place(&mut self, key: &'static str) -> Option<(Place, Range<usize>)> {
         let (text, at) = self.string(key)?;
@@ -585,6 +636,7 @@ path = "~/Dropbox/../Dropbox/vault"
 removable = true
 keyring = true
 compression = 5
+pack-size = "32M"
 verify-others = "all"
 check-sample = "10%"
 [sources.zeta]
@@ -621,6 +673,7 @@ ping = "https://example.org/x"
         assert_eq!((cloud.place.folder().unwrap(), cloud.level), (Path::new("/home/me/Dropbox/vault"), 5));
         assert_eq!(cloud.password, Some(PasswordFrom::Keyring("my cloud".into())));
         assert!(cloud.removable && cloud.check_sample > 0.09);
+        assert_eq!((disk.pack_size, cloud.pack_size), (None, Some(32 << 20)));
         assert_eq!((disk.others, cloud.others), (VerifyOthers::Sample, VerifyOthers::All));
         let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["zeta", "alpha"], "in the order of the file");
@@ -638,6 +691,24 @@ ping = "https://example.org/x"
         assert!(alpha.exclude.ignore_file.is_none() && alpha.keep.is_none());
         assert_eq!(config.run, RunConfig { order: Order::SmallFirst, parallel: 1, on_battery: true });
         assert_eq!(config.notify.desktop, Desktop::Always);
+    }
+
+    #[test]
+    fn settings_of_the_line_are_understood() {
+        let text = "[vaults.far]\npath = \"s3://bucket/x\"\nconnections = 3\ntimeout = \"5s\"\nretry-for = \"0s\"\n\
+                    storage-class = \"STANDARD_IA\"\nca-file = \"~/ca.pem\"\ncache = \"2G\"\n\
+                    [vaults.disk]\npath = \"/x\"\n";
+        let (config, mistakes) = parse(text, Some(Path::new("/home/me")));
+        assert_eq!(mistakes, []);
+        let expected = FarConfig {
+            connections: Some(3),
+            timeout: Some(Duration::from_secs(5)),
+            retry_for: Some(Duration::ZERO),
+            storage_class: Some("STANDARD_IA".to_owned()),
+            ca_file: Some("/home/me/ca.pem".into()),
+            cache: Some(2 << 30),
+        };
+        assert_eq!((&config.vaults[0].far, &config.vaults[1].far), (&expected, &FarConfig::default()));
     }
 
     #[test]
@@ -700,6 +771,19 @@ ping = "hc-ping.com"
             ("[vaults.a]\npath = \"/x\"\nkeyring = true\npassword-command = \"x\"", "not several"),
             ("[vaults.a]\npath = \"\"", "path is empty"),
             ("[vaults.a]\npath = \"/x\"\n[vaults.b]\npath = \"/y/../x\"", "'a' lies there already"),
+            ("[vaults.a]\npath = \"/x\"\nconnections = 3", "connections is for a vault at an address"),
+            ("[vaults.a]\npath = \"/x\"\ntimeout = \"5s\"", "timeout is for a vault at an address"),
+            ("[vaults.a]\npath = \"/x\"\nretry-for = \"5s\"", "retry-for is for a vault at an address"),
+            ("[vaults.a]\npath = \"/x\"\ncache = \"5G\"", "cache is for a vault at an address"),
+            ("[vaults.a]\npath = \"sftp://h/x\"\nstorage-class = \"X\"", "storage-class is for a vault at s3://"),
+            ("[vaults.a]\npath = \"sftp://h/x\"\nca-file = \"/x\"", "ca-file is for a vault at s3://"),
+            ("[vaults.a]\npath = \"/x\"\npack-size = \"15M\"", "a size of packs from 16M to 128M"),
+            ("[vaults.a]\npath = \"/x\"\npack-size = \"129M\"", "a size of packs from 16M to 128M"),
+            ("[vaults.a]\npath = \"s3://b/x\"\nconnections = 0", "1 at least"),
+            ("[vaults.a]\npath = \"s3://b/x\"\nconnections = 65", "from 0 to 64"),
+            ("[vaults.a]\npath = \"s3://b/x\"\ntimeout = \"0s\"", "timeout is 1s at least"),
+            ("[vaults.a]\npath = \"s3://b/x\"\nstorage-class = \"DEEP_ARCHIVE\"", "cannot be read at once"),
+            ("[vaults.a]\npath = \"s3://b/x\"\nstorage-class = \"a b\"", "not the name of a storage class"),
             ("default-vault = \"x\"", "there is none in this file"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = []", "has no paths"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nvaults = [\"a\", \"a\"]", "named twice"),

@@ -42,6 +42,7 @@ const VAULT_REST: &str = "\
 # keyring = true                # secret-tool on Linux, security on macOS
 # removable = true              # that it is not connected is no failure
 # compression = \"default\"       # fast, default, high, max, or 1 to 19
+# pack-size = \"32M\"             # 16M to 128M; without it what the vault needs
 # verify-others = \"sample\"      # look at packs of others: none, sample, all
 # check-every = \"7d\"            # \"never\" leaves it out
 # check-sample = \"2%\"           # how much of the data each check reads
@@ -49,6 +50,18 @@ const VAULT_REST: &str = "\
 # drill-every = \"30d\"           # try a restore of some files so often
 # retire-after = \"60d\"          # retire machines that wrote nothing for so long
 # copy-from = \"first\"           # filled by copies from that vault, named above
+";
+
+const VAULT_FAR: &str = "
+# A vault on another machine: see docs/remote.md for addresses and credentials.
+# [vaults.far]
+# path = \"s3://bucket/laptop?endpoint=https://s3.example.org\"
+# connections = 8               # requests under way at a time
+# timeout = \"1m\"                # how long a request may make no progress
+# retry-for = \"15m\"             # then the run fails: the store is not reached
+# storage-class = \"STANDARD_IA\" # of packs only; what the store charges for it
+# ca-file = \"~/.config/vault/ca.pem\"   # authorities beside the system's
+# cache = \"1G\"                  # trees kept on this machine; \"0\" keeps none
 ";
 
 const SOURCE_HEAD: &str = "
@@ -148,6 +161,7 @@ pub fn text(filled: &Filled<'_>) -> String {
     }
     let removable: &[&str] = if filled.removable { &["removable"] } else { &[] };
     push_with(&mut text, VAULT_REST, removable);
+    text.push_str(VAULT_FAR);
     text.push_str(SOURCE_HEAD);
     let mut in_force = Vec::new();
     match filled.source {
@@ -233,8 +247,9 @@ mod tests {
         let (config, mistakes) = parse(&text, Some(Path::new(HOME)));
         assert!(mistakes.is_empty(), "{mistakes:?}");
         assert!(!is_inside);
-        assert_eq!((config.vaults.len(), config.sources.len()), (2, if cfg!(unix) { 4 } else { 1 }));
+        assert_eq!((config.vaults.len(), config.sources.len()), (3, if cfg!(unix) { 4 } else { 1 }));
         assert_eq!(config.vaults[1].copy_from.as_deref(), Some("first"));
+        assert_eq!((config.vaults[2].far.connections, config.vaults[2].far.cache), (Some(8), Some(1 << 30)));
         assert_eq!(config.sources[0].paths[0], Path::new(HOME).join("Documents"));
         assert!(config.sources[0].hooks.on_failure.is_some() && !config.run.on_battery);
     }

@@ -284,7 +284,7 @@ impl Process {
 
 /// The certificates that Amazon's tools trust, in addition to the system's.
 pub(super) fn ca_file(settings: &Settings) -> Option<PathBuf> {
-    settings.get("AWS_CA_BUNDLE").map(|path| Path::new(&path).to_owned())
+    settings.ca_file.clone().or_else(|| settings.get("AWS_CA_BUNDLE").map(PathBuf::from))
 }
 
 #[cfg(test)]

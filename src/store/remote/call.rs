@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::store::error::is_of_line;
 use crate::store::remote::line::Line;
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject, Told};
 
 /// A store at the end of a line. Requests that fail because of the line, or that the store refuses because there are
 /// too many, are made again until they succeed or [`patience`](crate::store::remote::Policy::patience) ends. Every
@@ -234,11 +234,15 @@ impl<S: Store> Store for FarStore<S> {
     }
 
     fn limits(&self) -> StoreLimits {
-        self.client.limits()
+        self.line.limits(self.client.limits())
     }
 
     fn place(&self) -> String {
         self.client.place()
+    }
+
+    fn told(&self, key: &ObjectKey, bytes: &Bytes) -> Result<Told, StoreError> {
+        self.call("write", &key.into(), |_| self.client.told(key, bytes))
     }
 
     fn told_time(&self) -> Option<i64> {

@@ -82,6 +82,10 @@ pub(super) struct Answer {
     pub dates: Option<(String, String)>,
     /// The region of the bucket.
     pub region: Option<String>,
+    /// The server's name for itself.
+    pub server: Option<String>,
+    /// How, and until when, the object is locked.
+    pub locked: Option<String>,
     /// Whether the answer shows that the object's tag is not its MD5.
     pub has_other_tag: bool,
     /// The reason why there was no answer.
@@ -186,6 +190,11 @@ impl Transport {
             retry_after: parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(seconds),
             dates: text(DATE.as_str()).zip(said.and_then(|said| said.to_str().ok().map(str::to_owned))),
             region: text("x-amz-bucket-region"),
+            server: text("server"),
+            locked: text("x-amz-object-lock-mode").map(|mode| {
+                let until = text("x-amz-object-lock-retain-until-date").map(|date| format!(" until {date}"));
+                mode + &until.unwrap_or_default()
+            }),
             has_other_tag: text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
                 || text("x-amz-server-side-encryption-customer-algorithm").is_some(),
             fault: None,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::store::{StoreError, Subject};
+use crate::store::{StoreError, StoreLimits, Subject};
 use crate::sync::lock;
 
 /// The clock, the user's wish to stop, and chance, which the library takes from outside.
@@ -87,6 +87,8 @@ pub struct Line {
     place: String,
     /// The number of requests that may be under way when all is well.
     most: usize,
+    /// The number that the user wants instead of the usual one.
+    wanted: Option<usize>,
     state: Mutex<State>,
     left: Condvar,
 }
@@ -118,7 +120,32 @@ impl Line {
             heard,
             is_known: false,
         };
-        Self { surroundings, policy, place: place.into(), most, state: Mutex::new(state), left: Condvar::new() }
+        Self {
+            surroundings,
+            policy,
+            place: place.into(),
+            most,
+            wanted: None,
+            state: Mutex::new(state),
+            left: Condvar::new(),
+        }
+    }
+
+    /// The line with at most this many requests under way.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        let most = connections.max(1);
+        self.most = most;
+        self.wanted = Some(most);
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).allowed = most;
+        self
+    }
+
+    /// The limits of a store on this line, whose protocol usually has these.
+    pub(super) fn limits(&self, usual: StoreLimits) -> StoreLimits {
+        let Some(most) = self.wanted else { return usual };
+        // Callers ask a far store with two threads at least; with one connection, the line lets one through.
+        StoreLimits { reads: most.max(2), writes: most, bytes: usual.bytes }
     }
 
     /// The place of the store, for messages.

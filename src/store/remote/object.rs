@@ -19,14 +19,15 @@ use md5::{Digest, Md5};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig,
+    Attribute, Attributes, CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload,
+    RetryConfig,
 };
 
 use crate::id::ObjectName;
 use crate::store::remote::http::{Answer, Asked, CALL, Call, time_of};
 use crate::store::remote::line::Line;
 use crate::store::remote::runtime::Runtime;
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject, Told};
 use crate::sync::{read_lock, share, write_lock};
 
 /// Requests under way: enough to fill a connection of 50 ms and 100 Mbit/s many times over.
@@ -72,6 +73,8 @@ pub(super) struct ObjectClient {
     bucket: RwLock<(Traits, Bucket)>,
     /// The prefix of every object's name: empty, or ending with `/`.
     prefix: String,
+    /// The storage class of packs; `None`: the bucket's.
+    storage_class: Option<String>,
     /// Whether the tag of an object is the MD5 of its bytes, unless an answer says otherwise.
     has_md5_tags: bool,
     /// Whether the server supports puts that fail if the object exists.
@@ -110,10 +113,22 @@ impl ObjectClient {
             make: Box::new(make),
             bucket: RwLock::new((traits, bucket)),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            storage_class: None,
             has_md5_tags,
             is_conditional: AtomicBool::new(true),
             time: AtomicI64::new(0),
         })
+    }
+
+    /// The same client, which puts packs in this storage class.
+    pub(super) fn with_storage_class(self, storage_class: Option<String>) -> Self {
+        Self { storage_class, ..self }
+    }
+
+    /// The attributes of a new object. Only packs get the storage class: all else is small, and read often.
+    fn attributes(&self, key: &ObjectKey) -> Attributes {
+        let class = self.storage_class.as_ref().filter(|_| matches!(key, ObjectKey::Named(Kind::Pack, _)));
+        class.map(|class| (Attribute::StorageClass, class.clone())).into_iter().collect()
     }
 
     fn path(&self, key: &ObjectKey) -> Result<Path, StoreError> {
@@ -319,7 +334,8 @@ impl ObjectClient {
             let mode = if is_conditional { PutMode::Create } else { PutMode::Overwrite };
             let outcome = self.ask(Asked::Put, &object, &headers, Duration::ZERO, |bucket| {
                 let (path, bytes) = (path.clone(), bytes.clone());
-                let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+                let attributes = self.attributes(key);
+                let options = PutOptions { mode: mode.clone(), attributes, ..PutOptions::default() };
                 async move { bucket.objects.put_opts(&path, PutPayload::from(bytes), options).await }
             })?;
             match outcome {
@@ -564,7 +580,7 @@ impl Store for ObjectClient {
             }
         }
         let failed = AtomicBool::new(false);
-        let done = share(rest.len(), LIMITS.writes, |number| {
+        let done = share(rest.len(), self.line.limits(LIMITS).writes, |number| {
             if failed.load(Relaxed) {
                 return None;
             }
@@ -610,6 +626,39 @@ impl Store for ObjectClient {
             Err(error) => return Err(error),
         }
         self.delete(key)
+    }
+
+    fn told(&self, key: &ObjectKey, bytes: &Bytes) -> Result<Told, StoreError> {
+        if !self.has_md5_tags {
+            return self.put(key, bytes.clone()).map(|()| Told::default());
+        }
+        let (object, path) = (Subject::from(key), self.path(key)?);
+        let put = |digest: [u8; 16]| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = BASE64_STANDARD.encode(digest).parse() {
+                headers.insert("content-md5", value);
+            }
+            self.ask(Asked::Put, &object, &headers, Duration::ZERO, |bucket| {
+                let (path, bytes) = (path.clone(), PutPayload::from(bytes.clone()));
+                async move { bucket.objects.put_opts(&path, bytes, PutOptions::default()).await }
+            })
+        };
+        let of_others = Md5::digest(b"other bytes").into();
+        let (verifies_digests, done) = match put(of_others)? {
+            Ok(done) => (false, done),
+            Err(Refused { answer: Answer { status: Some(400), .. }, .. }) => {
+                let done = put(Md5::digest(bytes).into())?;
+                (true, done.map_err(|refused| self.judge(Asked::Put, &object, &refused))?)
+            }
+            Err(refused) => return Err(self.judge(Asked::Put, &object, &refused)),
+        };
+        let (_, answer) = self.head(&object, &path)?;
+        Ok(Told {
+            server: answer.server,
+            verifies_digests: Some(verifies_digests),
+            keeps_versions: Some(done.0.version.is_some_and(|version| version != "null")),
+            locked: answer.locked,
+        })
     }
 
     fn told_time(&self) -> Option<i64> {

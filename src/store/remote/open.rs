@@ -31,7 +31,7 @@ pub fn open(
     settings: &Settings,
     surroundings: Arc<dyn Surroundings>,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    let line = Arc::new(Line::new(address.to_string(), MOST, settings.policy, surroundings.clone()));
+    let line = line_to(address, settings, &surroundings);
     match address {
         Address::S3(s3) => {
             let client = s3_client(s3, settings, &line, &surroundings)?;
@@ -51,7 +51,7 @@ pub fn open(
         }
         Address::Rest(web) => {
             let told = |what: String| line.unusable(what);
-            let ca_file = settings.get("VAULT_REST_CA_FILE").map(PathBuf::from);
+            let ca_file = settings.ca_file.clone().or_else(|| settings.get("VAULT_REST_CA_FILE").map(PathBuf::from));
             let transport = Transport::new(ca_file.as_deref(), !web.is_secure).map_err(told)?;
             let password = settings.get("VAULT_REST_PASSWORD").unwrap_or_default();
             let authorization = web.user.as_ref().map(|user| authorization(user, &password));
@@ -74,11 +74,19 @@ pub fn open(
 /// # Errors
 /// As [`open`]; or if the folder cannot be created.
 pub fn prepare(address: &Address, settings: &Settings, surroundings: Arc<dyn Surroundings>) -> Result<(), StoreError> {
-    let line = Arc::new(Line::new(address.to_string(), MOST, settings.policy, surroundings.clone()));
+    let line = line_to(address, settings, &surroundings);
     match address {
         Address::Sftp { .. } => sftp_client(address, settings, &line, &surroundings)?.make_root(),
         _ => Ok(()),
     }
+}
+
+fn line_to(address: &Address, settings: &Settings, surroundings: &Arc<dyn Surroundings>) -> Arc<Line> {
+    let line = Line::new(address.to_string(), MOST, settings.policy, surroundings.clone());
+    Arc::new(match settings.connections {
+        Some(connections) => line.with_connections(connections),
+        None => line,
+    })
 }
 
 fn sftp_client(
@@ -152,7 +160,8 @@ fn s3_client(
         }
         builder.build().map(bucket).map_err(told)
     };
-    ObjectClient::new(line.clone(), &address.prefix, true, make)
+    let class = settings.storage_class.clone();
+    Ok(ObjectClient::new(line.clone(), &address.prefix, true, make)?.with_storage_class(class))
 }
 
 fn azure_client(
@@ -161,7 +170,8 @@ fn azure_client(
     settings: &Settings,
     line: &Arc<Line>,
 ) -> Result<ObjectClient, StoreError> {
-    let transport = Transport::new(None, is_here(endpoint)).map_err(|what| line.unusable(what))?;
+    let transport =
+        Transport::new(settings.ca_file.as_deref(), is_here(endpoint)).map_err(|what| line.unusable(what))?;
     let mut builder = MicrosoftAzureBuilder::new();
     for (name, value) in settings.variables.iter().filter(|(name, _)| name.starts_with("AZURE_")) {
         if let Ok(key) = name.to_lowercase().parse::<AzureConfigKey>() {
@@ -180,7 +190,8 @@ fn azure_client(
         builder = builder.with_endpoint(format!("{endpoint}/{account}")).with_allow_http(is_open);
     }
     let make = move |_: &crate::store::remote::object::Traits| builder.clone().build().map(bucket).map_err(told);
-    ObjectClient::new(line.clone(), prefix, false, make)
+    let class = settings.storage_class.clone();
+    Ok(ObjectClient::new(line.clone(), prefix, false, make)?.with_storage_class(class))
 }
 
 fn google_client(
@@ -189,7 +200,8 @@ fn google_client(
     settings: &Settings,
     line: &Arc<Line>,
 ) -> Result<ObjectClient, StoreError> {
-    let transport = Transport::new(None, is_here(endpoint)).map_err(|what| line.unusable(what))?;
+    let transport =
+        Transport::new(settings.ca_file.as_deref(), is_here(endpoint)).map_err(|what| line.unusable(what))?;
     let mut builder = GoogleCloudStorageBuilder::new();
     for (variable, value) in settings.variables.iter().filter(|(name, _)| name.starts_with("GOOGLE_")) {
         if let Ok(key) = variable.to_lowercase().parse::<GoogleConfigKey>() {
@@ -201,5 +213,6 @@ fn google_client(
         builder = builder.with_base_url(endpoint);
     }
     let make = move |_: &crate::store::remote::object::Traits| builder.clone().build().map(bucket).map_err(told);
-    ObjectClient::new(line.clone(), prefix, false, make)
+    let class = settings.storage_class.clone();
+    Ok(ObjectClient::new(line.clone(), prefix, false, make)?.with_storage_class(class))
 }

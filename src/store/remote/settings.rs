@@ -15,12 +15,24 @@ pub struct Settings {
     pub home: Option<PathBuf>,
     /// Limits on how long and how often requests are tried.
     pub policy: Policy,
+    /// The maximum number of requests under way; `None`: the usual number for the kind of store.
+    pub connections: Option<usize>,
+    /// A file with certificates of authorities that the server's certificate may come from.
+    pub ca_file: Option<PathBuf>,
+    /// The storage class of packs in an object store; `None`: that of the bucket. Other objects have the bucket's.
+    pub storage_class: Option<String>,
 }
 
 impl std::fmt::Debug for Settings {
     /// Leaves out the variables, which are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("home", &self.home).field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("home", &self.home)
+            .field("policy", &self.policy)
+            .field("connections", &self.connections)
+            .field("ca_file", &self.ca_file)
+            .field("storage_class", &self.storage_class)
+            .finish_non_exhaustive()
     }
 }
 

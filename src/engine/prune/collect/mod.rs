@@ -25,7 +25,7 @@ use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::check::hurt;
 use crate::engine::prune::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::id::{ChunkId, ClientId, ObjectName};
-use crate::limits::{LEVEL, PACK_LEN};
+use crate::limits::LEVEL;
 use crate::log::record::PackRef;
 use crate::log::{Acknowledgements, Finding, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
@@ -543,7 +543,7 @@ impl<'a> Pass<'a> {
             let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress);
             let moved = moved.map_err(|error| match CollectError::from(error) {
                 error if error.is_full() && batch.len() == 1 => {
-                    let used = used.get(&batch[0]).copied().unwrap_or(PACK_LEN as u64);
+                    let used = used.get(&batch[0]).copied().unwrap_or(self.vault.pack_len() as u64);
                     // Including padding, footer and records.
                     CollectError::NoRoom { room: used + used / 8 + ROOM_BESIDE }
                 }

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use crate::catalogue::SegmentRef;
 use crate::limits::{PACK_LEN, part_of};
 
-/// Length below which packs are small.
+/// Length below which packs are small. It does not grow with full packs: in a vault that has just grown, all packs
+/// would be copied otherwise.
 const SMALL_LEN: u64 = PACK_LEN as u64 / 4;
 /// Number of small packs of one kind that are worth merging.
 const SMALL_COUNT: usize = 8;
