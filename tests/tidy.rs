@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 mod cycles;
 mod features;
+mod functions;
 
 /// The modules of the library in their order; those in one line may use each other.
 const LAYERS: &[&[&str]] = &[

@@ -125,19 +125,12 @@ pub(crate) fn move_needed(
         rest: Mutex::default(),
     };
     let threads = rayon::current_num_threads().max(1);
-    let catalogue = vault.catalogue().reader()?;
-    let mut known = HashSet::new();
-    for pack in packs {
-        if catalogue.look(&pack.info.name)? == Some(Look::Whole) {
-            known.insert(pack.number);
-        }
-    }
     let failure = Failure::default();
     let mover = Mover {
         vault,
         reader: vault.pack_reader(),
         carried,
-        known,
+        known: known(vault, packs)?,
         workers: (0..threads).map(|_| worker()).collect::<Result<_, _>>()?,
         data: lane(ObjectKind::Pack),
         meta: lane(ObjectKind::Meta),
@@ -172,6 +165,18 @@ pub(crate) fn move_needed(
         vault.catalogue().enter_own_packs(&new)?;
     }
     Ok(Moved { failed, bytes_stored, packs: new.iter().map(|pack| pack.name).collect() })
+}
+
+/// The numbers of the packs that this machine knows completely.
+fn known(vault: &Vault, packs: &[Needed]) -> Result<HashSet<u32>, VaultError> {
+    let catalogue = vault.catalogue().reader()?;
+    let mut known = HashSet::new();
+    for pack in packs {
+        if catalogue.look(&pack.info.name)? == Some(Look::Whole) {
+            known.insert(pack.number);
+        }
+    }
+    Ok(known)
 }
 
 impl Mover<'_> {

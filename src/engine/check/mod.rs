@@ -530,11 +530,22 @@ impl<'a> Check<'a> {
             Ok(())
         };
         let done = inspect(self.vault, &listed, &goes_on, &found, self.progress);
-        let good: Vec<ObjectName> = lock(&self.good).iter().copied().collect();
-        report.packs_read = good.len() as u64;
         report.bytes_read = bytes_read.into_inner();
         report.out_of_time = out_of_time.into_inner();
         let now = (self.options.clock)().secs;
+        let good = self.remember_good(now);
+        report.packs_read = good.len() as u64;
+        done?;
+        verified.extend(good.into_iter().map(|name| (name, now)));
+        let times: Vec<Option<i64>> = self.packs.values().map(|info| verified.get(&info.name).copied()).collect();
+        report.never_verified = times.iter().filter(|time| time.is_none()).count() as u64;
+        report.verified_since = times.into_iter().min().flatten();
+        Ok(())
+    }
+
+    /// Remembers which packs were found good now. Returns them.
+    fn remember_good(&self, now: i64) -> Vec<ObjectName> {
+        let good: Vec<ObjectName> = lock(&self.good).iter().copied().collect();
         if !good.is_empty() {
             let there: HashSet<ObjectName> = self.packs.values().map(|info| info.name).collect();
             let noted = self.vault.catalogue().set_verified(&good, now, |name| there.contains(name));
@@ -542,12 +553,7 @@ impl<'a> Check<'a> {
                 self.progress.warn(&format!("it cannot be remembered what was verified: {error}"));
             }
         }
-        done?;
-        verified.extend(good.into_iter().map(|name| (name, now)));
-        let times: Vec<Option<i64>> = self.packs.values().map(|info| verified.get(&info.name).copied()).collect();
-        report.never_verified = times.iter().filter(|time| time.is_none()).count() as u64;
-        report.verified_since = times.into_iter().min().flatten();
-        Ok(())
+        good
     }
 
     fn is_late(&self) -> bool {

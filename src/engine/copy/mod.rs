@@ -182,6 +182,13 @@ pub struct CopiedSnapshot {
     pub lost: Vec<Skipped>,
 }
 
+impl CopiedSnapshot {
+    /// A snapshot that would be copied.
+    fn planned(info: &SnapshotInfo) -> Self {
+        Self { from: info.id, id: None, body: info.body.clone(), lost: Vec::new() }
+    }
+}
+
 /// The result of a copy.
 #[derive(Debug, Clone, Default)]
 pub struct CopyReport {
@@ -269,25 +276,9 @@ pub fn copy(
     let wanted = wanted.iter().filter(|info| left.contains(&info.id));
     let (mut wanted, known): (Vec<&SnapshotInfo>, Vec<_>) = wanted.partition(|info| missing(&there, info));
     report.there = known.len() as u64;
-    let newer = from.said_by_later(wanted.iter().map(|info| info.id)).map_err(|error| CopyError::From(error.into()))?;
-    wanted.retain(|info| {
-        let why = match info {
-            info if newer.contains(&info.id) => Left::Newer,
-            // A snapshot dated in the future would get another date there.
-            info if is_future(true, info.date, begun) => Left::Future,
-            _ => return true,
-        };
-        report.left.push(LeftSnapshot::new(info, why));
-        false
-    });
+    report.left = leave(from, &mut wanted, begun)?;
     if options.dry_run {
-        let would = |info: &&SnapshotInfo| CopiedSnapshot {
-            from: info.id,
-            id: None,
-            body: info.body.clone(),
-            lost: Vec::new(),
-        };
-        report.copied = wanted.iter().map(would).collect();
+        report.copied = wanted.into_iter().map(CopiedSnapshot::planned).collect();
         return Ok(report);
     }
     if wanted.is_empty() {
@@ -328,6 +319,23 @@ pub fn copy(
     }
     to.tend_index(progress);
     Ok(run.report)
+}
+
+/// Takes out the snapshots that cannot be copied as they are. Returns them.
+fn leave(from: &Vault, wanted: &mut Vec<&SnapshotInfo>, begun: Time) -> Result<Vec<LeftSnapshot>, CopyError> {
+    let newer = from.said_by_later(wanted.iter().map(|info| info.id)).map_err(|error| CopyError::From(error.into()))?;
+    let mut left = Vec::new();
+    wanted.retain(|info| {
+        let why = match info {
+            info if newer.contains(&info.id) => Left::Newer,
+            // A snapshot dated in the future would get another date there.
+            info if is_future(true, info.date, begun) => Left::Future,
+            _ => return true,
+        };
+        left.push(LeftSnapshot::new(info, why));
+        false
+    });
+    Ok(left)
 }
 
 /// The snapshots to which other clients contribute, and which are not known to have lost anything.

@@ -219,27 +219,30 @@ impl Run<'_> {
             return Ok((None, told, self.foresee_new(folder, &meta)));
         }
         if there.is_some() {
-            // Nothing is made that could not take its place.
-            dir.may_take(name, self.sets_metadata(folder, false))?;
-            let temporary = temporary_name()?;
-            make(&dir, &temporary, entry)?;
-            let put = || {
-                if keeps_copy {
-                    self.keep_copy(&dir, name, &folder.path(), None)?;
-                }
-                put_in_place(&dir, &temporary, name)
-            };
-            if let Err(error) = put() {
-                // An item that cannot be put in place must not stay under its temporary name.
-                let _ = dir.remove_file(&temporary);
-                return Err(error);
-            }
+            self.make_instead(folder, &dir, entry, keeps_copy)?;
         } else {
             make(&dir, name, entry)?;
         }
         let problems = dir.set_metadata(name, &meta);
         let stat = dir.stat_at(name)?.ok_or(io::ErrorKind::NotFound)?;
         Ok((Some(Identity::of(&stat)), told, problems))
+    }
+
+    /// Makes an item in the place of another one, of which a copy is kept if it must be.
+    fn make_instead(&self, folder: &Arc<Folder>, dir: &TargetDir, entry: &Entry, keeps_copy: bool) -> io::Result<()> {
+        let name = entry.name.as_slice();
+        // Nothing is made that could not take its place.
+        dir.may_take(name, self.sets_metadata(folder, false))?;
+        let temporary = temporary_name()?;
+        make(dir, &temporary, entry)?;
+        let put = || {
+            if keeps_copy {
+                self.keep_copy(dir, name, &folder.path(), None)?;
+            }
+            put_in_place(dir, &temporary, name)
+        };
+        // An item that cannot be put in place must not stay under its temporary name.
+        put().inspect_err(|_| drop(dir.remove_file(&temporary)))
     }
 
     /// Whether an existing item must be kept as a copy.

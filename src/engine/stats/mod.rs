@@ -540,6 +540,19 @@ fn sum(
     stats.bytes_shared = held(walk.classes.mixed()) / FINE;
     stats.bytes_needed = ((1..=walk.classes.mixed()).map(held).sum::<u64>() / FINE).min(stats.bytes_packs);
     stats.bytes_dead = stats.bytes_packs - stats.bytes_needed;
+    list(walk, &held, snapshots, names, weighed, stats);
+    Ok(used)
+}
+
+/// Lists the sources and the snapshots with what they hold. `held` has the bytes that each class holds, in parts of [`FINE`].
+fn list(
+    walk: &Walk<'_>,
+    held: &dyn Fn(Class) -> u64,
+    snapshots: &[SnapshotInfo],
+    names: &[(String, String)],
+    weighed: &[u64],
+    stats: &mut Stats,
+) {
     let mut sources: Vec<SourceStats> = (0..)
         .zip(names)
         .map(|(number, (source, host))| SourceStats {
@@ -572,7 +585,6 @@ fn sum(
     }
     sources.sort_by_key(|source| (std::cmp::Reverse(source.bytes_alone), source.source.clone()));
     stats.sources = sources;
-    Ok(used)
 }
 
 #[cfg(test)]

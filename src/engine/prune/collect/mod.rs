@@ -1,7 +1,7 @@
 //! Prunes a vault (SPEC §8.6): marks the chunks that the snapshots need, copies them out of packs that contain few of them, condemns
 //! these packs, and deletes them once every client has acknowledged that.
 //!
-//! `plan` decides what is worth doing, pure · `moves` copying · `merge` many small records into few objects · `reason` why a pack is
+//! `plan` decides what is worth doing, pure · `merge` many small records into few objects · `reason` why a pack is
 //! deleted or stays, in words.
 //!
 //! The catalogue is only a cache, so nothing is deleted because of what it says: it determines what is worth doing, and then the footers

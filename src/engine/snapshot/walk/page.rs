@@ -268,6 +268,18 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Keeps a folder on another file system without its content.
+    fn leave_empty(&self, page: &Arc<Page>, slot: usize, entry: Entry, path: Vec<u8>) {
+        let entry = Entry { content: Some(Stream::EMPTY), ..entry };
+        self.found.folders.fetch_add(1, Relaxed);
+        self.progress.detail(&format!("left out, another file system: {}", Shown(&path)));
+        lock(&self.elsewhere).push(&path);
+        let bytes = self.encode(&entry, &path);
+        lock(&page.slots)[slot].stat.entry = bytes;
+        lock(&self.rules).emptied.insert(path);
+        self.leave(page);
+    }
+
     /// Opens a folder inside another and spawns the reading of it.
     fn enter_folder<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page>, slot: usize, stat: &Stat, known: Option<Entry>)
     where
@@ -306,14 +318,7 @@ impl<'a> Walk<'a> {
             Err(error) => return unreadable(&error),
         };
         if self.exclude.one_file_system && now.dev != parent.root_dev {
-            lock(&self.rules).emptied.insert(path.clone());
-            let entry = Entry { content: Some(Stream::EMPTY), ..entry };
-            self.found.folders.fetch_add(1, Relaxed);
-            self.progress.detail(&format!("left out, another file system: {}", Shown(&path)));
-            lock(&self.elsewhere).push(&path);
-            let bytes = self.encode(&entry, &path);
-            lock(&page.slots)[slot].stat.entry = bytes;
-            return self.leave(&page);
+            return self.leave_empty(&page, slot, entry, path);
         }
         let key = child_key(&parent.key, &name);
         let root = &path[..parent.root_len.saturating_sub(1).min(path.len())];
