@@ -180,14 +180,13 @@ impl Chunked {
         let mut whole = false;
         loop {
             let (number, start, kept) = lock(&self.known).span_of(offset, whole);
-            let span = match kept {
-                Some(span) => span,
+            let span = if let Some(span) = kept {
+                span
+            } else {
                 // Nothing is locked meanwhile: other threads may read the same, but wait for nothing.
-                None => {
-                    let span = Arc::new(self.read_span(number, start, whole, chunks)?);
-                    lock(&self.known).keep(number, &span);
-                    span
-                }
+                let span = Arc::new(self.read_span(number, start, whole, chunks)?);
+                lock(&self.known).keep(number, &span);
+                span
             };
             let index = span.ends.partition_point(|end| *end <= offset);
             if index < span.ids.len() {

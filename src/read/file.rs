@@ -239,19 +239,18 @@ impl HoleMap {
                 let Some(mark) = known.marks.get(number) else { return Ok(()) };
                 (*mark, known.recent.as_ref().filter(|(other, _)| *other == number).map(|(_, runs)| runs.clone()))
             };
-            let runs = match kept {
-                Some(runs) => runs,
+            let runs = if let Some(runs) = kept {
+                runs
+            } else {
                 // Nothing is locked meanwhile: other threads may read the same, but wait for nothing.
-                None => {
-                    let (runs, next) = self.group(mark, file, chunks)?;
-                    let runs = Arc::new(runs);
-                    let mut known = lock(&self.known);
-                    if number + 1 == known.marks.len() {
-                        known.marks.extend(next);
-                    }
-                    known.recent = Some((number, runs.clone()));
-                    runs
+                let (runs, next) = self.group(mark, file, chunks)?;
+                let runs = Arc::new(runs);
+                let mut known = lock(&self.known);
+                if number + 1 == known.marks.len() {
+                    known.marks.extend(next);
                 }
+                known.recent = Some((number, runs.clone()));
+                runs
             };
             for run in runs.iter().filter(|run| run.end > offset) {
                 if !each(*run)? {
