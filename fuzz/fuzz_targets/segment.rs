@@ -25,7 +25,7 @@ fn check(body: &[u8], decompressor: &mut Decompressor) -> bool {
         open_segment(&KEYS, SEALER.opener(), &object_key(SEALER.kind(), SEALER.name()), 0, &sealed, None, decompressor);
     opened.is_ok_and(|segment| {
         assert!(segment.raw.len() <= SEGMENT_RAW_MAX);
-        assert_eq!(segment.chunks.iter().map(|(_, _, len)| *len as usize).sum::<usize>(), segment.raw.len());
+        assert_eq!(segment.chunks.iter().map(|chunk| chunk.len as usize).sum::<usize>(), segment.raw.len());
         true
     })
 }

@@ -1,7 +1,8 @@
 //! Notes that this machine keeps about a vault in its state folder, one file for each subject.
 //!
 //! A note that is there and cannot be read is not a missing one: the machine knew something, and no longer does. The
-//! first command that meets it records this loss, and it stays a finding until it ends as [`Note::ends`] says.
+//! first command that meets it records this loss, and it stays a finding until all data was checked, or a
+//! person accepts it.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -126,7 +126,7 @@ pub struct SnapshotReport {
     pub id: Option<ObjectName>,
     /// The body of the record, as it was or would have been written.
     pub snapshot: Snapshot,
-    /// The first [`SKIPPED_SHOWN`](crate::write::tree::SKIPPED_SHOWN) files that were skipped or are torn; the snapshot lists them all.
+    /// The first `SKIPPED_SHOWN` files that were skipped or are torn; the snapshot lists them all.
     pub skipped: Vec<Skipped>,
     /// The source's last snapshot, if it has the same tree.
     pub same: Option<ObjectName>,
