@@ -285,7 +285,7 @@ const SAMPLE: Option<Sample> = Some(Sample { bytes: 1 << 30, level: 1 });
 fn segment_bytes(vault: &Vault, kind: ObjectKind) -> (u64, u64, u64) {
     let packs = vault.catalogue().reader().unwrap().packs().unwrap();
     let packs: Vec<_> = packs.values().filter(|pack| pack.kind == kind).collect();
-    let sealed = |pack: &PackInfo| pack.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum::<u64>();
+    let sealed = |pack: &PackInfo| pack.segments.iter().map(|segment| u64::from(segment.sealed)).sum::<u64>();
     (packs.iter().map(|pack| sealed(pack)).sum(), packs[0].len, sealed(packs[0]))
 }
 

@@ -55,6 +55,22 @@ pub struct ChunkPlace {
     pub len: u32,
 }
 
+impl ChunkPlace {
+    /// The segment that it lies in.
+    pub const fn segment_ref(&self) -> SegmentRef {
+        SegmentRef { pack: self.pack, segment: self.segment }
+    }
+}
+
+/// A segment of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentRef {
+    /// Number of the pack in this catalogue.
+    pub pack: u32,
+    /// Number of the segment in the pack.
+    pub segment: u32,
+}
+
 /// A chunk's id and a place of it.
 type Row = (ChunkId, ChunkPlace);
 

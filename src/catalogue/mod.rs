@@ -30,7 +30,7 @@ use redb::{
     ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 
-pub use chunks::{ChunkPlace, Part};
+pub use chunks::{ChunkPlace, Part, SegmentRef};
 pub use file::Spare;
 pub use filter::Filter;
 pub use packs::PackInfo;

@@ -8,6 +8,7 @@ use crate::catalogue::chunks::Places;
 use crate::catalogue::upkeep::{Look, forget_all_looks, forget_looks};
 use crate::catalogue::{Catalogue, CatalogueError, ChunkPlace, NUMBERS, Reader, next_number};
 use crate::id::ObjectName;
+use crate::pack::footer::SegmentEntry;
 use crate::pack::{Footer, SegmentPlace};
 use crate::seal::{HEADER_LEN, ObjectKind};
 use crate::varint;
@@ -34,6 +35,24 @@ impl Tables {
     }
 }
 
+/// A segment as the catalogue knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its sealed length, in bytes.
+    pub sealed: u32,
+    /// The length of its chunks together, in bytes.
+    pub raw: u32,
+    /// Number of its chunks.
+    pub chunks: u32,
+}
+
+impl SegmentInfo {
+    /// The segment that a footer describes.
+    fn of(entry: &SegmentEntry) -> Self {
+        Self { sealed: entry.sealed_len, raw: entry.raw_len, chunks: entry.chunks.len() as u32 }
+    }
+}
+
 /// A pack as the catalogue knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackInfo {
@@ -43,21 +62,21 @@ pub struct PackInfo {
     pub name: ObjectName,
     /// Its length, in bytes.
     pub len: u64,
-    /// Sealed length, raw length and number of chunks of each segment, in order.
-    pub segments: Vec<(u32, u32, u32)>,
+    /// Its segments, in order.
+    pub segments: Vec<SegmentInfo>,
     /// The offset of each segment in the pack.
     offsets: Vec<u64>,
 }
 
 impl PackInfo {
     /// A pack of contiguous segments.
-    pub fn new(kind: ObjectKind, name: ObjectName, len: u64, segments: Vec<(u32, u32, u32)>) -> Self {
+    pub fn new(kind: ObjectKind, name: ObjectName, len: u64, segments: Vec<SegmentInfo>) -> Self {
         let mut offset = HEADER_LEN as u64;
         let offsets = segments
             .iter()
-            .map(|(sealed, _, _)| {
+            .map(|segment| {
                 let start = offset;
-                offset += u64::from(*sealed);
+                offset += u64::from(segment.sealed);
                 start
             })
             .collect();
@@ -66,14 +85,13 @@ impl PackInfo {
 
     /// Whether a footer has segments with these lengths and numbers of chunks: whether it is the one that the catalogue knows.
     pub fn is_of(&self, footer: &Footer) -> bool {
-        let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
-        segments.eq(self.segments.iter().copied())
+        footer.segments.iter().map(SegmentInfo::of).eq(self.segments.iter().copied())
     }
 
     /// The place of a segment.
     pub fn place(&self, number: u32) -> Option<SegmentPlace> {
         let index = number as usize;
-        let (len, _, _) = *self.segments.get(index)?;
+        let len = self.segments.get(index)?.sealed;
         Some(SegmentPlace { kind: self.kind, pack: self.name, number, offset: *self.offsets.get(index)?, len })
     }
 
@@ -81,8 +99,8 @@ impl PackInfo {
         let mut out = vec![u8::from(self.kind == ObjectKind::Meta)];
         out.extend_from_slice(self.name.as_bytes());
         varint::put(&mut out, self.len);
-        for (sealed, raw, chunks) in &self.segments {
-            for value in [*sealed, *raw, *chunks] {
+        for segment in &self.segments {
+            for value in [segment.sealed, segment.raw, segment.chunks] {
                 varint::put(&mut out, u64::from(value));
             }
         }
@@ -97,7 +115,8 @@ impl PackInfo {
         let mut segments = Vec::new();
         let field = |reader: &mut varint::Reader<'_>| u32::try_from(reader.number().ok()?).ok();
         while !reader.rest().is_empty() {
-            segments.push((field(&mut reader)?, field(&mut reader)?, field(&mut reader)?));
+            let (sealed, raw, chunks) = (field(&mut reader)?, field(&mut reader)?, field(&mut reader)?);
+            segments.push(SegmentInfo { sealed, raw, chunks });
         }
         Some(Self::new(kind, name, len, segments))
     }
@@ -159,7 +178,7 @@ impl Catalogue {
                 }
                 let number = next_number(txn, "next_pack")? as u32;
                 let segments = pack.footer.segments.iter();
-                let segments = segments.map(|s| (s.sealed_len, s.raw_len, s.chunks.len() as u32)).collect();
+                let segments = segments.map(SegmentInfo::of).collect();
                 let info = PackInfo::new(pack.kind, pack.name, pack.len, segments);
                 packs.insert(number, info.encode().as_slice())?;
                 numbers.insert(pack.name.as_bytes(), number)?;

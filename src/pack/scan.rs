@@ -57,7 +57,7 @@ impl PackReader<'_> {
                         sealed_len: sealed_len as u32,
                         method: body.method,
                         raw_len: body.raw_len,
-                        chunks: segment.chunks.iter().map(|(id, _, len)| (*id, *len)).collect(),
+                        chunks: segment.chunks.iter().map(|chunk| (chunk.id, chunk.len)).collect(),
                     })
                 }
                 Err(error @ PackError::Newer { .. }) => return Err(error),

@@ -161,31 +161,43 @@ pub struct SealedBody {
     pub(super) reused: Option<blake3::Hash>,
 }
 
+/// A chunk in an opened segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSpan {
+    /// Its id.
+    pub id: ChunkId,
+    /// Where it begins in the raw bytes.
+    pub offset: u32,
+    /// Its length, in bytes.
+    pub len: u32,
+}
+
 /// An opened segment: its raw bytes and the chunks in them, every id verified.
 #[derive(Debug, Default)]
 pub struct Segment {
     /// The chunks end to end.
     pub raw: Vec<u8>,
-    /// Id of each chunk, its offset in `raw`, and its length.
-    pub chunks: Vec<(ChunkId, u32, u32)>,
+    /// The chunks, in that order.
+    pub chunks: Vec<ChunkSpan>,
 }
 
 impl Segment {
     /// The number of the next chunk, if it is the wanted one: chunks that belong together were mostly stored together,
     /// so this often saves a look-up.
     pub fn follows(&self, index: usize, id: &ChunkId) -> Option<usize> {
-        (self.chunks.get(index + 1)?.0 == *id).then_some(index + 1)
+        (self.chunks.get(index + 1)?.id == *id).then_some(index + 1)
     }
 
     /// The number of the chunk with this id, offset and length; `None` if there is none.
     pub fn index_of(&self, id: &ChunkId, offset: u32, len: u32) -> Option<usize> {
-        let found = self.chunks.binary_search_by_key(&offset, |(_, offset, _)| *offset).ok();
-        found.filter(|index| self.chunks[*index] == (*id, offset, len))
+        let found = self.chunks.binary_search_by_key(&offset, |chunk| chunk.offset).ok();
+        found.filter(|index| self.chunks[*index] == ChunkSpan { id: *id, offset, len })
     }
 
     /// The bytes of a chunk by its number; empty if there is no such chunk.
     pub fn bytes(&self, index: usize) -> &[u8] {
-        self.chunks.get(index).map_or(&[], |(_, offset, len)| &self.raw[*offset as usize..(*offset + *len) as usize])
+        let span = self.chunks.get(index);
+        span.map_or(&[], |span| &self.raw[span.offset as usize..(span.offset + span.len) as usize])
     }
 }
 
@@ -224,7 +236,7 @@ pub fn open_segment(
         if expected.is_some_and(|chunks| chunks[index] != (id, *len)) {
             return Err(damaged(format!("segment {number}: a chunk is not what its id says")));
         }
-        segment.chunks.push((id, start as u32, *len));
+        segment.chunks.push(ChunkSpan { id, offset: start as u32, len: *len });
         start = end;
     }
     Ok(segment)

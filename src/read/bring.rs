@@ -43,7 +43,7 @@ impl<'a> Bringer<'a> {
     fn place(&self, id: &ChunkId) -> Option<(SegmentPlace, u64)> {
         let place = self.chunks.lookup().locate(id).ok()??;
         let info = self.chunks.lookup().pack(place.pack).ok()??;
-        let (_, raw, _) = *info.segments.get(place.segment as usize)?;
+        let raw = info.segments.get(place.segment as usize)?.raw;
         Some((info.place(place.segment)?, u64::from(raw)))
     }
 

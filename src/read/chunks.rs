@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader, SegmentRef};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
@@ -189,20 +189,20 @@ impl<'a> ChunkReader<'a> {
         self.infos.get(number, &self.lookup)
     }
 
-    /// Opens a segment of the pack with this number, verifying every chunk; `None` if the catalogue does not list it.
-    fn segment(&self, pack: u32, segment: u32) -> Result<Option<Arc<Segment>>, ReadError> {
-        let Some(info) = self.info(pack)? else { return Ok(None) };
-        let Some(place) = info.place(segment) else { return Ok(None) };
+    /// Opens a segment, verifying every chunk; `None` if the catalogue does not list it.
+    fn segment(&self, at: SegmentRef) -> Result<Option<Arc<Segment>>, ReadError> {
+        let Some(info) = self.info(at.pack)? else { return Ok(None) };
+        let Some(place) = info.place(at.segment) else { return Ok(None) };
         let open = |decompressor: &mut _| Ok(self.packs.segment(&place, None, decompressor)?);
-        self.segments.get((info.name, segment), open).map(Some)
+        self.segments.get((info.name, at.segment), open).map(Some)
     }
 
-    /// Opens a segment of the pack with this number, verifying every chunk.
+    /// Opens a segment, verifying every chunk.
     ///
     /// # Errors
     /// If it is missing or damaged.
-    pub fn open(&self, pack: u32, segment: u32) -> Result<Arc<Segment>, ReadError> {
-        Ok(self.segment(pack, segment)?.ok_or_else(not_listed)?)
+    pub fn open(&self, at: SegmentRef) -> Result<Arc<Segment>, ReadError> {
+        Ok(self.segment(at)?.ok_or_else(not_listed)?)
     }
 
     /// The chunk at a place; `None` if the catalogue does not list such a segment.
@@ -210,7 +210,7 @@ impl<'a> ChunkReader<'a> {
     /// # Errors
     /// If the segment is missing or damaged, or has no such chunk.
     pub(super) fn piece_at(&self, id: &ChunkId, place: ChunkPlace) -> Result<Option<Piece>, ReadError> {
-        let Some(segment) = self.segment(place.pack, place.segment)? else { return Ok(None) };
+        let Some(segment) = self.segment(place.segment_ref())? else { return Ok(None) };
         let index = segment.index_of(id, place.offset, place.len).ok_or(ReadError::Lost(*id))?;
         Ok(Some(Piece { segment, index }))
     }

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, Reader};
+use crate::catalogue::{CatalogueError, ChunkPlace, Reader};
 use crate::progress::Progress;
 use crate::tree::Stream;
 
@@ -110,8 +110,8 @@ fn read_batch<V: Visitor>(visitor: &V, batch: Vec<V::Node>) -> Result<Vec<V::Fou
         .collect()
 }
 
-/// Pack, segment and offset of a listing's first chunk, if it is stored.
-type FirstPlace = Option<(u32, u32, u32)>;
+/// The place of a listing's first chunk, if it is stored.
+type FirstPlace = Option<ChunkPlace>;
 
 /// Sorts listings by the places of their first chunks.
 fn in_order<V: Visitor>(visitor: &V, batch: Vec<V::Node>) -> Result<Vec<(FirstPlace, V::Node)>, CatalogueError> {
@@ -124,7 +124,7 @@ fn in_order<V: Visitor>(visitor: &V, batch: Vec<V::Node>) -> Result<Vec<(FirstPl
         .into_par_iter()
         .map(|node| {
             let place = visitor.listing(&node).ids.first().map_or(Ok(None), |id| reader.locate(id))?;
-            Ok((place.map(|place| (place.pack, place.segment, place.offset)), node))
+            Ok((place, node))
         })
         .collect::<Result<Vec<_>, CatalogueError>>()?;
     placed.par_sort_unstable_by_key(|(place, _)| *place);
@@ -136,7 +136,7 @@ fn groups<T>(placed: &[(FirstPlace, T)]) -> Vec<&[(FirstPlace, T)]> {
     // Enough groups for all threads, even if the places of all listings are the same.
     let most = placed.len().div_ceil(8 * rayon::current_num_threads()).clamp(1, TOGETHER);
     placed
-        .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
+        .chunk_by(|(a, _), (b, _)| a.map(|place| place.segment_ref()) == b.map(|place| place.segment_ref()))
         .flat_map(|group| group.chunks(most))
         .collect()
 }

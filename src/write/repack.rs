@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::catalogue::packs::NewPack;
-use crate::catalogue::{Look, PackInfo};
+use crate::catalogue::{Look, PackInfo, SegmentRef};
 use crate::id::ObjectName;
 use crate::limits::PACK_LEN;
 use crate::pack::reader::object_key;
@@ -84,7 +84,7 @@ struct Lane<'a> {
 struct Mover<'a> {
     vault: &'a Vault,
     reader: PackReader<'a>,
-    carried: &'a HashSet<(u32, u32)>,
+    carried: &'a HashSet<SegmentRef>,
     /// Numbers of packs that this machine knows completely: their segments are copied without hashing their chunks again.
     known: HashSet<u32>,
     workers: Vec<Mutex<Worker>>,
@@ -105,7 +105,7 @@ pub(crate) fn move_needed(
     vault: &Vault,
     session: &Session,
     packs: &[Needed],
-    carried: &HashSet<(u32, u32)>,
+    carried: &HashSet<SegmentRef>,
     options: MoveOptions,
     progress: &dyn Progress,
 ) -> Result<Moved, VaultError> {
@@ -221,7 +221,7 @@ impl Mover<'_> {
     /// Whether a segment is copied as it is.
     fn stays_whole(&self, pack: &Needed, number: u32) -> bool {
         pack.chunks[number as usize].len() == pack.footer.segments[number as usize].chunks.len()
-            || self.carried.contains(&(pack.number, number))
+            || self.carried.contains(&SegmentRef { pack: pack.number, segment: number })
     }
 
     /// Copies the needed chunks of a segment; records a damaged pack.
@@ -278,9 +278,8 @@ impl Mover<'_> {
         }
         let segment = open_segment(keys, &opener, &key, number, &sealed, expected, &mut worker.decompressor)?;
         for index in needed {
-            let (id, offset, len) = segment.chunks[*index as usize];
-            let bytes = &segment.raw[offset as usize..(offset + len) as usize];
-            worker.builder.push_known(id, bytes);
+            let index = *index as usize;
+            worker.builder.push_known(segment.chunks[index].id, segment.bytes(index));
             if worker.builder.is_full() {
                 let Worker { builder, compressor, decompressor } = worker;
                 lane.writer.put_collected(builder, compressor, decompressor)?;

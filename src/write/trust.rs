@@ -106,7 +106,7 @@ pub fn open_segments(packs: &PackReader<'_>, info: &PackInfo, footer: &Footer, w
 
 /// The maximum size of a segment of a pack, in bytes: the maximum cost of opening one.
 fn longest_segment(info: &PackInfo) -> u64 {
-    info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).max().unwrap_or(0)
+    info.segments.iter().map(|segment| u64::from(segment.sealed)).max().unwrap_or(0)
 }
 
 /// Findings of one run.

@@ -46,11 +46,11 @@ pub fn usage(vault: &Vault, except: &HashSet<ObjectName>) -> Usage {
     let mut usage = Usage::default();
     for (number, info) in packs.iter().filter(|(number, _)| is_counted(number)) {
         let mut live_in_pack = 0;
-        for (segment, (sealed, ..)) in (0_u32..).zip(&info.segments) {
+        for (segment, stored) in (0_u32..).zip(&info.segments) {
             let (all, live) = segments.get(&(*number, segment)).copied().unwrap_or_default();
-            let part = u64::from(*sealed) * live / all.max(1);
+            let part = u64::from(stored.sealed) * live / all.max(1);
             usage.needed += part;
-            usage.unused += u64::from(*sealed) - part;
+            usage.unused += u64::from(stored.sealed) - part;
             live_in_pack += live;
         }
         usage.dead_packs += u64::from(live_in_pack == 0);

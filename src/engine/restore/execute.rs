@@ -13,12 +13,12 @@ use crate::catalogue::PackInfo;
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::links::Links;
-use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, lock};
+use crate::engine::restore::run::{Halt, Loss, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, FinishError, First, Piece, Window};
 use crate::fs::{Stat, TargetDir, TargetFile};
 use crate::pack::PackReader;
-use crate::pack::segment::Segment;
+use crate::pack::segment::{ChunkSpan, Segment};
 use crate::seal::Decompressor;
 use crate::sync::try_spawn;
 use crate::tree::FileKind;
@@ -69,8 +69,8 @@ impl Batch {
     }
 }
 
-/// Pieces that could not be read from the expected place, each with the error and whether it is damage.
-pub(super) type Failed = Mutex<Vec<(Piece, Arc<str>, bool)>>;
+/// Pieces that could not be read from the expected place, each with the reason.
+pub(super) type Failed = Mutex<Vec<(Piece, Loss)>>;
 
 impl<'r, 'a> Executor<'r, 'a> {
     /// An executor that uses `lookup` to find packs and other copies of chunks.
@@ -222,9 +222,8 @@ impl<'r, 'a> Executor<'r, 'a> {
         let segment = match self.open_segment(worker, group, sealed) {
             Ok(segment) => segment,
             Err(error) => {
-                let (what, damage) = self.run.read(self.lookup.judged(error))?;
-                let what: Arc<str> = what.into();
-                lock(failed).extend(group.iter().map(|piece| (*piece, what.clone(), damage)));
+                let loss = self.run.read(self.lookup.judged(error))?;
+                lock(failed).extend(group.iter().map(|piece| (*piece, loss.clone())));
                 return Ok(());
             }
         };
@@ -265,7 +264,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         for piece in pieces {
             let Some(range) = find(segment, piece) else {
                 let what = format!("chunk {} is not where the catalogue says", piece.id);
-                lock(failed).push((*piece, what.into(), true));
+                lock(failed).push((*piece, Loss::damage(what)));
                 continue;
             };
             good += 1;
@@ -373,7 +372,7 @@ impl<'r, 'a> Executor<'r, 'a> {
     /// Records that a file cannot be restored.
     pub(super) fn fail_task(&self, task: &FileTask, action: &str, error: io::Error) -> Result<(), Halt> {
         let what = self.run.target(&task.path(), task.place_of_errors(), action, error)?;
-        lock(&task.state).failed.get_or_insert((what, false));
+        lock(&task.state).failed.get_or_insert(Loss::other(what));
         Ok(())
     }
 
@@ -390,19 +389,19 @@ impl<'r, 'a> Executor<'r, 'a> {
         {
             let what = match error {
                 FinishError::Target(error) => {
-                    (self.run.target(&task.path(), task.place_of_errors(), "cannot finish it", error)?, false)
+                    self.run.target(&task.path(), task.place_of_errors(), "cannot finish it", error)?
                 }
-                FinishError::Differs(what) => (what, false),
+                FinishError::Differs(what) => what,
                 FinishError::Halt => return Err(Halt),
             };
-            state.failed = Some(what);
+            state.failed = Some(Loss::other(what));
         }
-        if let Some((what, damage)) = state.failed.take() {
+        if let Some(Loss { what, is_damage }) = state.failed.take() {
             let what = match self.discard(task, &mut state) {
                 None => what,
                 Some(note) => format!("{what}; {note}"),
             };
-            self.run.problem(task.path(), what, damage);
+            self.run.problem(task.path(), what, is_damage);
         }
         state.finished = true;
         if state.handle.take().is_some() {
@@ -524,10 +523,10 @@ impl<'r, 'a> Executor<'r, 'a> {
 
     /// Other places of chunks that could not be read from the expected place. A chunk that has no other place is lost, and so are the
     /// files that need it.
-    fn elsewhere(&self, batch: &Batch, failed: Vec<(Piece, Arc<str>, bool)>) -> Result<Vec<Piece>, Halt> {
+    fn elsewhere(&self, batch: &Batch, failed: Vec<(Piece, Loss)>) -> Result<Vec<Piece>, Halt> {
         let mut again = Vec::new();
         let mut lost = BTreeSet::new();
-        for (piece, what, damage) in failed {
+        for (piece, Loss { what, is_damage }) in failed {
             let tried = piece.tried + 1;
             // The first place may be the one that was tried first: trying it twice does no harm.
             let after = (piece.tried > 0).then_some(piece.place);
@@ -548,12 +547,12 @@ impl<'r, 'a> Executor<'r, 'a> {
             let what = if places.iter().any(|place| place.len != piece.place.len) {
                 let more = "another pack says another length of it; vault check --read-data finds out which one is wrong, and \
                             then it can be restored";
-                Arc::from(format!("{what}; {more}"))
+                format!("{what}; {more}")
             } else {
                 what
             };
             if lost.insert(piece.file) {
-                lock(&batch.file(piece.file).state).failed.get_or_insert((what.to_string(), damage));
+                lock(&batch.file(piece.file).state).failed.get_or_insert(Loss { what, is_damage });
             }
             self.complete(batch, &mut lock(&self.workers[0]), piece.file, 1)?;
         }
@@ -581,7 +580,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             Err(FinishError::Differs(what)) => what,
             Err(FinishError::Halt) => return Err(Halt),
         };
-        state.failed.get_or_insert((what, false));
+        state.failed.get_or_insert(Loss::other(what));
         Ok(())
     }
 
@@ -620,10 +619,10 @@ fn groups(pieces: &[Piece]) -> Vec<Range<usize>> {
 
 /// The range of a piece in an opened segment.
 fn find(segment: &Segment, piece: &Piece) -> Option<Range<usize>> {
-    let is_it = |(id, _, len): &&(_, u32, u32)| *id == piece.id && *len == piece.place.len;
-    let at = segment.chunks.binary_search_by_key(&piece.place.offset, |(_, offset, _)| *offset);
+    let is_it = |chunk: &&ChunkSpan| chunk.id == piece.id && chunk.len == piece.place.len;
+    let at = segment.chunks.binary_search_by_key(&piece.place.offset, |chunk| chunk.offset);
     let chunk = at.ok().map(|at| &segment.chunks[at]).filter(is_it).or_else(|| segment.chunks.iter().find(is_it))?;
-    let start = (chunk.1 + piece.skip) as usize;
+    let start = (chunk.offset + piece.skip) as usize;
     Some(start..start + piece.len as usize)
 }
 

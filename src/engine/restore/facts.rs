@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::engine::query::absence::{Omitted, skipped_paths};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::guard::{Guard, Kept};
-use crate::engine::restore::run::{Halt, Run};
+use crate::engine::restore::run::{Halt, Loss, Run};
 use crate::engine::restore::{RestoreError, RestoreOptions, Target};
 use crate::fs::{Dir, Stat, real_path};
 use crate::path::{from_os, to_path};
@@ -24,10 +24,10 @@ impl Run<'_> {
         let rules = match RuleSet::read(&body.rules, trees) {
             Ok(rules) => rules,
             Err(error) => {
-                let (what, damage) = self.read(error)?;
+                let Loss { what, is_damage } = self.read(error)?;
                 if self.options.delete {
                     let what = format!("what the snapshot left out is not known, so nothing is deleted: {what}");
-                    self.problem(Vec::new(), what, damage);
+                    self.problem(Vec::new(), what, is_damage);
                 }
                 None
             }
@@ -63,14 +63,14 @@ fn read_skipped_paths(
     body: &Snapshot,
     trees: &mut TreeReader<'_>,
 ) -> Result<Option<BTreeSet<Vec<u8>>>, Halt> {
-    let (what, damage) = match skipped_paths(&body.skipped_list, body.skipped, trees) {
+    let Loss { what, is_damage } = match skipped_paths(&body.skipped_list, body.skipped, trees) {
         Ok(Some(paths)) => return Ok(Some(paths)),
-        Ok(None) => ("the list is too long".to_owned(), false),
+        Ok(None) => Loss::other("the list is too long"),
         Err(error) => run.read(error)?,
     };
     if run.options.delete {
         let what = format!("what the snapshot could not read is not known, so nothing is deleted: {what}");
-        run.problem(Vec::new(), what, damage);
+        run.problem(Vec::new(), what, is_damage);
     }
     Ok(None)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::restore::attributes::{Identity, as_it_was};
 use crate::engine::restore::place::Places;
-use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, lock};
+use crate::engine::restore::run::{Halt, Loss, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{FinishError, First};
@@ -96,9 +96,9 @@ impl Links {
             let next = match reader.next(trees) {
                 Ok(next) => next,
                 Err(error) => {
-                    let (what, damage) = run.read(error)?;
+                    let Loss { what, is_damage } = run.read(error)?;
                     let what = format!("hard links are restored as files of their own: {what}");
-                    run.problem(Vec::new(), what, damage);
+                    run.problem(Vec::new(), what, is_damage);
                     None
                 }
             };

@@ -12,7 +12,7 @@ use crate::engine::restore::folder::{Folder, Made};
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::{Links, Member};
 use crate::engine::restore::place::{Place, Places, What};
-use crate::engine::restore::run::{Halt, Run, lock};
+use crate::engine::restore::run::{Halt, Loss, Run, lock};
 use crate::engine::restore::select::{Amount, Counted, Picked, Spot};
 use crate::engine::restore::special::Decision;
 use crate::engine::restore::task::{Action, FileState, FileTask, Hole, Piece, Window};
@@ -72,8 +72,8 @@ impl Level {
 /// How the pieces of a file were planned.
 enum Planned {
     Whole,
-    /// The file cannot be restored: the reason, and whether it is damage.
-    Failed(String, bool),
+    /// The file cannot be restored.
+    Failed(Loss),
 }
 
 impl<'r, 'a> Planner<'r, 'a> {
@@ -173,9 +173,9 @@ impl<'r, 'a> Planner<'r, 'a> {
                 }
                 Step::TooDeep(_) => self.run.problem(walk.path().to_vec(), "it lies too deep".to_owned(), false),
                 Step::Broken(error) => {
-                    let (what, damage) = self.run.read(error)?;
+                    let Loss { what, is_damage } = self.run.read(error)?;
                     let what = format!("not all that is in this folder can be read: {what}");
-                    self.run.problem(walk.path().to_vec(), what, damage);
+                    self.run.problem(walk.path().to_vec(), what, is_damage);
                     if let Some(level) = self.levels.last_mut() {
                         level.broken = true;
                     }
@@ -413,16 +413,16 @@ impl<'r, 'a> Planner<'r, 'a> {
         let index = self.window.files.len() - 1;
         if sent {
             // The window with its beginning is being executed already, so the file must end in this one, whether it failed or not.
-            if let Planned::Failed(what, damage) = planned {
-                lock(&task.state).failed.get_or_insert((what, damage));
+            if let Planned::Failed(loss) = planned {
+                lock(&task.state).failed.get_or_insert(loss);
             }
             task.pending.fetch_add(self.window.pieces.len() + self.window.holes.len(), AcqRel);
             self.window.ending.push(index as u32);
-        } else if let Planned::Failed(what, damage) = planned {
+        } else if let Planned::Failed(loss) = planned {
             self.window.files.pop();
             self.window.pieces.truncate(pieces);
             self.window.holes.truncate(holes);
-            self.run.problem(task.path(), what, damage);
+            self.run.problem(task.path(), loss.what, loss.is_damage);
             self.run.progress.counters().add(1, entry.size);
             self.run.folder_done(&task.folder)?;
         } else {
@@ -445,10 +445,10 @@ impl<'r, 'a> Planner<'r, 'a> {
         let lookup = self.trees.lookup().clone();
         let (mut ids, mut layout) = (IdReader::new(content), Layout::new(entry));
         let (mut rest, mut end) = (content.len, 0);
-        let failed = |(what, damage)| Ok(Planned::Failed(what, damage));
+        let failed = |loss| Ok(Planned::Failed(loss));
         let contradiction = || {
             lookup.reader().distrust();
-            Ok(Planned::Failed("its chunks do not add up to its length".to_owned(), true))
+            Ok(Planned::Failed(Loss::damage("its chunks do not add up to its length")))
         };
         let updates = task.sparse && matches!(task.action, Action::Update { .. });
         loop {

@@ -108,6 +108,27 @@ impl<K: Ord, V> First<K, V> {
     }
 }
 
+/// Why a path cannot be restored.
+#[derive(Debug, Clone)]
+pub(super) struct Loss {
+    /// The reason.
+    pub(super) what: String,
+    /// Whether it is damage of the vault.
+    pub(super) is_damage: bool,
+}
+
+impl Loss {
+    /// Damage of the vault.
+    pub(super) fn damage(what: impl Into<String>) -> Self {
+        Self { what: what.into(), is_damage: true }
+    }
+
+    /// Anything else.
+    pub(super) fn other(what: impl Into<String>) -> Self {
+        Self { what: what.into(), is_damage: false }
+    }
+}
+
 impl<'a> Run<'a> {
     pub(super) fn new(
         vault: &'a Vault,
@@ -308,14 +329,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Classifies a failure to read from the vault: damage concerns only this path. Returns its description, and whether it is damage or
-    /// only something that this version does not know, or that has not arrived yet.
-    pub(super) fn read(&self, error: ReadError) -> Result<(String, bool), Halt> {
+    /// Classifies a failure to read from the vault: a loss concerns only this path. It is no damage if this version merely does not know
+    /// something, or if something has not arrived yet.
+    pub(super) fn read(&self, error: ReadError) -> Result<Loss, Halt> {
         match fatal(error) {
             Ok(error) => Err(self.fail(error)),
             Err(error) => {
                 self.tally.is_late.fetch_or(error.is_late(), Relaxed);
-                Ok((error.to_string(), !error.is_newer() && !error.is_late()))
+                Ok(Loss { what: error.to_string(), is_damage: !error.is_newer() && !error.is_late() })
             }
         }
     }

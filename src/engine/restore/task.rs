@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::catalogue::ChunkPlace;
 use crate::engine::restore::attributes::{Attributes, Differs, Identity};
 use crate::engine::restore::folder::Folder;
+use crate::engine::restore::run::Loss;
 use crate::fs::TargetFile;
 use crate::id::ChunkId;
 use crate::path::join;
@@ -67,8 +68,8 @@ pub(super) struct FileState {
     pub(super) identity: Option<Identity>,
     /// The name under which it is written, if not its own.
     pub(super) temporary: Option<Vec<u8>>,
-    /// Why it cannot be restored, and whether that is damage.
-    pub(super) failed: Option<(String, bool)>,
+    /// Why it cannot be restored, if so.
+    pub(super) failed: Option<Loss>,
     pub(super) finished: bool,
 }
 

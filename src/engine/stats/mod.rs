@@ -502,7 +502,7 @@ fn sum(
 ) -> Result<HashSet<u32>, CatalogueError> {
     let sealed: HashMap<u32, u64> = infos
         .iter()
-        .map(|(number, info)| (*number, info.segments.iter().map(|(sealed, _, _)| u64::from(*sealed)).sum()))
+        .map(|(number, info)| (*number, info.segments.iter().map(|segment| u64::from(segment.sealed)).sum()))
         .collect();
     stats.packs = infos.len() as u64;
     stats.bytes_packs = infos.values().map(|info| info.len).sum();
@@ -520,9 +520,9 @@ fn sum(
             used.insert(place.pack);
             bytes += u64::from(place.len);
             if let Some(info) = infos.get(&place.pack)
-                && let Some((segment, raw, _)) = info.segments.get(place.segment as usize)
+                && let Some(segment) = info.segments.get(place.segment as usize)
             {
-                let stored = share(u64::from(*segment) * FINE, u64::from(place.len), u64::from(*raw));
+                let stored = share(u64::from(segment.sealed) * FINE, u64::from(place.len), u64::from(segment.raw));
                 held[class as usize] += share(stored, info.len, sealed.get(&place.pack).copied().unwrap_or(0));
             }
             true

@@ -11,7 +11,8 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::catalogue::packs::SegmentInfo;
+use crate::catalogue::{CatalogueError, PackInfo, Reader, SegmentRef};
 use crate::id::ChunkId;
 use crate::limits::{SEGMENT_TARGET, pack_len, sum_of};
 use crate::pack::SegmentBuilder;
@@ -66,6 +67,12 @@ struct Affected {
     share: f64,
 }
 
+impl Affected {
+    const fn segment_ref(&self) -> SegmentRef {
+        SegmentRef { pack: self.pack, segment: self.segment }
+    }
+}
+
 /// The segments of one kind with chunks that one snapshot needs alone and chunks that others need too.
 #[derive(Debug, Default)]
 struct Group {
@@ -98,7 +105,7 @@ impl Group {
 }
 
 /// For each segment, the offset and user of each chunk.
-type Chunks = HashMap<(u32, u32), Vec<(u32, User)>>;
+type Chunks = HashMap<SegmentRef, Vec<(u32, User)>>;
 
 #[allow(clippy::cast_precision_loss, reason = "of sizes, a part in 2⁵³ is lost")]
 const fn float(bytes: u64) -> f64 {
@@ -122,8 +129,8 @@ pub fn weigh(
     let (uses, sole) = uses(reader, users, snapshots)?;
     let mut sums = vec![0.0; snapshots];
     let mut groups: BTreeMap<(usize, bool), Group> = BTreeMap::new();
-    for ((pack, segment), used) in uses {
-        let Some((info, (sealed, raw, _))) =
+    for (SegmentRef { pack, segment }, used) in uses {
+        let Some((info, SegmentInfo { sealed, raw, .. })) =
             infos.get(&pack).and_then(|info| Some((info, *info.segments.get(segment as usize)?)))
         else {
             continue;
@@ -172,17 +179,17 @@ fn whole(info: &PackInfo) -> f64 {
 fn listed(info: &PackInfo) -> f64 {
     let entry =
         |raw: u32, chunks: u32| u64::from(chunks) * (ChunkId::LEN + varint::len(u64::from(raw / chunks.max(1)))) as u64;
-    let entries: u64 = info.segments.iter().map(|(_, raw, chunks)| entry(*raw, *chunks)).sum();
+    let entries: u64 = info.segments.iter().map(|segment| entry(segment.raw, segment.chunks)).sum();
     1.0 + float(entries) / float(sealed(info))
 }
 
 /// Bytes of all segments of a pack; at least 1.
 fn sealed(info: &PackInfo) -> u64 {
-    info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum::<u64>().max(1)
+    info.segments.iter().map(|segment| u64::from(segment.sealed)).sum::<u64>().max(1)
 }
 
 /// For each segment, what single snapshots need alone; and for each pack its user if it has only one, or 0.
-type Uses = (BTreeMap<(u32, u32), Use>, HashMap<u32, User>);
+type Uses = (BTreeMap<SegmentRef, Use>, HashMap<u32, User>);
 
 /// Records a user of a pack: 0 stands for several.
 fn own(sole: &mut HashMap<u32, User>, pack: u32, user: User) {
@@ -196,12 +203,12 @@ fn own(sole: &mut HashMap<u32, User>, pack: u32, user: User) {
 fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<Uses, CatalogueError> {
     let total: Mutex<Uses> = Mutex::default();
     reader.in_parts(|part| {
-        let mut uses: HashMap<(u32, u32), Use> = HashMap::new();
+        let mut uses: HashMap<SegmentRef, Use> = HashMap::new();
         let mut sole: HashMap<u32, User> = HashMap::new();
         part.for_each_place(|rank, _, places| {
             let user = users.get(rank).copied().unwrap_or(0);
             let (Some(place), true) = (places.first(), user > 0) else { return true };
-            let used = uses.entry((place.pack, place.segment)).or_default();
+            let used = uses.entry(place.segment_ref()).or_default();
             used.needed = used.needed.saturating_add(place.len);
             own(&mut sole, place.pack, user);
             if user as usize <= snapshots {
@@ -323,17 +330,16 @@ impl Scales<'_> {
         let mut builder = SegmentBuilder::default();
         let mut weighed = Scale::default();
         for affected in run {
-            let key = (affected.pack, affected.segment);
-            let segment = match self.stored.open(key.0, key.1) {
+            let key = affected.segment_ref();
+            let segment = match self.stored.open(key) {
                 Ok(segment) => segment,
                 Err(error) if error.is_contained() => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             for (offset, other) in chunks.get(&key).into_iter().flatten() {
-                let found = segment.chunks.binary_search_by_key(offset, |(_, offset, _)| *offset);
+                let found = segment.chunks.binary_search_by_key(offset, |chunk| chunk.offset);
                 if let (Ok(index), true) = (found, *other != user) {
-                    let (id, offset, len) = segment.chunks[index];
-                    builder.push_known(id, &segment.raw[offset as usize..(offset + len) as usize]);
+                    builder.push_known(segment.chunks[index].id, segment.bytes(index));
                     if builder.is_full() {
                         let cut = (weighed.cuts == 0).then(|| cut_in_two(&builder, &mut compressor));
                         let len = builder.compress(&mut compressor).sealed_len() as u64;
@@ -346,9 +352,9 @@ impl Scales<'_> {
                 }
             }
             let Some(info) = self.infos.get(&affected.pack) else { return Ok(()) };
-            let Some((sealed, ..)) = info.segments.get(affected.segment as usize) else { return Ok(()) };
-            let with_entry = f64::from(*sealed) * listed(info);
-            weighed.before += f64::from(*sealed);
+            let Some(stored) = info.segments.get(affected.segment as usize) else { return Ok(()) };
+            let with_entry = f64::from(stored.sealed) * listed(info);
+            weighed.before += f64::from(stored.sealed);
             weighed.listed += with_entry;
             weighed.share += affected.share;
             weighed.gone += with_entry * f64::from(affected.gone) / f64::from(affected.raw.max(1));
@@ -385,13 +391,12 @@ fn cut_in_two(builder: &SegmentBuilder, compressor: &mut Compressor) -> u64 {
 
 /// For each segment of these runs, the offsets and users of the chunks that anyone needs.
 fn chunks(reader: &Reader, users: &[User], runs: &[(usize, &[Affected])]) -> Result<Chunks, CatalogueError> {
-    let keys =
-        runs.iter().flat_map(|(_, run)| run.iter()).map(|affected| ((affected.pack, affected.segment), Vec::new()));
+    let keys = runs.iter().flat_map(|(_, run)| run.iter()).map(|affected| (affected.segment_ref(), Vec::new()));
     let mut chunks: Chunks = keys.collect();
     reader.for_each_place(|rank, _, places| {
         let user = users.get(rank).copied().unwrap_or(0);
         if let (Some(place), true) = (places.first(), user > 0)
-            && let Some(chunks) = chunks.get_mut(&(place.pack, place.segment))
+            && let Some(chunks) = chunks.get_mut(&place.segment_ref())
         {
             chunks.push((place.offset, user));
         }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use crate::catalogue::packs::SegmentInfo;
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::check::hurt;
 use crate::engine::prune::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
@@ -63,6 +64,18 @@ impl<'a> CollectOptions<'a> {
     pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
         Self { max_unused: MAX_UNUSED, max_moved: None, level: LEVEL, verify: true, clock, threads: 1 }
     }
+}
+
+/// A chunk of a pack that is given up, for which a home is sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sought {
+    id: ChunkId,
+    /// Index of its pack among those that are given up.
+    slot: u32,
+    /// Its segment there.
+    segment: u32,
+    /// Its index in the segment.
+    index: u32,
 }
 
 /// The usual ratio of unused to needed bytes that is tolerated.
@@ -568,26 +581,31 @@ impl<'a> Pass<'a> {
         let given_up = infos(&mut packs.iter());
         let footers_here = footers(&given_up)?;
         let mut found = Vec::new();
-        let mut ids: Vec<(ChunkId, u32, u32, u32)> = Vec::new();
+        let mut ids: Vec<Sought> = Vec::new();
         for ((number, info), footer) in given_up.into_iter().zip(footers_here) {
             let Some(footer) = footer else { continue };
             let slot = found.len() as u32;
             for (segment, entry) in footer.segments.iter().enumerate() {
                 let chunks = entry.chunks.iter().enumerate();
-                ids.extend(chunks.map(|(index, (id, _))| (*id, slot, segment as u32, index as u32)));
+                ids.extend(chunks.map(|(index, (id, _))| Sought {
+                    id: *id,
+                    slot,
+                    segment: segment as u32,
+                    index: index as u32,
+                }));
             }
             let chunks = vec![Vec::new(); footer.segments.len()];
             found.push(Needed { number, info: info.clone(), footer, chunks });
         }
         ids.par_sort_unstable();
         let given_up: HashSet<u32> = packs.iter().copied().collect();
-        let mut elsewhere: HashMap<u32, Vec<(ChunkId, u32, u32, u32)>> = HashMap::new();
-        let mut here: Vec<(ChunkId, u32, u32, u32)> = Vec::new();
+        let mut elsewhere: HashMap<u32, Vec<Sought>> = HashMap::new();
+        let mut here: Vec<Sought> = Vec::new();
         let mut at = 0;
         self.reader.for_each_place(|rank, id, places| {
-            while let Some(first) = ids.get(at).filter(|first| first.0 <= id).copied() {
-                if first.0 == id && self.marks.bits.get(rank) {
-                    let from = found[first.1 as usize].number;
+            while let Some(first) = ids.get(at).filter(|first| first.id <= id).copied() {
+                if first.id == id && self.marks.bits.get(rank) {
+                    let from = found[first.slot as usize].number;
                     let stays = |pack: &u32| {
                         !given_up.contains(pack)
                             && !self.condemned.contains(pack)
@@ -597,16 +615,16 @@ impl<'a> Pass<'a> {
                         Some(pack) => elsewhere.entry(pack).or_default().push(first),
                         None => here.push(first),
                     }
-                } else if first.0 < id && self.marks.lost.contains(&first.0) {
+                } else if first.id < id && self.marks.lost.contains(&first.id) {
                     here.push(first);
                 }
-                while ids.get(at).is_some_and(|other| other.0 == first.0) {
+                while ids.get(at).is_some_and(|other| other.id == first.id) {
                     at += 1;
                 }
             }
             at < ids.len()
         })?;
-        here.extend(ids[at..].iter().filter(|(id, ..)| self.marks.lost.contains(id)));
+        here.extend(ids[at..].iter().filter(|sought| self.marks.lost.contains(&sought.id)));
         let others = infos(&mut elsewhere.keys());
         let numbers = others.iter().map(|(number, _)| *number);
         let mut footers: HashMap<u32, Option<Footer>> = numbers.zip(footers(&others)?).collect();
@@ -618,9 +636,9 @@ impl<'a> Pass<'a> {
                 .flat_map(|entry| &entry.chunks)
                 .map(|(id, _)| *id)
                 .collect();
-            here.extend(wanted.into_iter().filter(|(id, ..)| !has.contains(id)));
+            here.extend(wanted.into_iter().filter(|sought| !has.contains(&sought.id)));
         }
-        for (_, slot, segment, index) in here {
+        for Sought { slot, segment, index, .. } in here {
             found[slot as usize].chunks[segment as usize].push(index);
         }
         for pack in &mut found {
@@ -769,9 +787,9 @@ fn uses(
     })?;
     let pack = |(number, info): (&u32, &PackInfo)| {
         let live = live.get(number).into_iter().flatten().map(|live| live.load(Relaxed));
-        let segment = |((sealed, raw, _), live): (&(u32, u32, u32), u64)| SegmentUse {
-            sealed: *sealed,
-            raw: *raw,
+        let segment = |(info, live): (&SegmentInfo, u64)| SegmentUse {
+            sealed: info.sealed,
+            raw: info.raw,
             live: u32::try_from(live).unwrap_or(u32::MAX),
         };
         PackUse {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use crate::catalogue::SegmentRef;
 use crate::limits::{PACK_LEN, part_of};
 
 /// Length below which packs are small. It does not grow with full packs: in a vault that has just grown, all packs
@@ -82,8 +83,8 @@ pub struct CollectPlan {
     pub dead: Vec<u32>,
     /// Packs to delete after their needed chunks are copied: the most worthwhile first.
     pub moved: Vec<u32>,
-    /// Segments (pack, number) that are copied whole although not everything in them is needed.
-    pub carried: HashSet<(u32, u32)>,
+    /// Segments that are copied whole although not everything in them is needed.
+    pub carried: HashSet<SegmentRef>,
     /// Size of the packs to delete, in bytes.
     pub bytes_freed: u64,
     /// Number of bytes to copy, approximately.
@@ -296,7 +297,7 @@ pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
         plan.bytes_freed += choice.pack.len;
         let carried =
             choice.segments.iter().map(|(number, _)| *number).filter(|number| !again.contains(&(index, *number)));
-        plan.carried.extend(carried.map(|number| (choice.pack.number, number)));
+        plan.carried.extend(carried.map(|segment| SegmentRef { pack: choice.pack.number, segment }));
     }
     plan.bytes_moved += chosen.moved;
     plan.bytes_unused = unused.saturating_sub(chosen.freed) + fixed;
@@ -317,7 +318,8 @@ mod tests {
         let plan = plan(packs, max_unused, max_moved);
         assert_eq!(plan.dead, dead, "dead");
         assert_eq!(plan.moved, moved, "moved");
-        assert_eq!(plan.carried, carried.iter().copied().collect(), "carried");
+        let carried = carried.iter().map(|(pack, segment)| SegmentRef { pack: *pack, segment: *segment });
+        assert_eq!(plan.carried, carried.collect(), "carried");
     }
 
     #[test]
@@ -378,7 +380,8 @@ mod tests {
         let packs = [mostly(1), mostly(2), pack(3, &[900; 40])];
         let plan = plan(&packs, 0.072, u64::MAX);
         assert_eq!(plan.moved, [1, 2], "{plan:?}");
-        assert!(!plan.carried.contains(&(1, 7)) && !plan.carried.contains(&(2, 7)));
+        let is_carried = |pack| plan.carried.contains(&SegmentRef { pack, segment: 7 });
+        assert!(!is_carried(1) && !is_carried(2));
         assert!(plan.carried.len() >= 70, "{}", plan.carried.len());
         let needed: u64 = packs.iter().map(PackUse::used).sum();
         assert!(plan.bytes_unused <= part_of(needed, 0.072), "{plan:?}");
@@ -411,7 +414,7 @@ mod tests {
             for pack in packs.iter().filter(|pack| !plan.dead.contains(&pack.number)) {
                 let stays = !plan.moved.contains(&pack.number);
                 for (number, segment) in (0..).zip(&pack.segments) {
-                    let carried = plan.carried.contains(&(pack.number, number));
+                    let carried = plan.carried.contains(&SegmentRef { pack: pack.number, segment: number });
                     assert!(!carried || segment.live > 0, "{plan:?} of {packs:?}");
                     left += if stays || carried { segment.unused() } else { 0 };
                     let copied = if carried { 0 } else { segment.unused() };

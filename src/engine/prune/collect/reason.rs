@@ -1,5 +1,6 @@
 //! Describes for users who ask for details (`-v`) what a prune does with each pack, and, for those who ask for reasons (`-vv`), why.
 
+use crate::catalogue::SegmentRef;
 use crate::engine::prune::collect::Pass;
 use crate::engine::prune::collect::plan::{CollectPlan, PackUse};
 use crate::limits::part_of;
@@ -58,7 +59,8 @@ impl Planned<'_> {
                 return ('M', format!("it was given up, but something in it is needed; {part}"));
             }
             let again = (0..).zip(&pack.segments).filter(|(number, segment)| {
-                segment.live > 0 && segment.unused() > 0 && !self.plan.carried.contains(&(pack.number, *number))
+                let segment_ref = SegmentRef { pack: pack.number, segment: *number };
+                segment.live > 0 && segment.unused() > 0 && !self.plan.carried.contains(&segment_ref)
             });
             let (again, all) = (again.count(), pack.segments.len());
             return (
@@ -106,7 +108,7 @@ mod tests {
         let plan = CollectPlan {
             dead: vec![1, 2],
             moved: vec![3, 4, 5, 6],
-            carried: HashSet::from([(5, 0)]),
+            carried: HashSet::from([SegmentRef { pack: 5, segment: 0 }]),
             ..CollectPlan::default()
         };
         let check = |stays: u64, pack: PackUse, mark: char, expected: &str| {
