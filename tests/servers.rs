@@ -12,7 +12,6 @@ use crate::far::live;
 use crate::support::binary::{Desk, Said, said};
 use crate::support::campaign;
 use crate::support::cluster::{Cluster, Server};
-use crate::support::s3::{FakeS3, KEY};
 use crate::support::source::bytes;
 use crate::support::weed::{KEYS, program};
 
@@ -135,56 +134,6 @@ fn a_node_that_dies_costs_nothing() {
             assert_eq!(far.run(&["list", "--json"]).out.lines().count(), 1, "one snapshot is left");
         }
     }
-}
-
-/// The most memory that a command takes, in bytes.
-#[cfg(target_os = "linux")]
-fn most_memory(mut command: std::process::Command) -> u64 {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut most = 0;
-    let ended = loop {
-        if let Some(ended) = child.try_wait().unwrap() {
-            break ended;
-        }
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let peak =
-            text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-        most = most.max(peak.unwrap_or(0_u64) << 10);
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert!(ended.success(), "{ended}");
-    most
-}
-
-/// While many packs are on their way to a slow store, a first snapshot takes at most 160 MiB more than into a folder.
-#[cfg(target_os = "linux")]
-#[test]
-fn memory_at_a_slow_store_is_bounded() {
-    if campaign() == 0 {
-        eprintln!("skipped: runs with VAULT_CAMPAIGN=1");
-        return;
-    }
-    let desk = Desk::new();
-    for number in 0..44 {
-        desk.write(&format!("file {number}"), bytes(number, FILE));
-    }
-    let local = most_memory(desk.command(&["snapshot", "."]));
-    let server = FakeS3::start(1000);
-    let far = |args: &[&str]| {
-        let mut command = desk.command(args);
-        command.env("VAULT_REPO", server.vault("v")).env("VAULT_STATE_DIR", desk.path("another state"));
-        command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
-        command
-    };
-    assert!(far(&["init"]).status().unwrap().success());
-    server.put_slowly(Duration::from_secs(20));
-    server.most_under_way();
-    let remote = most_memory(far(&["snapshot", "."]));
-    let most = server.most_under_way();
-    println!("{} MiB into a folder, {} MiB into a slow store, {most} requests together", local >> 20, remote >> 20);
-    assert!(most >= 5, "{most}: the store was not slow enough");
-    assert!(remote <= local + (160 << 20), "{remote} against {local}");
 }
 
 /// The variables of rclone's remote `dav`.

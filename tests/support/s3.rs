@@ -70,9 +70,8 @@ struct State {
     asked: Vec<(Op, String)>,
     /// The storage classes that objects were put with.
     classes: BTreeMap<String, String>,
-    /// How long each request takes, and each put beyond that.
+    /// How long each request takes.
     delay: Duration,
-    put_delay: Duration,
     /// Requests under way, and the most at a time.
     under_way: (usize, usize),
     /// Whether it accepts bodies that do not match their digest.
@@ -170,11 +169,6 @@ impl FakeS3 {
     /// Makes each request take this long.
     pub fn take_time(&self, delay: Duration) {
         lock(&self.state).delay = delay;
-    }
-
-    /// Makes each put take this long.
-    pub fn put_slowly(&self, delay: Duration) {
-        lock(&self.state).put_delay = delay;
     }
 
     /// The largest number of requests under way at a time since the last call.
@@ -326,8 +320,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
             state.under_way.0 += 1;
             state.under_way.1 = state.under_way.1.max(state.under_way.0);
             let next = state.faults.get_mut(&op).and_then(VecDeque::pop_front);
-            let delay = state.delay + if op == Op::Put { state.put_delay } else { Duration::ZERO };
-            (next.unwrap_or_else(|| state.always.get(&op).cloned()), delay)
+            (next.unwrap_or_else(|| state.always.get(&op).cloned()), state.delay)
         };
         let under_way = UnderWay(state);
         thread::sleep(delay);
