@@ -3,9 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use vault::id::ChunkId;
+use vault::read::Listing;
 use vault::tree::{ChunkSource, Entry, Stream};
 use vault::vault::ReadError;
-use vault::read::Listing;
 
 /// Chunks by their number.
 struct Chunks<'a>(Vec<&'a [u8]>);
