@@ -201,8 +201,10 @@ else
         done
         cp "$work/tar/vault" "$work/empty/"
         echo text >"$work/empty/files/one"
+        # Without a PATH, env would not find chroot itself.
+        chroot=$(command -v chroot)
         in_empty() {
-            env -i VAULT_PASSWORD=secret VAULT_REPO=/store VAULT_STATE_DIR=/state chroot "$work/empty" /vault "$@"
+            env -i VAULT_PASSWORD=secret VAULT_REPO=/store VAULT_STATE_DIR=/state "$chroot" "$work/empty" /vault "$@"
         }
         in_empty init
         in_empty snapshot /files
