@@ -954,7 +954,7 @@ const KINDS: &[Kind] = &[
         |desk| damage_note(desk, "seen"),
         |desk| {
             ends(desk, &["check", "--read-data"], 3);
-            accept_all(desk);
+            desk.accept_all();
         },
     ),
     (
@@ -965,7 +965,7 @@ const KINDS: &[Kind] = &[
             damage_note(desk, "roots");
             desk.run(&["snapshot", ".", "--source", "source"]);
         },
-        accept_all,
+        Desk::accept_all,
     ),
 ];
 
@@ -1038,14 +1038,6 @@ fn is_told_by_all((name, about, code, make, end): &Kind) {
     assert_eq!(run(&["run"]).code, 0, "{name}: the run still speaks of it");
 }
 
-/// Accepts all findings.
-fn accept_all(desk: &Desk) {
-    let known: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
-    for finding in known["findings"].as_array().unwrap() {
-        desk.run(&["accept", finding["id"].as_str().unwrap(), "--yes"]);
-    }
-}
-
 #[test]
 fn what_is_lost_beyond_what_was_accepted_is_new() {
     let desk = Desk::new();
@@ -1058,7 +1050,7 @@ fn what_is_lost_beyond_what_was_accepted_is_new() {
     first.iter().for_each(|path| fs::remove_file(path).unwrap());
     ends(&desk, &["check"], 4);
     assert!(ends(&desk, &["list"], 4).contains("damaged"));
-    accept_all(&desk);
+    desk.accept_all();
     for args in [&["list"][..], &["accept"], &["check"]] {
         ends(&desk, args, 0);
     }
@@ -1068,7 +1060,7 @@ fn what_is_lost_beyond_what_was_accepted_is_new() {
     for args in [&["list"][..], &["accept"], &["doctor"], &["check"]] {
         ends(&desk, args, 4);
     }
-    accept_all(&desk);
+    desk.accept_all();
     ends(&desk, &["check"], 0);
     // It comes back, and goes again.
     for (path, bytes) in &kept {
@@ -1087,7 +1079,7 @@ fn a_loss_that_was_accepted_and_healed_is_new_when_it_happens_again() {
     let (pack, aside) = (objects(&desk, "packs").remove(0), desk.path("aside"));
     fs::rename(&pack, &aside).unwrap();
     ends(&desk, &["check"], 4);
-    accept_all(&desk);
+    desk.accept_all();
     ends(&desk, &["check"], 0);
     fs::rename(&aside, &pack).unwrap();
     ends(&desk, &["check", "--read-data"], 0);

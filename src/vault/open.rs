@@ -283,7 +283,8 @@ impl Vault {
             && let Ok(bytes) = crate::msgpack::encode(&seen)
         {
             // If no state can be written, this machine has no memory, and reports only the present.
-            let _ = replace_file(&self.state.join(Note::Records.file()), &bytes, false);
+            // Durably: a file that a power cut leaves empty would count as lost.
+            let _ = replace_file(&self.state.join(Note::Records.file()), &bytes, true);
         }
     }
 

@@ -136,6 +136,14 @@ impl Desk {
         self.ok(&args).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Accepts all findings.
+    pub fn accept_all(&self) {
+        let known: serde_json::Value = serde_json::from_str(&self.run(&["accept", "--json"]).out).unwrap();
+        for finding in known["findings"].as_array().unwrap() {
+            self.run(&["accept", finding["id"].as_str().unwrap(), "--yes"]);
+        }
+    }
+
     /// Takes a snapshot of the source at a time; returns its id.
     #[track_caller]
     pub fn take(&self, time: &str) -> String {
