@@ -37,6 +37,11 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_up_to(path, LEN_MAX)
 }
 
+/// Whether this error of reading a file says that nothing is there, rather than that it cannot be read.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// Reads a text file, which must be UTF-8.
 ///
 /// # Errors

@@ -732,12 +732,7 @@ const KINDS: &[Kind] = &[
             flip(&largest(desk), 5000);
             ends(desk, &["repair", "--yes"], 4);
         },
-        |desk| {
-            let found: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
-            for finding in found["findings"].as_array().unwrap() {
-                desk.run(&["accept", finding["id"].as_str().unwrap(), "--yes"]);
-            }
-        },
+        Desk::accept_all,
     ),
     (
         "a source that vanished",

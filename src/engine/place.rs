@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::id::VaultId;
-use crate::ownfile::{make_private_folder, replace_private_file};
+use crate::ownfile::{is_absent, make_private_folder, replace_private_file};
 use crate::path::plain;
 
 const MAGIC: &str = "vault place 1";
@@ -52,11 +52,11 @@ fn file_of(state: &Path, place: &str) -> PathBuf {
 /// # Errors
 /// If there may be a memory, and it cannot be read.
 pub fn known(state: &Path, place: &str) -> io::Result<Vec<VaultId>> {
-    use io::ErrorKind::{InvalidData, InvalidInput, NotADirectory, NotFound};
+    use io::ErrorKind::{InvalidData, InvalidInput};
     let text = match crate::ownfile::read_text(&file_of(state, place)) {
         Ok(text) => text,
         // Nothing is there, or something that the program has not written.
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory | InvalidInput | InvalidData) => String::new(),
+        Err(error) if is_absent(&error) || matches!(error.kind(), InvalidInput | InvalidData) => String::new(),
         Err(error) => return Err(error),
     };
     let mut lines = text.lines();

@@ -2,7 +2,7 @@
 //! only reads and cannot write to the user's state folder.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ownfile::{self, make_private_folder};
@@ -29,7 +29,7 @@ impl Temporary {
             for name in REMEMBERED {
                 let bytes = match ownfile::read(&state.join(vault).join(name)) {
                     Ok(bytes) => bytes,
-                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                    Err(error) if ownfile::is_absent(&error) => continue,
                     // An empty file cannot be read either: what is lost is not taken for missing.
                     Err(_) => Vec::new(),
                 };

@@ -4,7 +4,6 @@
 //! first command that meets it records this loss, and it stays a finding until all data was checked, or a
 //! person accepts it.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -40,10 +39,7 @@ impl Note {
     pub(crate) fn load<T: for<'de> Deserialize<'de> + Default>(self, folder: &Path) -> (T, bool) {
         match ownfile::read(&folder.join(self.file())) {
             Ok(bytes) => msgpack::decode(&bytes).map_or_else(|_| (T::default(), true), |value| (value, false)),
-            Err(error) => {
-                let is_missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
-                (T::default(), !is_missing)
-            }
+            Err(error) => (T::default(), !ownfile::is_absent(&error)),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Real servers on this machine: a cluster of SeaweedFS whose nodes can be killed, Azure's emulator, servers of WebDAV.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::weed::{identities, program};
+use crate::support::weed::{ask, identities, program};
 
 /// Ports that are free now, all different.
 fn free_ports<const N: usize>() -> [u16; N] {
@@ -33,18 +32,6 @@ fn node_ports() -> [u16; 16] {
         next += 1;
     }
     ports.try_into().unwrap()
-}
-
-/// The answer to a request without a body.
-fn ask(port: u16, method: &str, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
 }
 
 /// Waits until this is so.

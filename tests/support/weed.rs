@@ -36,8 +36,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
     own.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// A request without a body; the status of its answer.
-fn ask(port: u16, method: &str, path: &str) -> Option<u16> {
+/// The answer to a request without a body.
+pub fn ask(port: u16, method: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let request =
@@ -45,7 +45,12 @@ fn ask(port: u16, method: &str, path: &str) -> Option<u16> {
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.split_whitespace().nth(1)?.parse().ok()
+    Some(answer)
+}
+
+/// The status of such an answer.
+fn status(port: u16, method: &str, path: &str) -> Option<u16> {
+    ask(port, method, path)?.split_whitespace().nth(1)?.parse().ok()
 }
 
 impl Weed {
@@ -74,8 +79,8 @@ impl Weed {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let weed = Self { _folder: folder, child: child.map_err(|error| error.to_string())?, port: ports[6] };
         let begun = Instant::now();
-        while ask(weed.port, "GET", "/").is_none()
-            || ask(ports[4], "POST", "/buckets/vault-test/").is_none_or(|status| status >= 300)
+        while status(weed.port, "GET", "/").is_none()
+            || status(ports[4], "POST", "/buckets/vault-test/").is_none_or(|status| status >= 300)
         {
             if begun.elapsed() > Duration::from_secs(60) {
                 return Err("SeaweedFS does not answer within a minute".to_owned());

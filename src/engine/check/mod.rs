@@ -56,6 +56,11 @@ impl<'a> CheckOptions<'a> {
     pub const fn new(clock: &'a (dyn Fn() -> Time + Sync)) -> Self {
         Self { read_data: false, sample: None, max_time: None, clock, threads: 1 }
     }
+
+    /// Whether all data is to be read, as far as the time allows.
+    const fn asks_for_all(&self) -> bool {
+        self.sample.is_none() && (self.read_data || self.max_time.is_some())
+    }
 }
 
 /// Why a check could not be done. Damage is not an error: the report describes it.
@@ -311,8 +316,7 @@ impl<'a> Check<'a> {
             chunks: if is_named { Vec::new() } else { sample },
             objects: self.late_objects(report),
         };
-        let is_all_asked = self.options.sample.is_none() && (self.options.read_data || self.options.max_time.is_some());
-        let read_all = is_all_asked && !report.out_of_time;
+        let read_all = self.options.asks_for_all() && !report.out_of_time;
         let lacking = self.vault.note_lacking(report.hurt.iter().map(lacking).collect(), awaited, read_all);
         if let Err(error) = lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)) {
             self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
@@ -480,10 +484,10 @@ impl<'a> Check<'a> {
         let mut verified = self.reader.verified()?;
         let mut order: Vec<&PackInfo> = self.packs.values().collect();
         order.sort_by_key(|info| (verified.get(&info.name).copied(), info.name));
-        let wanted = match (self.options.sample, self.options.read_data || self.options.max_time.is_some()) {
-            (Some(part), _) => part_of(report.bytes, part),
-            (None, true) => u64::MAX,
-            (None, false) => 0,
+        let wanted = match self.options.sample {
+            Some(part) => part_of(report.bytes, part),
+            None if self.options.asks_for_all() => u64::MAX,
+            None => 0,
         };
         let mut sum = 0;
         let take = order.iter().take_while(|info| (sum < wanted, sum += info.len).0).count();
