@@ -64,7 +64,9 @@ impl Note {
     pub(super) const fn ends(self) -> &'static str {
         match self {
             Self::Problems => "vault check --read-data, or accepting it",
-            Self::Records => "accepting it: vault check --at-least ID proves that an id that you know is not newer",
+            Self::Records => {
+                "accepting it; vault check --at-least ID, with an id that you wrote down, shows whether the store was set back"
+            }
             Self::MountPoints => "accepting it, once the disks of all sources are mounted",
         }
     }
