@@ -483,7 +483,7 @@ pub fn shown_path(path: &[u8]) -> &[u8] {
 #[derive(Serialize)]
 pub struct FindingJson {
     id: String,
-    /// `object`, `records`, `files`, `late`, `source`, `slot`, `vault`, `change` or `clocks`.
+    /// `object`, `records`, `files`, `unexamined`, `late`, `source`, `slot`, `vault`, `change`, `clocks` or `note`.
     about: &'static str,
     what: String,
     #[serde(serialize_with = "exact")]
@@ -503,6 +503,7 @@ impl FindingJson {
                 About::Object { .. } => "object",
                 About::Records { .. } => "records",
                 About::Files { .. } => "files",
+                About::Unexamined { .. } => "unexamined",
                 About::Late { .. } => "late",
                 About::Source { .. } => "source",
                 About::Slot(_) => "slot",

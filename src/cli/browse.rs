@@ -104,8 +104,7 @@ fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) 
     let listings: Vec<_> = listing.collect();
     let index = Index::new(vault)?;
     let mut digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
-    let may_be_late = vault.may_be_late([spot.info.id]);
-    digests.broken = digests.broken.drain(..).map(|error| index.judged_if(may_be_late, error)).collect();
+    digests.broken = digests.broken.drain(..).map(|error| vault.judged(error, &spot.info.id)).collect();
     index.finish(None)?;
     context.screen.clear();
     if entry.kind == FileKind::Directory {

@@ -212,7 +212,7 @@ impl Serving {
         }
         // Only items in snapshots have anything to read.
         let error = match node.item() {
-            Some(item) => self.tree.view().vault().judged(error, [item.snap.info.id]),
+            Some(item) => self.tree.view().vault().judged(error, &item.snap.info.id),
             None => error,
         };
         if error.is_late() {

@@ -53,7 +53,7 @@ pub fn history(
         }
         let entry = match looker.look(&info.body.tree, &path(info)) {
             Err(BrowseError::Read { source, .. }) if source.is_contained() => {
-                broken.push(vault.judged(source, [info.id]));
+                broken.push(vault.judged(source, &info.id));
                 continue;
             }
             entry => entry?,

@@ -72,11 +72,6 @@ impl<'a> Index<'a> {
         Ok(Self { vault, reader, chunks, fresh: Mutex::default() })
     }
 
-    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
-    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
-        self.chunks.judged_if(may_be_late, error)
-    }
-
     /// A hand for the calling thread.
     pub const fn hand(&self) -> Hand<'_, 'a> {
         Hand { index: self, source: None }
@@ -126,9 +121,14 @@ impl<'a> Index<'a> {
 }
 
 impl Hand<'_, '_> {
-    /// As [`Index::judged_if`].
+    /// The vault.
+    pub(crate) const fn vault(&self) -> &Vault {
+        self.index.vault
+    }
+
+    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
     pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
-        self.index.judged_if(may_be_late, error)
+        self.index.chunks.judged_if(may_be_late, error)
     }
 
     /// The view of the catalogue that is used.
