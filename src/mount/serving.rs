@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::id::NodeKey;
 use crate::lru::Lru;
 use crate::mount::tree::{Node, Tree};
 use crate::progress::Silent;
@@ -65,7 +66,7 @@ pub struct Serving {
     tree: Arc<Tree>,
     ahead: Ahead,
     options: ServingOptions,
-    files: Mutex<Lru<[u8; 16], Arc<Open>>>,
+    files: Mutex<Lru<NodeKey, Arc<Open>>>,
     /// Whether anything was read since the session was renewed.
     is_used: AtomicBool,
     /// When the store was last listed, and when the session was last renewed.

@@ -6,10 +6,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
-use crate::id::{ChunkId, ObjectName};
+use crate::id::{ChunkId, ObjectName, StreamKey};
 use crate::path::join;
 use crate::progress::Progress;
-use crate::read::mark::{MarkError, StreamKey, mark, stream_key};
+use crate::read::mark::{MarkError, mark, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};

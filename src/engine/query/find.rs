@@ -10,15 +10,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::catalogue::Reader;
-use crate::catalogue::names::{ListingKey, NameList, Named, NamesKey};
+use crate::catalogue::names::{NameList, Named};
 use crate::engine::patterns::glob::{Pattern, Places};
 use crate::engine::query::index::{Hand, Index, IndexError, explore_ways, lists_with};
-use crate::id::ObjectName;
+use crate::id::{NamesKey, ObjectName, StreamKey, TreeDigest};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::join;
 use crate::progress::Progress;
 use crate::read::mark::stream_key;
-use crate::tree::digest::TreeDigest;
 use crate::tree::{FileKind, Stream, Time};
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
@@ -74,7 +73,7 @@ enum Next {
     /// Enter the folders at a path, with the rest of the pattern there.
     Enter { path: Vec<u8>, group: Group, places: Places, depth: usize },
     /// Everything below these folders has been searched; there had been this many matches before.
-    Leave { group: Vec<ListingKey>, places: Places, matches: u64 },
+    Leave { group: Vec<StreamKey>, places: Places, matches: u64 },
 }
 
 /// The folders that snapshots have at one path, each with those snapshots.
@@ -191,7 +190,7 @@ impl Here {
         group: &Group,
         pattern: &Pattern,
         leads: &dyn Fn(&Stream) -> bool,
-        (told, may_be_late): (&mut HashSet<ListingKey>, &[(ObjectName, bool)]),
+        (told, may_be_late): (&mut HashSet<StreamKey>, &[(ObjectName, bool)]),
         result: &mut Found,
     ) -> Result<(), IndexError> {
         for (listing, snapshots) in group {
