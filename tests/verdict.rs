@@ -1144,7 +1144,7 @@ fn the_last_undamaged_snapshot_stays_beside_a_damaged_last_one() {
         }
         assert_eq!(desk.run(find).code, 4, "{find:?}");
         let told = desk.run(&["prune", "--keep", "1", "--dry-run"]);
-        assert!(told.out.contains("last undamaged"), "{find:?}: {}", told.out);
+        assert!(told.out.contains("last whole"), "{find:?}: {}", told.out);
         desk.run(&["prune", "--keep", "1", "--yes"]);
         let listed: serde_json::Value = serde_json::from_str(&desk.run(&["list", "--json"]).out).unwrap();
         let ids: Vec<&str> =
@@ -1180,7 +1180,7 @@ fn a_last_snapshot_that_lacks_something_drops_no_earlier_one() {
         assert_eq!(listed(), 2);
         let object = take_aside(&desk, &new, folder).to_owned();
         let told = desk.run(&["prune", "--keep", "1", "--dry-run"]);
-        assert!(told.out.contains("last undamaged"), "{is_late} {folder}: {}{}", told.out, told.err);
+        assert!(told.out.contains("last whole"), "{is_late} {folder}: {}{}", told.out, told.err);
         desk.run(&["prune", "--keep", "1"]);
         put_back(&desk);
         assert!(object.exists());

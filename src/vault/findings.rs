@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use serde_bytes::ByteBuf;
+
 use crate::catalogue::ChunkPlace;
 use crate::exit::Exit;
 use crate::id::{ChunkId, ClientId, ObjectName};
@@ -575,18 +577,46 @@ impl Vault {
         memory.save(self.state())
     }
 
-    /// Notes everything that is in no pack of these snapshots. A check may know of more that they have lost: a loss beside
-    /// that is noted as in [`Self::note_loss`].
+    /// Notes that a snapshot waits for this chunk, which the sync will bring.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub(crate) fn note_late(&self, snapshot: &ObjectName, chunk: ChunkId) -> Result<(), VaultError> {
+        let waiting = Lacking { snapshot: *snapshot, count: 1, files: vec![(ByteBuf::new(), vec![chunk])] };
+        self.note_losses(Vec::new(), vec![waiting])
+    }
+
+    /// Notes an object of which only a part has arrived.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub(crate) fn note_late_object(&self, key: &ObjectKey) -> Result<(), VaultError> {
+        let mut memory = Memory::load(self.state());
+        let Some(object) = ObjectRef::of(key).filter(|object| !memory.awaited.objects.contains(object)) else {
+            return Ok(());
+        };
+        memory.awaited.objects.push(object);
+        memory.save(self.state())
+    }
+
+    /// Notes everything that cannot be read of these snapshots, lost or late. A check may know of more that they have lost:
+    /// a loss beside that is noted as in [`Self::note_loss`].
     ///
     /// # Errors
     /// If the catalogue or the state folder fails.
-    pub(crate) fn note_losses(&self, found: Vec<Lacking>) -> Result<(), VaultError> {
+    pub(crate) fn note_losses(&self, lost: Vec<Lacking>, late: Vec<Lacking>) -> Result<(), VaultError> {
         let before = Memory::load(self.state());
         let (mut memory, mut damage) = (before.clone(), self.damage_with(&before)?);
-        for lacking in found {
+        for waiting in late {
+            if memory.awaited.snapshots.iter().all(|known| known.snapshot != waiting.snapshot) {
+                memory.awaited.snapshots.push(waiting);
+            }
+        }
+        for lacking in lost {
             let known = damage.remove(&lacking.snapshot).unwrap_or_default();
             let mut chunks = lacking.files.iter().flat_map(|(_, chunks)| chunks);
             if known.count == 0 {
+                memory.suspects.remove(&lacking.snapshot);
                 memory.lacking.retain(|other| other.snapshot != lacking.snapshot);
                 memory.lacking.push(lacking);
             } else if !chunks.all(|chunk| is_known(&known, Some(chunk))) {

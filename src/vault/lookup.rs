@@ -288,24 +288,29 @@ impl<'a> Lookup<'a> {
 
     /// As [`Vault::judged`], for the snapshots that need what is looked up here.
     pub(crate) fn judged(&self, error: ReadError) -> ReadError {
-        let error = self.judged_if(self.may_be_late, error);
-        self.needed_by.iter().for_each(|snapshot| self.vault.saw_loss(&error, snapshot));
-        error
+        let is_late = self.is_late(self.may_be_late, &error);
+        self.needed_by.iter().for_each(|snapshot| self.vault.saw_loss(&error, is_late, snapshot));
+        if is_late { ReadError::NotArrived } else { error }
     }
 
     /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
     pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
+        if self.is_late(may_be_late, &error) { ReadError::NotArrived } else { error }
+    }
+
+    /// Whether what this error is about may just not have arrived yet.
+    pub(crate) fn is_late(&self, may_be_late: bool, error: &ReadError) -> bool {
         if !may_be_late || !error.is_damage() || self.vault.delivery() == Delivery::Direct {
-            return error;
+            return false;
         }
         let state = match error.object() {
-            None => self.vault.state_of_unread(&error, true),
+            None => self.vault.state_of_unread(error, true),
             Some(object) => {
                 let mut states = lock(&self.states);
-                *states.entry(*object).or_insert_with(|| self.vault.state_of_unread(&error, true))
+                *states.entry(*object).or_insert_with(|| self.vault.state_of_unread(error, true))
             }
         };
-        if state == ObjectState::NotArrived { ReadError::NotArrived } else { error }
+        state == ObjectState::NotArrived
     }
 
     /// Starts with the catalogue of this moment.

@@ -14,7 +14,7 @@ use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
 use crate::vault::findings::{CHUNKS_NAMED, Lacking, warn_unless_noted};
-use crate::vault::{ReadError, SnapshotInfo, Vault};
+use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault};
 
 /// Maximum number of paths per snapshot that a check keeps.
 pub const PATHS_KEPT: usize = 100;
@@ -196,8 +196,8 @@ impl HurtSnapshot {
     }
 }
 
-/// Remembers which of these snapshots lack one of these chunks, or something that cannot be read at all, unless they may just wait for the
-/// sync, or for a later version of the program.
+/// Remembers which of these snapshots lack one of these chunks, or something that cannot be read at all, or wait for it, unless a later
+/// version of the program may have it.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
@@ -209,8 +209,10 @@ pub(crate) fn remember(
     progress: &dyn Progress,
 ) -> Result<(), MarkError> {
     let hurt = find(vault, None, reader, snapshots, lost, PATHS_KEPT)?;
-    let (_, _, lost) = vault.part_unsure(hurt, |hurt| hurt.id);
-    warn_unless_noted(vault.note_losses(lost.iter().map(HurtSnapshot::lacking).collect()), progress);
+    let (state, unsure, lost) = vault.part_unsure(hurt, |hurt| hurt.id);
+    let late = unsure.iter().filter(|_| state == ObjectState::NotArrived);
+    let [lost, late] = [lost.iter().map(HurtSnapshot::lacking).collect(), late.map(HurtSnapshot::lacking).collect()];
+    warn_unless_noted(vault.note_losses(lost, late), progress);
     Ok(())
 }
 

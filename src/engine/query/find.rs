@@ -209,10 +209,8 @@ impl Here {
                 Ok(()) => {}
                 Err(error) if error.is_contained() => {
                     if told.insert(stream_key(listing)) {
-                        let of = || snapshots.iter().map(|number| may_be_late[*number]);
-                        let error = hand.judged_if(of().all(|(_, is_late)| is_late), error);
-                        of().for_each(|(id, _)| hand.vault().saw_loss(&error, &id));
-                        result.broken.push((path.to_vec(), error));
+                        let of = snapshots.iter().map(|number| may_be_late[*number]);
+                        result.broken.push((path.to_vec(), hand.judged(error, of)));
                     }
                 }
                 Err(error) => return Err(error.into()),

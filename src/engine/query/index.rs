@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::catalogue::names::{NameRow, Named};
 use crate::catalogue::{CatalogueError, Reader};
-use crate::id::{NamesKey, StreamKey, TreeDigest};
+use crate::id::{NamesKey, ObjectName, StreamKey, TreeDigest};
 use crate::progress::Progress;
 use crate::read::graph::{Visitor, walk};
 use crate::read::mark::stream_key;
@@ -122,14 +122,17 @@ impl<'a> Index<'a> {
 }
 
 impl Hand<'_, '_> {
-    /// The vault.
-    pub(crate) const fn vault(&self) -> &Vault {
-        self.index.vault
-    }
-
-    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
-    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
-        self.index.chunks.judged_if(may_be_late, error)
+    /// As [`Vault::judged`], for these snapshots, each with whether it may be late (see [`Vault::may_be_late`]).
+    pub(crate) fn judged(
+        &self,
+        error: ReadError,
+        snapshots: impl Iterator<Item = (ObjectName, bool)> + Clone,
+    ) -> ReadError {
+        let is_late = self.index.chunks.lookup().is_late(snapshots.clone().all(|(_, is_late)| is_late), &error);
+        for (snapshot, _) in snapshots {
+            self.index.vault.saw_loss(&error, is_late, &snapshot);
+        }
+        if is_late { ReadError::NotArrived } else { error }
     }
 
     /// The view of the catalogue that is used.
