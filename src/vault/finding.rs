@@ -165,9 +165,12 @@ impl KnownFinding {
             About::Object { state, .. } => state.is_loss(),
             About::Records { .. } | About::Files { .. } | About::Change { .. } | About::Note(_) => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
-            // What is lost is not known: nobody can say first what is accepted.
-            About::Unexamined { .. } => false,
-            About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
+            // Of one that is unexamined, it is not known what would be accepted.
+            About::Unexamined { .. }
+            | About::Late { .. }
+            | About::Source { .. }
+            | About::OtherVault(_)
+            | About::Clocks { .. } => false,
         }
     }
 
