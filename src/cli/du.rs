@@ -77,7 +77,7 @@ pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
         }
         _ => usage::of_entry(path, &entry),
     };
-    sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, [info.id])));
+    sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, &info.id)));
     context.screen.clear();
     let mut out = Output::new();
     tell(context, args, info, since, path, &sums, &mut out)?;

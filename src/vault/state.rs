@@ -177,14 +177,31 @@ impl Vault {
         }
     }
 
-    /// The error of reading something that these snapshots need: what looks like damage is [`ReadError::NotArrived`] if
-    /// the sync may still bring it.
+    /// The error of reading something that this snapshot needs: what looks like damage is [`ReadError::NotArrived`] if
+    /// the sync may still bring it. Otherwise it is remembered (see [`Self::saw_loss`]).
     #[must_use]
-    pub fn judged(&self, error: ReadError, snapshots: impl IntoIterator<Item = ObjectName>) -> ReadError {
+    pub fn judged(&self, error: ReadError, snapshot: &ObjectName) -> ReadError {
         let is_late = error.is_damage()
-            && self.may_be_late(snapshots)
+            && self.may_be_late([*snapshot])
             && self.state_of_unread(&error, true) == ObjectState::NotArrived;
-        if is_late { ReadError::NotArrived } else { error }
+        if is_late {
+            return ReadError::NotArrived;
+        }
+        self.saw_loss(&error, snapshot);
+        error
+    }
+
+    /// Remembers that this snapshot lacks something, if that is what the error says. What cannot be remembered is still
+    /// reported by the command that met it. A damaged object is remembered when it is read.
+    pub(crate) fn saw_loss(&self, error: &ReadError, snapshot: &ObjectName) {
+        if !error.is_damage() || error.object().is_some() {
+            return;
+        }
+        let chunk = match error {
+            ReadError::Lost(chunk) => Some(chunk),
+            _ => None,
+        };
+        let _ = self.note_loss(snapshot, chunk);
     }
 
     /// State of an object that a tree needs and that could not be read because of `error`. `may_be_late`: others have a
