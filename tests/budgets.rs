@@ -42,10 +42,13 @@ use vault::store::testing::counting::{Action, CountingStore, Requests, Target as
 use vault::store::testing::mem::MemStore;
 use vault::store::testing::sleeping::SleepingStore;
 use vault::store::{Delivery, Kind, ObjectKey, Store, StoreLimits};
-use vault::vault::{SnapshotInfo, Vault, Wanted};
+use vault::vault::open::open_locked_to_read;
+use vault::vault::{LockedVault, OpenOptions, SnapshotInfo, Vault, Wanted};
 
 use crate::support::source::write;
-use crate::support::{PASSWORD, THREADS, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
+use crate::support::{
+    PASSWORD, RAW, THREADS, campaign, cheap, create_vault, identity, now, open_vault, scratch, small_chunks, take,
+};
 
 /// A row of the table: a command, and its highest costs.
 #[derive(Debug)]
@@ -302,6 +305,7 @@ fn each_command_keeps_to_its_budget_of_requests() {
 
     assert!(merged > SNAPSHOTS as u64 && idle == 0, "{merged} {idle}");
     of_small_vaults(&mut far);
+    of_a_machine_without_a_state(&mut far);
     let faults = far.faults();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
@@ -412,6 +416,85 @@ fn of_small_vaults(far: &mut Far) {
     far.cost("delivery, from direct to synced", || {
         assert!(delivery::set(&vault, Some(Delivery::Synced), now(), &silent).unwrap().changed);
     });
+}
+
+/// One file of a vault of 62 packs that one index object describes: a machine that has seen nothing of it asks for that
+/// object, and for the packs on the way to the file, but not for the footers of the others.
+fn of_a_machine_without_a_state(far: &mut Far) {
+    *far = Far { costs: std::mem::take(&mut far.costs), ..Far::new() };
+    let (store, quick): (Arc<dyn Store>, Arc<dyn Store>) = (far.store(), far.counting.clone());
+    let folder = scratch();
+    create_vault(quick.as_ref(), small_chunks()).unwrap();
+    let vault = open_vault(&quick, &folder.path().join("state")).unwrap();
+    // The sixteenth object of an index is merged with the others, and so is the sixteenth after that.
+    for number in 0..31 {
+        let source = folder.path().join(format!("source {number}"));
+        fs::create_dir_all(source.join("a folder")).unwrap();
+        write(&source.join("a folder/file"), number, 5000);
+        write(&source.join("another"), 100 + number, 5000);
+        take(&vault, &source).unwrap();
+    }
+    let last = vault.snapshots().last().unwrap().id;
+    drop(vault);
+    let of = |kinds: &[Kind]| {
+        let objects = far.counting.inner().objects().into_iter();
+        objects.filter(|(key, _)| matches!(key, ObjectKey::Named(kind, _) if kinds.contains(kind))).count()
+    };
+    let (packs, indexes) = (of(&[Kind::Pack, Kind::Meta]), of(&[Kind::Index]));
+    assert_eq!((packs, indexes), (62, 1));
+    let state = folder.path().join("no state yet");
+    let vault = far.cost("open to read, without a state", || {
+        let options = OpenOptions::new(state.clone(), identity("another"));
+        let locked = LockedVault::read(store.as_ref()).unwrap();
+        let secret = Secret::raw(&RAW);
+        open_locked_to_read(store.clone(), &locked, &secret, options, &Wanted::default(), &Silent::default()).unwrap()
+    });
+    assert_eq!(vault.unread(), packs);
+    let mut options = RestoreOptions::new(last, Target::Folder(folder.path().join("to")));
+    options.path = Some(b"top/a folder/file".to_vec());
+    let restored = || restore(&vault, &options, &Silent::default()).unwrap().files;
+    assert_eq!(far.cost("restore, one file, without a state", restored), 1);
+    let (requests, _) = &far.costs["restore, one file, without a state"];
+    assert!(requests.total() <= 8, "{requests}");
+    // The rules by which files were left out are the same in all snapshots, and in the first meta pack.
+    assert_eq!(vault.unread(), packs - 3, "other footers were read");
+}
+
+/// A campaign has 10³ packs. A deletion of them is one request, and a catalogue that is made again costs one for each, as many
+/// at a time as the store takes, whether or not an index object tells of them.
+#[test]
+fn many_packs_cost_a_request_each_when_they_are_read_and_none_when_they_go() {
+    let snapshots = if campaign() == 0 { 70 } else { 500 };
+    let mut far = Far::new();
+    let (store, quick): (Arc<dyn Store>, Arc<dyn Store>) = (far.store(), far.counting.clone());
+    let folder = scratch();
+    create_vault(quick.as_ref(), small_chunks()).unwrap();
+    let source = folder.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let vault = open_vault(&quick, &folder.path().join("state")).unwrap();
+    for number in 0..snapshots {
+        write(&source.join("changing"), number, 1000);
+        take(&vault, &source).unwrap();
+    }
+    drop(vault);
+    let packs = 2 * usize::try_from(snapshots).unwrap();
+    let mem = far.counting.inner();
+    let indexes = mem.objects().into_iter().filter(|(key, _)| matches!(key, ObjectKey::Named(Kind::Index, _)));
+    indexes.for_each(|(key, _)| mem.delete(&key).unwrap());
+    drop(far.cost("lost", || open_vault(&store, &folder.path().join("lost")).unwrap()));
+    let (requests, rounds) = &far.costs["lost"];
+    let footers = [Kind::Pack, Kind::Meta].map(|kind| requests.at(Action::Get, Counted::Folder(kind)));
+    assert_eq!(footers.iter().sum::<usize>(), packs, "{requests}");
+    // Footers, and half as many records, eight at a time, with some room for threads that begin late.
+    assert!(*rounds <= packs * 3 / 2 / 8 * 3 / 2 + 10, "{rounds} round trips for {packs} packs: {requests}");
+    // The machine that has put the packs waits for nobody.
+    let vault = open_vault(&store, &folder.path().join("state")).unwrap();
+    let deleted = far.cost("pruned", || pruned(&vault, 1, 0.0));
+    let (requests, _) = &far.costs["pruned"];
+    assert!(deleted as usize >= packs - 4, "{deleted} of {packs}");
+    // The packs, and what is merged of the log.
+    assert!(requests.of(Action::Delete) <= 3, "{requests}");
+    assert!(requests.of(Action::Put) <= 12, "{requests}");
 }
 
 /// A vault at a far store, with files of 24 MiB of noise in all, which are in two packs.

@@ -34,7 +34,7 @@ pub struct Quick {
     begun: Mutex<Option<Instant>>,
     skipped: AtomicU64,
     seed: AtomicU64,
-    stops: AtomicBool,
+    pub stops: AtomicBool,
     pub told: Mutex<Vec<String>>,
 }
 
@@ -174,7 +174,7 @@ fn object_stores_conform() {
 
 /// The expected outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub enum End {
     Done,
     Missing,
     Exists,
@@ -186,7 +186,7 @@ enum End {
     Unreachable,
 }
 
-fn end<T>(done: Result<T, StoreError>) -> End {
+pub fn end<T>(done: Result<T, StoreError>) -> End {
     match done {
         Ok(_) => End::Done,
         Err(StoreError::Missing { .. }) => End::Missing,
@@ -211,7 +211,7 @@ pub fn hasty() -> Policy {
     Policy { timeout: Duration::from_millis(400), rate_min: 1 << 30, ..Policy::default() }
 }
 
-const THERE: &[u8] = &[7; 1000];
+pub const THERE: &[u8] = &[7; 1000];
 
 /// A server with one object, and a store on it.
 fn with_object() -> (FakeS3, Arc<Quick>, Arc<dyn Store>) {
@@ -224,25 +224,25 @@ fn with_object() -> (FakeS3, Arc<Quick>, Arc<dyn Store>) {
 }
 
 /// A request to a store.
-type Act = fn(&dyn Store) -> End;
+pub type Act = fn(&dyn Store) -> End;
 
-fn get(store: &dyn Store) -> End {
+pub fn get(store: &dyn Store) -> End {
     end(store.get(&key(Kind::Pack, 1), 1000).map(|bytes| assert_eq!(bytes, THERE)))
 }
 
-fn range(store: &dyn Store) -> End {
+pub fn range(store: &dyn Store) -> End {
     end(store.get_range(&key(Kind::Pack, 1), 10, 500).map(|bytes| assert_eq!(bytes, THERE[10..510])))
 }
 
-fn beyond(store: &dyn Store) -> End {
+pub fn beyond(store: &dyn Store) -> End {
     end(store.get_range(&key(Kind::Pack, 1), 2000, 5))
 }
 
-fn len(store: &dyn Store) -> End {
+pub fn len(store: &dyn Store) -> End {
     end(store.len(&key(Kind::Pack, 1)).map(|len| assert_eq!(len, 1000)))
 }
 
-fn put(store: &dyn Store) -> End {
+pub fn put(store: &dyn Store) -> End {
     let done = store.put(&key(Kind::Pack, 2), Bytes::from_static(b"what is put"));
     if done.is_ok() {
         assert_eq!(store.get(&key(Kind::Pack, 2), 100).unwrap(), b"what is put"[..]);
@@ -250,18 +250,18 @@ fn put(store: &dyn Store) -> End {
     end(done)
 }
 
-fn delete(store: &dyn Store) -> End {
+pub fn delete(store: &dyn Store) -> End {
     end(store.delete_many(&[key(Kind::Pack, 1), key(Kind::Pack, 3)], &mut |_| {}))
 }
 
-fn list_packs(store: &dyn Store) -> End {
+pub fn list_packs(store: &dyn Store) -> End {
     let mut count = 0;
     let done = store.list(Kind::Pack, &mut |_| count += 1);
     assert_eq!(count, usize::from(done.is_ok()));
     end(done)
 }
 
-fn list_everything(store: &dyn Store) -> End {
+pub fn list_everything(store: &dyn Store) -> End {
     let mut count = 0;
     let done = store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |_, _| count += 1);
     assert_eq!(count, usize::from(done.is_ok()));
@@ -611,7 +611,7 @@ fn a_machine_that_may_not_delete_says_so_of_the_object() {
 }
 
 /// Checks that a new machine finds no damage in the vault.
-fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
+pub fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
     let fresh = scratch();
     let vault = open_vault(store, fresh.path()).unwrap();
     assert!(vault.bad_objects().is_empty() && vault.findings().is_empty(), "{what}: {:?}", vault.bad_objects());
@@ -1204,6 +1204,22 @@ fn a_full_disk_behind_sftp_is_told() {
     });
     system("umount", &["--lazy", at]).unwrap();
     tried.unwrap();
+}
+
+/// Footers are short, so more of them are under way than of other reads.
+#[test]
+fn short_reads_are_under_way_in_greater_number() {
+    let far = Far::new();
+    for number in 0..20 {
+        std::fs::write(far.source().join("file"), bytes(number, 5000)).unwrap();
+        take(&far.open(), &far.source()).unwrap();
+    }
+    far.server.take_time(Duration::from_millis(200));
+    far.server.most_under_way();
+    let fresh = scratch();
+    drop(open_vault(&far.store, fresh.path()).unwrap());
+    let most = far.server.most_under_way();
+    assert!(most > 16 && most <= 32, "{most}");
 }
 
 /// A machine that may only add takes snapshots, and its prune says why it deletes nothing.

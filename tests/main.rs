@@ -97,6 +97,10 @@ mod servers;
 mod settings;
 #[cfg(all(unix, feature = "remote"))]
 mod rest;
+#[cfg(all(unix, feature = "remote"))]
+mod sftp;
+#[cfg(all(target_os = "linux", feature = "remote"))]
+mod memory;
 #[cfg(feature = "remote")]
 mod mirror;
 #[cfg(all(unix, feature = "remote"))]

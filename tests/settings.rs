@@ -220,6 +220,60 @@ fn the_file_of_authorities_is_the_configured_one() {
     assert!(far.server.asked().is_empty());
 }
 
+/// Secrets come from where the named section says, and the environment's do not count; no message shows one.
+#[cfg(unix)]
+#[test]
+fn credentials_come_from_the_section_that_a_vault_names() {
+    use std::os::unix::fs::PermissionsExt;
+    let far = Configured::new();
+    let file = far.desk.path("secrets");
+    let lines = format!("# of the bucket\nAWS_ACCESS_KEY_ID={KEY}\nAWS_SECRET_ACCESS_KEY=hush\n");
+    let may_read = |mode: u32| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    std::fs::write(&file, &lines).unwrap();
+    may_read(0o600);
+    let say = |section: &str, args: &[&str]| {
+        let config = format!(
+            "[vaults.far]\npath = \"{}\"\ncredentials = \"c\"\n[credentials.c]\n{section}\n",
+            far.server.vault("v")
+        );
+        let path = far.desk.path("vault.toml");
+        std::fs::write(&path, config).unwrap();
+        let mut command = far.desk.command(args);
+        command.env("VAULT_CONFIG", path).env_remove("VAULT_REPO");
+        // The environment has another account, and a token that would spoil this one.
+        command.env("AWS_ACCESS_KEY_ID", "AKOTHER").env("AWS_SECRET_ACCESS_KEY", "other").env("AWS_PROFILE", "other");
+        command.env("BUCKET_AWS_ACCESS_KEY_ID", KEY).env("BUCKET_AWS_SECRET_ACCESS_KEY", "hush");
+        let said = said(&command.output().unwrap());
+        assert!(!said.out.contains("hush") && !said.err.contains("hush"), "{}{}", said.out, said.err);
+        said
+    };
+    let of_file = format!("file = \"{}\"", file.display());
+    let said = say(&of_file, &["init"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let of_command = format!("command = \"cat '{}'\"", file.display());
+    for section in [&*of_file, &of_command, "environment = \"BUCKET_\""] {
+        let said = say(section, &["list"]);
+        assert_eq!(said.code, 0, "{section}: {}", said.err);
+    }
+    let shown: serde_json::Value = serde_json::from_str(&say(&of_file, &["config", "--json"]).out).unwrap();
+    assert_eq!(shown["vaults"][0]["line"]["credentials"], "c");
+    // What gives none is told before any request.
+    far.server.asked();
+    for (section, expected) in [
+        ("environment = \"NONE_\"", "there is nothing in them"),
+        ("command = \"printf 'hu%s' sh\"", "line 1 is no variable of a store"),
+        ("command = \"exit 3\"", "exit status: 3"),
+        ("file = \"/no/such\"", "cannot read the file /no/such"),
+    ] {
+        let said = say(section, &["list"]);
+        assert!(said.code == 1 && said.err.contains(expected), "{section}: {} {}", said.code, said.err);
+    }
+    may_read(0o644);
+    let said = say(&of_file, &["list"]);
+    assert!(said.code == 1 && said.err.contains("others may read") && said.err.contains("chmod 600"), "{}", said.err);
+    assert!(far.server.asked().is_empty());
+}
+
 #[test]
 fn the_settings_are_shown() {
     let far = Configured::new();
@@ -228,7 +282,7 @@ fn the_settings_are_shown() {
     let shown: serde_json::Value = serde_json::from_str(&far.run(settings, &["config", "--json"])).unwrap();
     let expected = serde_json::json!({
         "connections": 3, "timeout_s": 5, "retry_for_s": 120, "storage_class": "STANDARD_IA", "ca_file": "/ca.pem",
-        "cache": 2_u64 << 30
+        "cache": 2_u64 << 30, "credentials": null
     });
     assert_eq!(shown["vaults"][0]["line"], expected);
     let shown: serde_json::Value = serde_json::from_str(&far.run("", &["config", "--json"])).unwrap();

@@ -52,6 +52,7 @@ struct LineJson<'a> {
     storage_class: Option<&'a str>,
     ca_file: Option<Name<'a>>,
     cache: Option<u64>,
+    credentials: Option<&'a str>,
 }
 
 impl<'a> LineJson<'a> {
@@ -63,6 +64,7 @@ impl<'a> LineJson<'a> {
             storage_class: far.storage_class.as_deref(),
             ca_file: far.ca_file.as_ref().map(|path| Name(path.as_os_str().as_encoded_bytes())),
             cache: far.cache,
+            credentials: far.credentials.as_ref().map(|given| given.name.as_str()),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::service::config;
 use crate::service::config::Config;
 use crate::service::config::FarConfig;
 use crate::service::config::VaultConfig;
+use crate::service::credentials;
 use crate::service::folders;
 use crate::service::temporary::Temporary;
 use crate::store::Store;
@@ -286,14 +287,14 @@ impl Context {
         if let Some(store) = far.get(address) {
             return Ok(store.clone());
         }
-        let store = remote::open(address, &self.far_settings(address), self.screen.surroundings())?;
+        let store = remote::open(address, &self.far_settings(address)?, self.screen.surroundings())?;
         far.insert(address.clone(), store.clone());
         Ok(store)
     }
 
     /// Creates the folder of a new vault at an address, if that kind of store has folders.
     pub(super) fn prepare(&self, address: &Address) -> Result<(), Failure> {
-        Ok(remote::prepare(address, &self.far_settings(address), self.screen.surroundings())?)
+        Ok(remote::prepare(address, &self.far_settings(address)?, self.screen.surroundings())?)
     }
 
     /// The settings of the line to an address in the configuration.
@@ -307,14 +308,15 @@ impl Context {
     }
 
     /// The settings that a store on another machine takes from this one.
-    fn far_settings(&self, address: &Address) -> remote::Settings {
+    fn far_settings(&self, address: &Address) -> Result<remote::Settings, Failure> {
         let far = self.far_config(address);
         let wanted = |name: &str| remote::Settings::VARIABLES.iter().any(|start| name.starts_with(start));
         let variables =
             env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables = credentials::variables(far.credentials.as_ref(), variables.collect(), &Here)?;
         let usual = remote::Policy::default();
-        remote::Settings {
-            variables: variables.filter(|(name, _)| wanted(name)).collect(),
+        Ok(remote::Settings {
+            variables: variables.into_iter().filter(|(name, _)| wanted(name)).collect(),
             home: env::home_dir(),
             // An address that never answered may be wrong, so the first wait is shorter.
             policy: remote::Policy {
@@ -326,7 +328,7 @@ impl Context {
             connections: far.connections,
             ca_file: far.ca_file,
             storage_class: far.storage_class,
-        }
+        })
     }
 
     /// The vault expected in this place. `name` is the place's name in the record of places.

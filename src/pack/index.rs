@@ -316,12 +316,20 @@ pub struct IndexHead {
 pub struct IndexReader<'a> {
     store: &'a dyn Store,
     keys: &'a Keys,
+    /// Bytes that are read from the end of an object with its fence table, if that alone takes fewer.
+    tail: u64,
 }
 
 impl<'a> IndexReader<'a> {
     /// A reader of the index objects in `store`.
     pub const fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
-        Self { store, keys }
+        Self { store, keys, tail: 0 }
+    }
+
+    /// Reads at least these bytes from the end of an object with its fence table: the ranges in them cost no requests later.
+    #[must_use]
+    pub const fn with_tail(self, tail: u64) -> Self {
+        Self { tail, ..self }
     }
 
     fn open(&self, name: ObjectName, section: IndexSection, sealed: &[u8]) -> Result<Vec<u8>, PackError> {
@@ -350,7 +358,7 @@ impl<'a> IndexReader<'a> {
             return Err(damaged(&format!("{len} bytes is no length of an index object")));
         }
         // A fence table takes less than two bytes for each 4 KiB.
-        let tail_len = TAIL.saturating_add(len / 2048).min(len);
+        let tail_len = TAIL.saturating_add(len / 2048).max(self.tail).min(len);
         let start = len - tail_len;
         let tail = self.store.get_range(&key(name), start, tail_len as usize)?;
         let end = tail.len() - END_LEN;

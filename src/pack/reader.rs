@@ -247,15 +247,14 @@ impl<'a> PackReader<'a> {
     }
 
     /// Reads everything from the first to the last of some segments of one pack, with one request. The same request
-    /// brings the header of a pack of data, if that is needed and not far away; otherwise the header is read afterwards, unless
-    /// another thread has read it meanwhile. Nothing is opened.
+    /// brings the header, if that is needed and not far away; otherwise the header is read afterwards, unless another thread
+    /// has read it meanwhile. Nothing is opened.
     ///
     /// # Errors
     /// If the bytes cannot be read. That says nothing about each single segment. A header that cannot be read shows
     /// when a segment is opened.
     pub fn read_together(&self, first: &SegmentPlace, last: &SegmentPlace) -> Result<Together, PackError> {
-        let is_known = self.known_opener(first.pack).is_some();
-        let brings_header = first.kind == ObjectKind::Pack && !is_known && first.offset <= GAP;
+        let brings_header = self.is_new(first.pack) && first.offset <= GAP;
         let from = if brings_header { 0 } else { first.offset };
         let len = (last.offset + u64::from(last.len)).saturating_sub(from) as usize;
         let bytes = self.store.get_range(&object_key(first.kind, first.pack), from, len)?;
@@ -264,6 +263,17 @@ impl<'a> PackReader<'a> {
             _ => drop(self.opener(first.kind, first.pack)),
         }
         Ok(Together { from, bytes })
+    }
+
+    /// Whether the header of a pack is still to be read.
+    pub fn is_new(&self, name: ObjectName) -> bool {
+        self.known_opener(name).is_none()
+    }
+
+    /// This reader on another way to the same store.
+    #[must_use]
+    pub fn by(&self, store: &'a dyn Store) -> Self {
+        Self { store, ..self.clone() }
     }
 
     /// The store that is read.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::id::ObjectName;
-use crate::seal::ObjectKind;
+use crate::seal::{HEADER_LEN, ObjectKind};
 
 /// The most bytes to read with one request.
 const TOGETHER_MAX: u64 = 8 << 20;
@@ -36,6 +36,11 @@ pub struct Together {
 }
 
 impl Together {
+    /// The header of the pack, if it was read along.
+    pub fn header(&self) -> Option<Bytes> {
+        (self.from == 0 && self.bytes.len() >= HEADER_LEN).then(|| self.bytes.slice(..HEADER_LEN))
+    }
+
     /// The sealed bytes of one of the segments.
     pub fn part(&self, place: &SegmentPlace) -> Option<Bytes> {
         let start = usize::try_from(place.offset.checked_sub(self.from)?).ok()?;
@@ -47,6 +52,17 @@ impl Together {
 /// Number of bytes from the begin of one segment to the end of a later one of the same pack.
 pub fn span(first: &SegmentPlace, last: &SegmentPlace) -> u64 {
     (last.offset + u64::from(last.len)).saturating_sub(first.offset)
+}
+
+/// The segments around one of a pack that are worth reading along with it, if nothing of the pack was read before: as
+/// many as the most bytes of a gap hold, those before it first, since then the header comes along.
+pub fn around(places: &[SegmentPlace], wanted: usize) -> Range<usize> {
+    let Some(place) = places.get(wanted) else { return 0..0 };
+    let end = place.offset + u64::from(place.len);
+    let begins = places[..wanted].iter().rposition(|before| end.saturating_sub(before.offset) > GAP);
+    let start = begins.map_or(0, |far| far + 1);
+    let behind = places[wanted + 1..].iter().take_while(|next| span(&places[start], next) <= GAP).count();
+    start..wanted + 1 + behind
 }
 
 /// The ranges of segments to read with one request each. The segments are sorted by pack and number; the places of some
@@ -92,6 +108,14 @@ mod tests {
         let meta = |number: u32| place(ObjectKind::Meta, 3, number, u64::from(number) * 1000, 1000);
         assert_eq!(runs(&[first, other, meta(0), meta(1), None, None]), [0..1, 1..2, 2..3, 3..4, 4..5, 5..6]);
         assert_eq!(runs(&[near(1), near(0)]), [0..1, 1..2]);
+        // Around one of a pack: from the begin as far as that is near, and at least itself.
+        let sixths: Vec<_> = (0..10)
+            .filter_map(|number| place(ObjectKind::Meta, 3, number, u64::from(number) * GAP / 6, 40 << 10))
+            .collect();
+        assert_eq!((around(&sixths, 0), around(&sixths, 2), around(&sixths, 5)), (0..6, 0..6, 0..6));
+        assert_eq!((around(&sixths, 6), around(&sixths, 9), around(&sixths, 10)), (1..7, 4..10, 0..0));
+        let long: Vec<_> = (0..3).filter_map(|number| near(number)).collect();
+        assert_eq!((around(&long, 0), around(&long, 1), around(&long, 2)), (0..1, 1..2, 2..3));
         // A segment longer than the bound is read alone.
         let huge = |number: u32| place(ObjectKind::Pack, 1, number, u64::from(number) * (9 << 20), 9 << 20);
         assert_eq!(runs(&[huge(0), huge(1)]), [0..1, 1..2]);

@@ -6,8 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader, SegmentRef};
 use crate::id::{ChunkId, ObjectName};
-use crate::pack::PackReader;
 use crate::pack::segment::Segment;
+use crate::pack::together::around;
+use crate::pack::{PackReader, SegmentPlace};
 use crate::read::listing::{self, Listing};
 use crate::seal::ObjectKind;
 use crate::tree::{ChunkSource, Entry, Stream};
@@ -193,8 +194,32 @@ impl<'a> ChunkReader<'a> {
     fn segment(&self, at: SegmentRef) -> Result<Option<Arc<Segment>>, ReadError> {
         let Some(info) = self.info(at.pack)? else { return Ok(None) };
         let Some(place) = info.place(at.segment) else { return Ok(None) };
+        if place.kind == ObjectKind::Meta && self.packs.store().is_far() && self.packs.is_new(place.pack) {
+            self.bring_around(&info, &place);
+        }
         let open = |decompressor: &mut _| Ok(self.packs.segment(&place, None, decompressor)?);
         self.segments.get((info.name, at.segment), open).map(Some)
+    }
+
+    /// Brings a segment of a meta pack from a far store into the cache, with the header and with its neighbours, of which the
+    /// next steps of a walk through trees are likely to need some. Nothing that goes wrong is reported: the segment is read
+    /// alone then.
+    fn bring_around(&self, info: &PackInfo, wanted: &SegmentPlace) {
+        let vault = self.lookup.vault();
+        if self.segments.has(&(wanted.pack, wanted.number)) || vault.has_kept(wanted) {
+            return;
+        }
+        let places: Vec<_> = (0..info.segments.len() as u32).map_while(|number| info.place(number)).collect();
+        let run = &places[around(&places, wanted.number as usize)];
+        let [first, ..] = run else { return };
+        let packs = self.packs.by(vault.store());
+        let Ok(together) = packs.read_together(first, run.last().unwrap_or(first)) else { return };
+        vault.keep_together(&together, run);
+        for place in run {
+            let Some(sealed) = together.part(place) else { continue };
+            let key = (place.pack, place.number);
+            let _ = self.segments.get(key, |decompressor| Ok(packs.open_read(place, sealed, decompressor)?));
+        }
     }
 
     /// Opens a segment, verifying every chunk.

@@ -33,6 +33,8 @@ const MISTAKES_SHOWN: usize = 3;
 pub struct Config {
     /// The name of the default vault.
     pub default_vault: Option<String>,
+    /// The sources of secrets, in the order of the file.
+    pub credentials: Vec<CredentialsConfig>,
     /// The vaults, in the order of the file.
     pub vaults: Vec<VaultConfig>,
     /// The sources, in the order of the file.
@@ -95,6 +97,28 @@ pub struct FarConfig {
     pub ca_file: Option<PathBuf>,
     /// The maximum size in bytes of the local copies of trees; 0: none are kept.
     pub cache: Option<u64>,
+    /// The source of secrets; `None`: the environment, and what its tools have.
+    pub credentials: Option<CredentialsConfig>,
+}
+
+/// A source of secrets for stores on other machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialsConfig {
+    /// Its name in this configuration.
+    pub name: String,
+    /// The place where the secrets are.
+    pub from: CredentialsFrom,
+}
+
+/// The place of secrets. Command and file give lines `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsFrom {
+    /// The output of a command.
+    Command(OsString),
+    /// A file that only its owner may read.
+    File(PathBuf),
+    /// Variables of the environment whose names begin with this.
+    Environment(String),
 }
 
 impl VaultConfig {

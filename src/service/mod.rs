@@ -10,7 +10,7 @@
 //! restore · [`settle`] follows each piece of work · [`health`] examines a vault.
 //!
 //! User input and output: [`select`] finds a snapshot, and [`spot`] a path in it · [`local`] and [`roots`] find a
-//! folder · [`password`] gets a password · [`delivery`] tells how a vault reaches other machines · [`values`],
+//! folder · [`password`] gets a password, and [`credentials`] the secrets of a store · [`delivery`] tells how a vault reaches other machines · [`values`],
 //! [`dates`], [`units`] and [`suggest`] deal with words and numbers.
 //!
 //! Surroundings: [`machine`] provides the environment and the clock · [`folders`] and [`temporary`] know where vault's
@@ -18,6 +18,7 @@
 
 pub mod ahead;
 pub mod config;
+pub mod credentials;
 pub mod dates;
 pub mod delivery;
 pub mod drill;

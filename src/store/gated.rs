@@ -100,6 +100,10 @@ impl Store for GatedStore {
         self.inner.limits()
     }
 
+    fn small_reads(&self) -> usize {
+        self.inner.small_reads()
+    }
+
     fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, StoreError> {
         self.inner.holds(key, bytes)
     }

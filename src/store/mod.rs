@@ -309,6 +309,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The number of requests that may be under way.
     fn limits(&self) -> StoreLimits;
 
+    /// The number of reads of a few KiB that may be under way: they take no memory and hardly any of the line, only time. At
+    /// least [`StoreLimits::reads`].
+    fn small_reads(&self) -> usize {
+        self.limits().reads
+    }
+
     /// The place of the store, for messages.
     fn place(&self) -> String;
 

@@ -16,7 +16,8 @@ use bytes::Bytes;
 
 use crate::id::ObjectName;
 use crate::ownfile;
-use crate::pack::{Footer, PackReader};
+use crate::pack::together::Together;
+use crate::pack::{Footer, PackReader, SegmentPlace};
 use crate::seal::{HEADER_LEN, ObjectKind, SlotFile};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 use crate::sync::lock;
@@ -250,6 +251,26 @@ impl Vault {
         for part in std::iter::once(0..HEADER_LEN).chain(parts) {
             if let Some(part_bytes) = bytes.get(part.clone()) {
                 kept.keep(name, part.start as u64, part_bytes);
+            }
+        }
+    }
+
+    /// Whether readers of trees have a segment of a meta pack on this machine. Whether that is whole shows when it is read.
+    pub(crate) fn has_kept(&self, place: &SegmentPlace) -> bool {
+        let kept = self.kept.get().filter(|_| !self.is_store_judged.load(Relaxed));
+        kept.is_some_and(|kept| kept.pack_folder(&place.pack).join(place.offset.to_string()).exists())
+    }
+
+    /// Keeps segments of a meta pack that were read together, and its header if they came with it.
+    pub(crate) fn keep_together(&self, together: &Together, places: &[SegmentPlace]) {
+        let Some(kept) = self.kept.get() else { return };
+        let Some(SegmentPlace { pack, .. }) = places.first() else { return };
+        if let Some(header) = together.header() {
+            kept.keep(pack, 0, &header);
+        }
+        for place in places {
+            if let Some(part) = together.part(place) {
+                kept.keep(pack, place.offset, &part);
             }
         }
     }

@@ -3,6 +3,8 @@
 //! When a vault is opened only for reading, footers that the catalogue does not have stay unread. A chunk that the
 //! catalogue does not know is looked up in the index objects; the footer of the pack that they name is read and
 //! entered, and so are all other chunks of that pack. Only footers are entered, never the content of an index object.
+//! How many unread footers are so few that they are all read at once, and how many are read one by one before the others
+//! are, depends on what a request costs: in a folder of this machine next to nothing, elsewhere a round trip.
 //! If the index objects name no pack, or a wrong one, all remaining footers are read: those of packs that no index
 //! object describes first. So nothing is called lost before every footer was read.
 
@@ -26,11 +28,16 @@ const GROUP: usize = 256;
 /// Fewest chunks that one transaction enters, if there are that many: each transaction rewrites a good part of the
 /// existing chunks.
 const CHUNKS_TOGETHER: usize = 1 << 20;
-/// If fewer footers than this are unread, they are all read at once.
-pub(crate) const FEW: usize = 64;
+/// If no more footers than this are unread, they are all read at once.
+const FEW: usize = 64;
+/// The same at a far store, where a footer costs a round trip, and most work needs few of them.
+const FEW_FAR: usize = 8;
 /// Limits of reading footers one by one: once their number exceeds the first, and exceeds the number of all packs divided
 /// by the second, the remaining footers are all read.
 const ONE_BY_ONE: (usize, usize) = (256, 8);
+/// Index objects of a far store that have no more bytes together are read whole: a range of one costs a round trip, in
+/// which a slow line brings about as much.
+const WHOLE_TOGETHER: u64 = 1 << 20;
 /// Number of fence tables that are read before the replaced objects are skipped.
 const HEADS_AT_ONCE: usize = 64;
 
@@ -75,6 +82,22 @@ impl Vault {
         lock(&self.unread).packs.len()
     }
 
+    /// Whether these are so few unread footers that the index objects are not worth asking.
+    pub(super) fn are_few(&self, unread: usize) -> bool {
+        unread <= if self.store.is_far() { FEW_FAR } else { FEW }
+    }
+
+    /// Number of footers that are read one by one, of this number of packs, before the remaining ones are all read. At a
+    /// far store as many as take about as long as all together, which come many at a time: so no work takes more than twice
+    /// as long as with either way alone.
+    fn one_by_one(&self, all: usize) -> usize {
+        if self.store.is_far() {
+            FEW_FAR.max(all / self.store.small_reads().max(1))
+        } else {
+            ONE_BY_ONE.0.max(all / ONE_BY_ONE.1)
+        }
+    }
+
     /// Reads all footers that were not read yet, and from now on those of new packs at once. Work that has to know all
     /// stored chunks begins with this.
     ///
@@ -110,7 +133,7 @@ impl Vault {
         let (mut packs, mut chunks) = (Vec::new(), 0);
         let mut groups = new.chunks(GROUP).peekable();
         while let Some(group) = groups.next() {
-            let read = try_share(group.len(), self.store.limits().reads, |at| {
+            let read = try_share(group.len(), self.store.small_reads(), |at| {
                 let (name, kind, len) = group[at];
                 let footer = match reader.footer(kind, name, len) {
                     Err(PackError::Store(error)) if error.is_of_whole() => return Err(error),
@@ -176,10 +199,13 @@ impl Vault {
 
     /// Fence tables of the index objects that no other one replaces; unreadable ones are skipped.
     fn heads(&self) -> Result<Vec<IndexHead>, StoreError> {
-        let reader = IndexReader::new(self.store(), self.keys());
+        let listed = self.listed_indexes();
+        let together = listed.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add(*len));
+        let whole = if self.store.is_far() && together <= WHOLE_TOGETHER { WHOLE_TOGETHER } else { 0 };
+        let reader = IndexReader::new(self.store(), self.keys()).with_tail(whole);
         let mut replaced: HashSet<ObjectName> = HashSet::new();
         let mut heads: Vec<IndexHead> = Vec::new();
-        for some in self.listed_indexes().chunks(HEADS_AT_ONCE) {
+        for some in listed.chunks(HEADS_AT_ONCE) {
             let some: Vec<_> = some.iter().filter(|(name, _)| !replaced.contains(name)).collect();
             let read = try_share(some.len(), self.store.limits().reads, |at| {
                 unless_of_whole(reader.head(some[at].0, some[at].1)).map(Result::ok)
@@ -220,7 +246,7 @@ impl Vault {
     /// The packs whose footers to read next in search of a chunk.
     fn candidates(&self, unread: &mut Unread, id: &ChunkId) -> Result<Vec<(ObjectName, ObjectKind, u64)>, ReadError> {
         let all = unread.packs.len() + unread.brought;
-        if unread.brought > ONE_BY_ONE.0 && unread.brought > all / ONE_BY_ONE.1 {
+        if unread.brought > self.one_by_one(all) {
             return Ok(unread.take(|_| true));
         }
         let reader = IndexReader::new(self.store(), self.keys());
@@ -274,6 +300,11 @@ pub struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
+    /// The vault whose chunks it finds.
+    pub(crate) const fn vault(&self) -> &'a Vault {
+        self.vault
+    }
+
     /// The error for a chunk that has no place.
     pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
         self.judged(self.vault.lost(id))

@@ -19,7 +19,7 @@ use crate::vault::findings::{Note, note_lost};
 use crate::vault::identity::{ClientState, Identity};
 use crate::vault::listing::{Known, Listing, raise};
 use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, unlock};
-use crate::vault::lookup::{FEW, Unread};
+use crate::vault::lookup::Unread;
 use crate::vault::records::LogLook;
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
@@ -452,7 +452,7 @@ impl Vault {
             self.catalogue.remove_packs(&txn, &gone)?;
             txn.commit().map_err(CatalogueError::from)?;
         }
-        if self.lazy.load(Relaxed) && new.len() > FEW {
+        if self.lazy.load(Relaxed) && !self.are_few(new.len()) {
             *lock(&self.unread) = Unread::new(new.into_iter().map(|(name, pack)| (*name, *pack)).collect());
             return Ok(());
         }

@@ -8,6 +8,8 @@ pub mod http;
 pub mod rest;
 #[cfg(feature = "remote")]
 pub mod s3;
+#[cfg(all(unix, feature = "remote"))]
+pub mod sftp;
 #[cfg(unix)]
 pub mod ssh;
 #[cfg(feature = "remote")]

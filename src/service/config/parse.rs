@@ -18,6 +18,8 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 
 use super::Config;
+use super::CredentialsConfig;
+use super::CredentialsFrom;
 use super::Desktop;
 use super::FarConfig;
 use super::Hooks;
@@ -115,10 +117,16 @@ impl<'t> Reader<'t> {
         let mut config = Config::default();
         let mut top = Section { reader: self, table: table.get_ref(), known: Vec::new() };
         let default_vault = top.string("default-vault");
+        let credentials = top.named("credentials");
         let vaults = top.named("vaults");
         let sources = top.named("sources");
         let (run, notify) = (top.table("run"), top.table("notify"));
         top.finish();
+        for (name, at, table) in credentials {
+            self.check_name(&name, at, "source of secrets");
+            let given = self.credentials(name, table);
+            config.credentials.extend(given);
+        }
         for (name, at, table) in vaults {
             self.check_name(&name, at, "vault");
             let vault = self.vault(name, table, &config);
@@ -158,6 +166,22 @@ impl<'t> Reader<'t> {
             };
             self.wrong(at, format!("there is no vault '{name}'{}", meant.unwrap_or(all)));
         }
+    }
+
+    fn credentials(&mut self, name: String, table: &Spanned<DeValue<'t>>) -> Option<CredentialsConfig> {
+        let mut section = Section::new(self, table)?;
+        let ways = [
+            section.string("command").map(|(command, _)| CredentialsFrom::Command(OsString::from(command))),
+            section.path("file").map(|(file, _)| CredentialsFrom::File(file)),
+            section.string("environment").map(|(start, _)| CredentialsFrom::Environment(start)),
+        ];
+        let mut ways = ways.into_iter().flatten();
+        let way = ways.next();
+        if way.is_none() || ways.next().is_some() {
+            section.missing(table, "give one of command, file and environment");
+        }
+        section.finish();
+        way.map(|from| CredentialsConfig { name, from })
     }
 
     fn vault(&mut self, name: String, table: &Spanned<DeValue<'t>>, config: &Config) -> Option<VaultConfig> {
@@ -201,7 +225,7 @@ impl<'t> Reader<'t> {
         vault.retire_after = section.duration_or_never("retire-after", vault.retire_after);
         let copy_from = section.string("copy-from");
         vault.pack_size = section.parsed("pack-size", parse_pack_size);
-        vault.far = section.far(&vault.place);
+        vault.far = section.far(&vault.place, config);
         section.finish();
         if let Some((first, at)) = copy_from {
             // Only a vault earlier in the file is accepted, so there is no cycle.
@@ -443,7 +467,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
     }
 
     /// The settings of the line to a vault. Adds a mistake for each that has no effect in this place.
-    fn far(&mut self, place: &Place) -> FarConfig {
+    fn far(&mut self, place: &Place, config: &Config) -> FarConfig {
         let address = place.address();
         let is_bucket = matches!(address, Some(Address::S3(_) | Address::Azure { .. } | Address::Google { .. }));
         let has_certificates = is_bucket || matches!(address, Some(Address::Rest(_)));
@@ -454,6 +478,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
             ("cache", address.is_some(), "a vault at an address"),
             ("storage-class", is_bucket, "a vault at s3://, azure:// or gs://"),
             ("ca-file", has_certificates, "a vault at s3://, azure://, gs:// or rest+https://"),
+            ("credentials", has_certificates, "a vault at s3://, azure://, gs:// or rest+https://"),
         ] {
             if let Some(value) = self.table.get(key)
                 && !fits
@@ -476,7 +501,24 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
             storage_class: self.parsed("storage-class", parse_storage_class),
             ca_file: self.path("ca-file").map(|(path, _)| path),
             cache: self.parsed("cache", units::parse_size),
+            credentials: self.credentials_named(address, config),
         }
+    }
+
+    /// The section `[credentials.NAME]` that a vault names.
+    fn credentials_named(&mut self, address: Option<&Address>, config: &Config) -> Option<CredentialsConfig> {
+        let (name, at) = self.string("credentials")?;
+        if matches!(address, Some(Address::S3(s3)) if s3.profile.is_some()) {
+            self.reader.wrong(at, "give credentials or the profile in the address, not both");
+            return None;
+        }
+        let found = config.credentials.iter().find(|given| given.name == name).cloned();
+        if found.is_none() {
+            let meant = nearest(&name, config.credentials.iter().map(|given| given.name.as_str()));
+            let hint = meant.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default();
+            self.reader.wrong(at, format!("there is no section [credentials.{name}]{hint}"));
+        }
+        found
     }
 
     /// Adds a mistake about a value.
@@ -696,8 +738,8 @@ ping = "https://example.org/x"
     #[test]
     fn settings_of_the_line_are_understood() {
         let text = "[vaults.far]\npath = \"s3://bucket/x\"\nconnections = 3\ntimeout = \"5s\"\nretry-for = \"0s\"\n\
-                    storage-class = \"STANDARD_IA\"\nca-file = \"~/ca.pem\"\ncache = \"2G\"\n\
-                    [vaults.disk]\npath = \"/x\"\n";
+                    storage-class = \"STANDARD_IA\"\nca-file = \"~/ca.pem\"\ncache = \"2G\"\ncredentials = \"c\"\n\
+                    [vaults.disk]\npath = \"/x\"\n[credentials.c]\nfile = \"~/c\"\n";
         let (config, mistakes) = parse(text, Some(Path::new("/home/me")));
         assert_eq!(mistakes, []);
         let expected = FarConfig {
@@ -707,6 +749,10 @@ ping = "https://example.org/x"
             storage_class: Some("STANDARD_IA".to_owned()),
             ca_file: Some("/home/me/ca.pem".into()),
             cache: Some(2 << 30),
+            credentials: Some(CredentialsConfig {
+                name: "c".to_owned(),
+                from: CredentialsFrom::File("/home/me/c".into()),
+            }),
         };
         assert_eq!((&config.vaults[0].far, &config.vaults[1].far), (&expected, &FarConfig::default()));
     }
@@ -734,7 +780,7 @@ ping = "hc-ping.com"
         assert_eq!(
             mistakes(text),
             [
-                "1:1 'colour' is not known; known here: default-vault, vaults, sources, run, notify",
+                "1:1 'colour' is not known; known here: default-vault, credentials, vaults, sources, run, notify",
                 "2:1 the vault 'disk' needs a path, such as path = \"/mnt/disk/vault\"",
                 "3:1 'paht' is not known; did you mean 'path'?",
                 "4:11 keyring is true or false, not a text",
@@ -774,6 +820,17 @@ ping = "hc-ping.com"
             ("[vaults.a]\npath = \"/x\"\nconnections = 3", "connections is for a vault at an address"),
             ("[vaults.a]\npath = \"/x\"\ntimeout = \"5s\"", "timeout is for a vault at an address"),
             ("[vaults.a]\npath = \"/x\"\nretry-for = \"5s\"", "retry-for is for a vault at an address"),
+            (
+                "[credentials.c]\nfile = \"/c\"\n[vaults.a]\npath = \"sftp://h/x\"\ncredentials = \"c\"",
+                "credentials is for a vault at s3://",
+            ),
+            ("[vaults.a]\npath = \"s3://b/x\"\ncredentials = \"c\"", "there is no section [credentials.c]"),
+            ("[credentials.c]\nfile = \"/c\"\ncommand = \"c\"", "give one of command, file and environment"),
+            ("[credentials.c]", "give one of command, file and environment"),
+            (
+                "[credentials.c]\nfile = \"/c\"\n[vaults.a]\npath = \"s3://b/x?profile=p\"\ncredentials = \"c\"",
+                "not both",
+            ),
             ("[vaults.a]\npath = \"/x\"\ncache = \"5G\"", "cache is for a vault at an address"),
             ("[vaults.a]\npath = \"sftp://h/x\"\nstorage-class = \"X\"", "storage-class is for a vault at s3://"),
             ("[vaults.a]\npath = \"sftp://h/x\"\nca-file = \"/x\"", "ca-file is for a vault at s3://"),

@@ -62,6 +62,9 @@ const VAULT_FAR: &str = "
 # storage-class = \"STANDARD_IA\" # of packs only; what the store charges for it
 # ca-file = \"~/.config/vault/ca.pem\"   # authorities beside the system's
 # cache = \"1G\"                  # trees kept on this machine; \"0\" keeps none
+# credentials = \"bucket\"        # where its secrets are; see below
+# [credentials.bucket]
+# file = \"~/.config/vault/bucket\"      # or command, or environment
 ";
 
 const SOURCE_HEAD: &str = "

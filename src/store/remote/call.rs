@@ -237,6 +237,10 @@ impl<S: Store> Store for FarStore<S> {
         self.line.limits(self.client.limits())
     }
 
+    fn small_reads(&self) -> usize {
+        self.line.small_reads(self.client.small_reads())
+    }
+
     fn place(&self) -> String {
         self.client.place()
     }

@@ -148,6 +148,11 @@ impl Line {
         StoreLimits { reads: most.max(2), writes: most, bytes: usual.bytes }
     }
 
+    /// The number of small reads under way of a store on this line, whose protocol usually takes this many.
+    pub(super) fn small_reads(&self, usual: usize) -> usize {
+        self.wanted.map_or(usual, |most| most.max(2))
+    }
+
     /// The place of the store, for messages.
     pub fn place(&self) -> &str {
         &self.place

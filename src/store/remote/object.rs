@@ -32,6 +32,8 @@ use crate::sync::{read_lock, share, write_lock};
 
 /// Requests under way: enough to fill a connection of 50 ms and 100 Mbit/s many times over.
 const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
+/// Small reads under way.
+const SMALL_READS: usize = 32;
 /// The number of objects deleted by one request.
 const BATCH: usize = 1000;
 /// The time that a server may take to delete one of them.
@@ -670,6 +672,10 @@ impl Store for ObjectClient {
 
     fn limits(&self) -> StoreLimits {
         LIMITS
+    }
+
+    fn small_reads(&self) -> usize {
+        SMALL_READS
     }
 
     fn place(&self) -> String {

@@ -246,13 +246,28 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
         write_len: 32 << 10,
     };
     if has(extensions::LIMITS) {
-        let limits = Limits::from(session.limits().await?);
-        // Zero means that the limit is unknown.
-        let within = |limit: Option<u64>| limit.filter(|limit| *limit > 0).map_or(PIECE, |limit| limit.min(PIECE));
-        abilities.read_len = within(limits.read_len);
-        abilities.write_len = within(limits.write_len);
+        match session.limits().await.map_err(Fault::from) {
+            Ok(told) => {
+                let limits = Limits::from(told);
+                // Zero means that the limit is unknown.
+                let within =
+                    |limit: Option<u64>| limit.filter(|limit| *limit > 0).map_or(PIECE, |limit| limit.min(PIECE));
+                abilities.read_len = within(limits.read_len);
+                abilities.write_len = within(limits.write_len);
+            }
+            // A server may offer more than it can.
+            Err(fault) if fault.is_answer() => {}
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(Connection { session, tally, complaint, abilities, _child: child })
+}
+
+/// Whether a server says in words that there is no room, for which the protocol has no code: the system's words for a full
+/// disk and for an exhausted quota.
+fn tells_full(said: &str) -> bool {
+    let said = said.to_lowercase();
+    ["no space", "disk full", "disk is full", "quota"].iter().any(|words| said.contains(words))
 }
 
 /// The best explanation of a failure: the last complaint of ssh, or else the failure itself.
@@ -359,20 +374,24 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives a file its final name, which must be free.
-    async fn name(&self, from: &str, to: &str) -> Step<()> {
-        let done = if self.abilities.links {
-            self.session.hardlink(from, to).await.map(drop)
-        } else {
-            // Some servers replace an existing file.
-            if self.is_there(to).await? {
-                return Err(Fault::Taken);
+    /// Gives a file its final name, which must be free. Returns whether it has its old name as well.
+    async fn name(&self, from: &str, to: &str) -> Step<bool> {
+        if self.abilities.links {
+            match self.session.hardlink(from, to).await.map_err(Fault::from) {
+                Ok(_) => return Ok(true),
+                // The server may know links, but not the file system behind it.
+                Err(fault) if fault.is_answer() && !fault.is_missing() => {}
+                Err(fault) => return Err(fault),
             }
-            self.session.rename(from, to).await.map(drop)
-        };
-        match done.map_err(Fault::from) {
+        }
+        // Some servers replace an existing file.
+        if self.is_there(to).await? {
+            return Err(Fault::Taken);
+        }
+        match self.session.rename(from, to).await.map_err(Fault::from) {
+            Ok(_) => Ok(false),
             Err(fault) if fault.is_answer() && !fault.is_missing() && self.is_there(to).await? => Err(Fault::Taken),
-            done => done,
+            Err(fault) => Err(fault),
         }
     }
 
@@ -395,10 +414,12 @@ impl Connection {
             self.make_folder(root, above).await?;
             named = self.name(&own, path).await;
         }
-        if named.is_ok() && !self.abilities.links {
-            return Ok(());
-        }
-        let is_full = matches!(&named, Err(Fault::Said(StatusCode::Failure, _))) && self.is_full(root).await;
+        let is_full = match &named {
+            Ok(false) => return Ok(()),
+            Err(Fault::Said(StatusCode::Failure, said)) => tells_full(said) || self.is_full(root).await,
+            _ => false,
+        };
+        let named = named.map(drop);
         if named.as_ref().is_err_and(|fault| !fault.is_answer()) {
             return named;
         }
@@ -449,6 +470,8 @@ impl Connection {
         let mut names = Vec::new();
         let read = loop {
             match self.session.readdir(handle.as_str()).await {
+                // This would never end.
+                Ok(page) if page.files.is_empty() => break Err(Fault::Lost("a page of a list is empty".to_owned())),
                 Ok(page) => names.extend(page.files.into_iter().map(|file| (file.filename, file.attrs))),
                 Err(SftpError::Status(status)) if status.status_code == StatusCode::Eof => break Ok(()),
                 Err(error) => break Err(Fault::from(error)),
@@ -596,6 +619,10 @@ impl SftpClient {
                 owner: None,
                 source: io::Error::new(io::ErrorKind::PermissionDenied, said),
             },
+            // No other try has another end.
+            Fault::Said(StatusCode::OpUnsupported, said) => {
+                self.line.unusable(format!("the server cannot do what is needed to {action}: {said}"))
+            }
             // A general failure: a failing disk, too many open files. It says nothing about the object.
             Fault::Said(code, said) => self.lost(action, object, format!("{code}: {said}")),
             Fault::Lost(what) => self.lost(action, object, what),
@@ -736,10 +763,8 @@ impl Store for SftpClient {
                 let free = if number == 1 { to.clone() } else { format!("{to}.{number}") };
                 match connection.name(&path, &free).await {
                     Err(Fault::Taken) => number += 1,
-                    Ok(()) if connection.abilities.links => {
-                        return Ok(connection.session.remove(path).await.map(drop)?);
-                    }
-                    done => return done,
+                    Ok(true) => return Ok(connection.session.remove(path).await.map(drop)?),
+                    done => return done.map(drop),
                 }
             }
         }))

@@ -217,6 +217,10 @@ impl<S: Store> Store for CountingStore<S> {
         self.inner.limits()
     }
 
+    fn small_reads(&self) -> usize {
+        self.inner.small_reads()
+    }
+
     fn place(&self) -> String {
         self.inner.place()
     }
