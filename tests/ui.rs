@@ -403,6 +403,37 @@ fn files_are_looked_at_in_the_shapes_of_the_commands() {
     });
     assert_eq!(differs["differences"], Value::Array(printed));
 
+    // Sums of folders are those of du; only the largest entries are told.
+    let sums = |query: &str| page.told(&format!("usage?snapshot={second}{query}"));
+    let du = |args: &[&str]| desk.json(&[&["du"], args].concat()).swap_remove(0);
+    let without = |mut told: Value| {
+        let told_more = (told["more"].take(), told["broken"].take());
+        let fields = told.as_object_mut().unwrap();
+        assert!(fields.remove("more").is_some() && fields.remove("broken").is_some());
+        (told, told_more)
+    };
+    let printed = du(&[&second, "--depth", "3"]);
+    assert_eq!(without(sums("&depth=3&count=2000")), (printed.clone(), (json!(false), json!(0))));
+    assert!(printed["entries"].as_array().unwrap().len() > all.len(), "hostile names are among them");
+    let printed = du(&[&format!("{second}:source"), "--since", &first, "--depth", "2"]);
+    assert_eq!(without(sums(&format!("&path=source&since={first}&depth=2"))).0, printed);
+    assert_eq!((&printed["files"], &printed["entries"][0]["path"]), (&json!(1), &json!("source/sub")));
+    let largest = sums("&path=source&count=1");
+    assert_eq!((&largest["entries"][0]["path"], &largest["more"]), (&json!("source/noise"), &json!(true)));
+    assert_eq!(largest["entries"].as_array().unwrap().len(), 1);
+    for (query, status) in [
+        (format!("snapshot={second}&path=none"), 404),
+        (format!("snapshot={second}&since=none"), 404),
+        (format!("snapshot={second}&depth=deep"), 400),
+        ("path=source".to_owned(), 400),
+    ] {
+        assert_eq!(page.get(&format!("usage?{query}")).status, status, "{query}");
+    }
+    let (mut told, mut printed) = (page.told("stats"), desk.json(&["stats"]).swap_remove(0));
+    // Others write to the same disk.
+    assert!(told["bytes_free"].take().as_u64() > Some(0) && printed["bytes_free"].take().as_u64() > Some(0));
+    assert_eq!(told, printed);
+
     let preview = |path: &str| page.told(&format!("preview?snapshot={second}&path={path}"));
     assert_eq!(preview("source/sub/letter.txt"), json!({ "kind": "text", "text": "one\nthree\n", "whole": true }));
     assert_eq!(preview("source/picture.png"), json!({ "kind": "image/png" }));

@@ -129,6 +129,18 @@ const ROUTES: &[Route] = &[
         &[("old", "the id of a snapshot"), ("new", "the id of another"), PATH, ("count?", "most paths")],
         search::compare,
     ),
+    read(
+        "usage",
+        "As vault du --json, with {more, broken}",
+        &[
+            SNAPSHOT,
+            PATH,
+            ("since?", "the id of a snapshot: only what is new since then"),
+            ("depth?", "levels of folders, up to 6"),
+            ("count?", "most entries, up to 2000"),
+        ],
+        search::usage,
+    ),
     read("keys", "As vault key list --json", &[], search::slots),
     read("doctor", "As vault doctor --json", &[], |desk, _| ask(desk, &Question::Doctor)),
     read("stats", "As vault stats --json", &[], |desk, _| ask(desk, &Question::Stats)),
