@@ -247,8 +247,21 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
     }
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
         let answer = page.request(method, "/api/v1/status", &[("Content-Type", "application/json")], "");
-        assert!(matches!(answer.status, 405 | 403), "{method}: {}", answer.status);
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, answer.header("allow"), &problem["code"]), (405, Some("GET,HEAD"), &json!(2)));
         assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    // What is not as it is described is refused, and nothing is begun.
+    for (path, request) in [
+        ("keep", json!({ "rules": { "last": "3" } })),
+        ("keep", json!({})),
+        ("check", json!({ "sample": 101 })),
+        ("restore", json!({ "snapshot": "x", "to": "in-place", "dry_run": 1 })),
+        ("configure", json!({ "text": "", "write": "no" })),
+        ("stop", json!([])),
+        ("stop-run", json!({ "run": "none" })),
+    ] {
+        assert_eq!(page.post_with(path, &request, &[]).status, 400, "{path} {request}");
     }
     let long = "x".repeat(2 << 20);
     let answer = page.post_with("keep", &json!({ "rules": long }), &[]);

@@ -121,7 +121,7 @@ function map(all, width, many) {
   const tiles = tilesOf(all), whole = total(tiles, (one) => one.bytes);
   if (tiles.length === 0) return empty(say('space.nothing'));
   const nameOf = (one) => { const path = one.path === '' ? say('space.all', { source: shown(nameOfSource(one.info, many)) }) : shown(one.path); return one.isRest ? say('space.rest', { path }) : path; };
-  const near = (one) => (one.path === '' || one.isRest ? nameOf(one) : parts(one.path).slice(-2).flatMap(({ name }, at) => [at > 0 && '/', h('wbr'), shown(name)]));
+  const near = (one) => (one.path === '' || one.isRest ? nameOf(one) : parts(one.path).slice(-2).flatMap(({ name }, at) => [at > 0 && ['/', h('wbr')], shown(name)]));
   const line = (one) => say('space.tile', { name: nameOf(one), size: size(one.bytes), share: percent(one.bytes, whole) });
   const href = (one) => `#/files/${one.info.id}${encode(one.path) ? `?path=${encode(one.path)}` : ''}`;
   const links = tiles.map((one) => h('a', { class: `t${one.colour}`, href: href(one), title: line(one), 'aria-label': line(one) }, h('b', {}, near(one)), h('span', {}, size(one.bytes))));
