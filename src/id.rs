@@ -126,6 +126,31 @@ id_type!(
     16
 );
 id_type!(
+    /// Identifies a stream: the id of its only chunk, or a hash of all its fields.
+    StreamKey,
+    16
+);
+id_type!(
+    /// Identifies a list of names: its keyed checksum.
+    NamesKey,
+    16
+);
+id_type!(
+    /// Key of a folder in the stat cache: a hash of the source and the path.
+    FolderKey,
+    16
+);
+id_type!(
+    /// A digest of content (SPEC §7.5), which does not depend on times, owners and permissions.
+    TreeDigest,
+    16
+);
+id_type!(
+    /// Identifies an entry of a mount, whatever its name.
+    NodeKey,
+    16
+);
+id_type!(
     /// A full, unkeyed BLAKE3 hash, as in the clear trailer of objects and in the chain of records.
     Digest,
     32

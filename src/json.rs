@@ -60,7 +60,7 @@ use crate::engine::query::diff::{Change, Difference, Sums, compare};
 use crate::engine::query::find::{Match, Version};
 use crate::engine::query::history::{self, Spell};
 use crate::engine::restore::RestoreReport;
-use crate::id::ObjectName;
+use crate::id::{ObjectName, TreeDigest};
 use crate::seal::Purpose;
 use crate::tree::{Entry, FileKind, Origin, Root, Skipped, Snapshot, Time, Verdict};
 use crate::vault::findings::{About, KnownFinding};
@@ -312,8 +312,8 @@ impl<'a> EntryJson<'a> {
 
     /// Adds the digest.
     #[must_use]
-    pub fn with_digest(self, digest: Option<[u8; 16]>) -> Self {
-        Self { digest: Some(digest.map_or(serde_json::Value::Null, |digest| hex(digest).into())), ..self }
+    pub fn with_digest(self, digest: Option<TreeDigest>) -> Self {
+        Self { digest: Some(digest.map_or(serde_json::Value::Null, |digest| digest.to_string().into())), ..self }
     }
 }
 
@@ -483,7 +483,7 @@ pub fn shown_path(path: &[u8]) -> &[u8] {
 #[derive(Serialize)]
 pub struct FindingJson {
     id: String,
-    /// `object`, `records`, `files`, `late`, `source`, `slot`, `vault`, `change` or `clocks`.
+    /// `object`, `records`, `files`, `unexamined`, `late`, `source`, `slot`, `vault`, `change`, `clocks` or `note`.
     about: &'static str,
     what: String,
     #[serde(serialize_with = "exact")]
@@ -503,6 +503,7 @@ impl FindingJson {
                 About::Object { .. } => "object",
                 About::Records { .. } => "records",
                 About::Files { .. } => "files",
+                About::Unexamined { .. } => "unexamined",
                 About::Late { .. } => "late",
                 About::Source { .. } => "source",
                 About::Slot(_) => "slot",
@@ -563,7 +564,7 @@ impl<'a> MatchJson<'a> {
             kind: kind(version.kind),
             size: version.size,
             mtime: version.mtime,
-            digest: version.digest.map(hex),
+            digest: version.digest.map(|digest| digest.to_string()),
             snapshots: ids(version),
             sources: sources(version),
         });

@@ -155,10 +155,6 @@ fn make(folder: &Path) {
     two.take("letters", DAY_ONE + 16 * DAY, None);
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
 /// The content as this program reads it: a line for each snapshot, in their order: id, effective date, source, files,
 /// verdict, digest of its top folder.
 fn told(vault: &Vault) -> String {
@@ -169,7 +165,7 @@ fn told(vault: &Vault) -> String {
         let verdict = if snapshot.body.verdict == Verdict::Complete { "complete" } else { "partial" };
         let date = jiff::Timestamp::new(snapshot.date.secs, 0).unwrap();
         let (id, source, files) = (snapshot.id, &snapshot.body.source, snapshot.body.files);
-        format!("{id}\t{date}\t{source}\t{files}\t{verdict}\t{}\n", hex(&digests.get(tree).unwrap()))
+        format!("{id}\t{date}\t{source}\t{files}\t{verdict}\t{}\n", digests.get(tree).unwrap())
     };
     vault.snapshots().iter().map(line).collect()
 }

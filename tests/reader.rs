@@ -183,7 +183,7 @@ fn digest(vault: &Vault, number: usize) -> String {
     let index = Index::new(vault).unwrap();
     let digests = Digests::of(&index, std::slice::from_ref(&listing), 2, &Silent::default()).unwrap();
     let digest = digests.get(&listing).unwrap();
-    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    digest.to_string()
 }
 
 /// Everything that a test calls a vector is printed in SPEC.md.

@@ -810,7 +810,7 @@ fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
     let config = config.to_str().unwrap();
     let page = Page::entered(&desk, &["ui", "--no-open", "--config", config, "--repo", "disk"]);
     assert_eq!(page.told("run"), json!({ "running": false, "now": null, "log": [] }));
-    assert_eq!(page.post_with("stop-run", &json!({ "run": "1-2" }), &[]).status, 500);
+    assert_eq!(page.post_with("stop-run", &json!({ "run": "1-2" }), &[]).status, 400);
     let mut events = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
     write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nCookie: {}\r\n\r\n", page.port, page.cookie)
         .unwrap();

@@ -13,14 +13,14 @@ use vault::log::{Record, RecordBody};
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::dir::DirStore;
-use vault::tree::{Snapshot, Time};
+use vault::tree::{FileKind, Snapshot, Time};
 use vault::vault::OpenOptions;
 use vault::vault::open::open;
 
 use crate::support::binary::{Desk, said};
 use crate::support::os::fifo;
 use crate::support::source::{Rng, bytes};
-use crate::support::{RAW, campaign, copy_folder, identity};
+use crate::support::{PASSWORD, RAW, campaign, copy_folder, identity};
 
 /// The files below a folder of the store.
 fn objects(desk: &Desk, folder: &str) -> Vec<PathBuf> {
@@ -1049,8 +1049,13 @@ fn what_is_lost_beyond_what_was_accepted_is_new() {
     for args in [&["list"][..], &["accept"], &["check"]] {
         ends(&desk, args, 0);
     }
-    // More than that.
+    let restores = |to: &str| ends(&desk, &["restore", "latest", "--to", desk.path(to).to_str().unwrap()], 4);
+    restores("some");
+    ends(&desk, &["list"], 0);
+    // More than that, of which a restore knows before any check.
     objects(&desk, "packs").iter().for_each(|path| fs::remove_file(path).unwrap());
+    restores("less");
+    ends(&desk, &["list"], 4);
     ends(&desk, &["check"], 4);
     for args in [&["list"][..], &["accept"], &["doctor"], &["check"]] {
         ends(&desk, args, 4);
@@ -1139,7 +1144,7 @@ fn the_last_undamaged_snapshot_stays_beside_a_damaged_last_one() {
         }
         assert_eq!(desk.run(find).code, 4, "{find:?}");
         let told = desk.run(&["prune", "--keep", "1", "--dry-run"]);
-        assert!(told.out.contains("last undamaged"), "{find:?}: {}", told.out);
+        assert!(told.out.contains("last whole"), "{find:?}: {}", told.out);
         desk.run(&["prune", "--keep", "1", "--yes"]);
         let listed: serde_json::Value = serde_json::from_str(&desk.run(&["list", "--json"]).out).unwrap();
         let ids: Vec<&str> =
@@ -1175,7 +1180,7 @@ fn a_last_snapshot_that_lacks_something_drops_no_earlier_one() {
         assert_eq!(listed(), 2);
         let object = take_aside(&desk, &new, folder).to_owned();
         let told = desk.run(&["prune", "--keep", "1", "--dry-run"]);
-        assert!(told.out.contains("last undamaged"), "{is_late} {folder}: {}{}", told.out, told.err);
+        assert!(told.out.contains("last whole"), "{is_late} {folder}: {}{}", told.out, told.err);
         desk.run(&["prune", "--keep", "1"]);
         put_back(&desk);
         assert!(object.exists());
@@ -1183,4 +1188,135 @@ fn a_last_snapshot_that_lacks_something_drops_no_earlier_one() {
         desk.run(&["prune", "--keep", "1"]);
         assert_eq!(listed(), 1, "{is_late} {folder}: all of it is there");
     }
+}
+
+/// Commands that read the content of a snapshot, its folders, or what all snapshots need; `{}` is a folder beside the source `{s}`.
+const READERS: &[&[&str]] = &[
+    &["restore", "latest", "--to", "{}/out"],
+    &["restore", "latest", "--in-place", "--dry-run"],
+    &["cat", "latest:{s}/b"],
+    &["export", "latest", "--tar", "{}/out.tar"],
+    &["ls", "latest"],
+    &["ls", "--recursive", "--digest", "latest"],
+    &["find", "b"],
+    &["du", "latest"],
+    &["diff", "latest~1", "latest"],
+    &["history", "{s}/b"],
+    &["drill", "--files", "50"],
+    &["stats"],
+    &["doctor"],
+    &["mirror", "--to", "{}/mirror"],
+    &["copy", "--to", "{}/copy"],
+    &["rewrite", "latest", "--exclude", "x", "--yes"],
+    &["prune", "--keep", "1"],
+    &["prune", "--keep", "9", "--dry-run"],
+    &["repair", "--dry-run"],
+    &["check"],
+];
+
+/// No check has looked: once a command meets the loss, all know of it from then on, until a check finds that nothing is lost.
+#[test]
+fn a_loss_that_any_command_meets_is_known_from_then_on() {
+    for (folder, enough) in [("packs", 10), ("meta", 14)] {
+        let mut met = Vec::new();
+        std::thread::scope(|scope| {
+            let tried: Vec<_> = READERS.iter().map(|args| scope.spawn(move || (args, is_met(folder, args)))).collect();
+            let tried = tried.into_iter().map(|tried| tried.join().unwrap());
+            met.extend(tried.filter(|(_, is_met)| *is_met).map(|(args, _)| args.join(" ")));
+        });
+        assert!(met.len() >= enough && met.contains(&"prune --keep 1".to_owned()), "{folder}: {met:?}");
+    }
+}
+
+/// Whether this command meets the loss of the newest object in this folder. Then all others must speak of it.
+fn is_met(folder: &str, args: &[&str]) -> bool {
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    let before = objects(&desk, "");
+    desk.write("b", bytes(3, 160_000));
+    desk.take("2026-01-02 12:00");
+    ends(&desk, &["list"], 0);
+    ends(&desk, &["init", "--repo", desk.path("copy").to_str().unwrap()], 0);
+    let new: Vec<PathBuf> = objects(&desk, "").into_iter().filter(|path| !before.contains(path)).collect();
+    take_aside(&desk, &new, folder);
+    let (beside, source) = (desk.path("").to_str().unwrap().trim_end_matches('/').to_owned(), desk.source());
+    let args: Vec<String> =
+        args.iter().map(|arg| arg.replace("{}", &beside).replace("{s}", source.to_str().unwrap())).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let said = said(&desk.command(&args).env("VAULT_TO_PASSWORD", PASSWORD).output().unwrap());
+    let is_met = said.code == 4;
+    assert!(is_met || said.code == 0, "{folder} {args:?}: {}{}", said.out, said.err);
+    if is_met {
+        for look in [&["list"][..], &["accept"], &["stats"], &["doctor"], &["list"]] {
+            let known = desk.run(look);
+            assert_eq!(known.code, 4, "{look:?} after {folder} {args:?}: {}{}", known.out, known.err);
+        }
+    }
+    put_back(&desk);
+    ends(&desk, &["check"], 0);
+    ends(&desk, &["list"], 0);
+    is_met
+}
+
+/// A folder of the snapshot is not valid, although its chunks are in a sound pack: nothing that is stored again changes that.
+#[test]
+fn a_snapshot_with_a_folder_that_is_not_valid_stays_damaged() {
+    let desk = desk();
+    let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
+    let options = OpenOptions::new(desk.path("a witness"), identity("a witness"));
+    let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
+    let info = vault.snapshots().pop().unwrap();
+    let (mut trees, mut listing) = (vault.tree_reader().unwrap(), info.body.tree.clone());
+    let file = loop {
+        let mut first = None;
+        trees.for_each_entry(&listing, |entry| first.replace(entry).is_some()).unwrap();
+        let entry = first.unwrap();
+        if entry.kind != FileKind::Directory {
+            break entry.content.unwrap();
+        }
+        listing = entry.content.unwrap();
+    };
+    let record = Record {
+        client: ClientId::new([0xe3; 16]),
+        number: 1,
+        previous: Digest::new([0; 32]),
+        seen: vec![(info.client, info.number)],
+        time: info.body.time,
+        claims: Vec::new(),
+        closed: Vec::new(),
+        body: RecordBody::Snapshot(Box::new(Snapshot { tree: file, ..info.body.clone() })),
+    };
+    let sealed = record.seal(vault.keys()).unwrap();
+    fs::write(desk.path("store/log").join(sealed.name.to_string()), &sealed.bytes).unwrap();
+    ends(&desk, &["ls", &sealed.name.to_string()], 4);
+    ends(&desk, &["check"], 4);
+    desk.take("2026-01-03 12:00");
+    for args in [&["list"][..], &["check"], &["doctor"], &["list"]] {
+        ends(&desk, args, 4);
+    }
+    desk.accept_all();
+    for args in [&["list"][..], &["check"], &["list"]] {
+        ends(&desk, args, 0);
+    }
+}
+
+/// Of many lost files, only the first ones are remembered by name.
+#[test]
+fn a_loss_of_more_files_than_are_named_does_not_end_with_those() {
+    let desk = Desk::new();
+    let name = |number: u64| format!("{number:03}");
+    (0..120).for_each(|number| desk.write(&name(number), bytes(number, 9000)));
+    desk.take("2026-01-01 12:00");
+    objects(&desk, "packs").iter().for_each(|path| fs::remove_file(path).unwrap());
+    ends(&desk, &["check"], 4);
+    (110..120).for_each(|number| fs::remove_file(desk.source().join(name(number))).unwrap());
+    desk.take("2026-01-02 12:00");
+    for args in [&["list"][..], &["doctor"], &["check"], &["list"]] {
+        ends(&desk, args, 4);
+    }
+    (110..120).for_each(|number| desk.write(&name(number), bytes(number, 9000)));
+    desk.take("2026-01-03 12:00");
+    ends(&desk, &["check"], 0);
+    ends(&desk, &["list"], 0);
 }

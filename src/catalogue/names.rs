@@ -12,7 +12,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata,
 
 use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, Reader};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, NamesKey, StreamKey, TreeDigest};
 use crate::tree::{FileKind, Stream, Time};
 use crate::varint;
 
@@ -25,12 +25,6 @@ const DETAILS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("details
 
 /// Length of kind, size, seconds and nanoseconds of the modification time, and digest.
 const DETAIL_LEN: usize = 1 + 8 + 8 + 4 + 16;
-
-/// Identifies a listing: the id of its only chunk, or a hash of its stream.
-pub type ListingKey = [u8; 16];
-
-/// Identifies a list of names: its keyed checksum.
-pub type NamesKey = [u8; 16];
 
 type Table = ReadOnlyTable<&'static [u8; 16], &'static [u8]>;
 
@@ -58,8 +52,8 @@ pub struct Named<'a> {
     pub size: u64,
     /// When the content was last modified.
     pub mtime: Time,
-    /// The digest of the content (SPEC §7.5); zeros for a folder.
-    pub digest: [u8; 16],
+    /// The digest of the content; zeros for a folder.
+    pub digest: TreeDigest,
     /// The listing of a folder.
     pub listing: Option<Stream>,
 }
@@ -83,7 +77,7 @@ impl NameRow {
         self.details.extend_from_slice(&entry.size.to_le_bytes());
         self.details.extend_from_slice(&entry.mtime.secs.to_le_bytes());
         self.details.extend_from_slice(&entry.mtime.nanos.to_le_bytes());
-        self.details.extend_from_slice(&entry.digest);
+        self.details.extend_from_slice(entry.digest.as_bytes());
         if let Some(listing) = &entry.listing {
             let out = &mut self.folders;
             varint::put(out, self.count);
@@ -151,7 +145,7 @@ pub struct Outline {
 impl Outline {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = varint::Reader::new(bytes);
-        let mut outline = Self { names: reader.array().ok()?, folders: Vec::new() };
+        let mut outline = Self { names: NamesKey::new(reader.array().ok()?), folders: Vec::new() };
         while !reader.rest().is_empty() {
             let at = usize::try_from(reader.number().ok()?).ok()?;
             let (len, depth) = (reader.number().ok()?, reader.byte().ok()?);
@@ -176,7 +170,8 @@ impl Details {
         let size = u64::from_le_bytes(reader.array().ok()?);
         let secs = i64::from_le_bytes(reader.array().ok()?);
         let nanos = u32::from_le_bytes(reader.array().ok()?);
-        Some(Named { name, kind, size, mtime: Time { secs, nanos }, digest: reader.array().ok()?, listing: None })
+        let digest = TreeDigest::new(reader.array().ok()?);
+        Some(Named { name, kind, size, mtime: Time { secs, nanos }, digest, listing: None })
     }
 }
 
@@ -192,8 +187,8 @@ impl Catalogue {
     /// If the database fails.
     pub fn insert_names(
         &self,
-        rows: &[(ListingKey, NameRow)],
-        used: Option<&HashSet<ListingKey>>,
+        rows: &[(StreamKey, NameRow)],
+        used: Option<&HashSet<StreamKey>>,
     ) -> Result<(), CatalogueError> {
         let txn = self.write()?;
         {
@@ -201,22 +196,23 @@ impl Catalogue {
             let mut lists = txn.open_table(NAME_LISTS)?;
             let mut details = txn.open_table(DETAILS)?;
             for (key, row) in rows {
-                let summed = |body: &[u8]| [&checksum(&self.key, key, body)[..], body].concat();
+                let summed = |body: &[u8]| [&checksum(&self.key, key.as_bytes(), body)[..], body].concat();
                 let names = self.names_key(row);
-                lists.insert(&names, row.names.as_slice())?;
-                outlines.insert(key, summed(&[&names[..], &row.folders].concat()).as_slice())?;
-                details.insert(key, summed(&row.details).as_slice())?;
+                lists.insert(names.as_bytes(), row.names.as_slice())?;
+                outlines
+                    .insert(key.as_bytes(), summed(&[names.as_bytes(), row.folders.as_slice()].concat()).as_slice())?;
+                details.insert(key.as_bytes(), summed(&row.details).as_slice())?;
             }
             if let Some(used) = used
                 && outlines.len()? > 2 * used.len() as u64
             {
-                outlines.retain(|key, _| used.contains(key))?;
-                details.retain(|key, _| used.contains(key))?;
+                outlines.retain(|key, _| used.contains(&StreamKey::new(*key)))?;
+                details.retain(|key, _| used.contains(&StreamKey::new(*key)))?;
                 let mut names: HashSet<NamesKey> = HashSet::new();
                 for row in outlines.iter()? {
-                    names.extend(row?.1.value().get(16..32).and_then(|key| NamesKey::try_from(key).ok()));
+                    names.extend(row?.1.value().get(16..32).and_then(NamesKey::from_slice));
                 }
-                lists.retain(|key, _| names.contains(key))?;
+                lists.retain(|key, _| names.contains(&NamesKey::new(*key)))?;
             }
         }
         txn.commit()?;
@@ -225,7 +221,7 @@ impl Catalogue {
 }
 
 fn names_key(key: &[u8; 32], names: &[u8]) -> NamesKey {
-    checksum(key, b"names", names)
+    NamesKey::new(checksum(key, b"names", names))
 }
 
 impl Reader {
@@ -233,19 +229,19 @@ impl Reader {
     fn summed<T>(
         &self,
         table: &Table,
-        key: &ListingKey,
+        key: &StreamKey,
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, CatalogueError> {
-        let Some(value) = table.get(key)? else { return Ok(None) };
+        let Some(value) = table.get(key.as_bytes())? else { return Ok(None) };
         let Some((sum, body)) = value.value().split_first_chunk::<16>() else { return Ok(None) };
-        Ok(if checksum(&self.key, key, body) == *sum { read(body) } else { None })
+        Ok(if checksum(&self.key, key.as_bytes(), body) == *sum { read(body) } else { None })
     }
 
     /// The outline of a folder; `None` if the index does not have it or it is damaged.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn outline(&self, key: &ListingKey) -> Result<Option<Outline>, CatalogueError> {
+    pub fn outline(&self, key: &StreamKey) -> Result<Option<Outline>, CatalogueError> {
         let Some((outlines, _, _)) = &self.names.0 else { return Ok(None) };
         self.summed(outlines, key, Outline::decode)
     }
@@ -256,7 +252,7 @@ impl Reader {
     /// If the database fails.
     pub fn name_list(&self, key: &NamesKey) -> Result<Option<NameList>, CatalogueError> {
         let Some((_, lists, _)) = &self.names.0 else { return Ok(None) };
-        let list = lists.get(key)?;
+        let list = lists.get(key.as_bytes())?;
         let list = list.as_ref().map(redb::AccessGuard::value).filter(|bytes| names_key(&self.key, bytes) == *key);
         Ok(list.map(NameList::new))
     }
@@ -265,7 +261,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn details(&self, key: &ListingKey) -> Result<Option<Details>, CatalogueError> {
+    pub fn details(&self, key: &StreamKey) -> Result<Option<Details>, CatalogueError> {
         let Some((_, _, details)) = &self.names.0 else { return Ok(None) };
         self.summed(details, key, |bytes| Some(Details(bytes.to_vec())))
     }
@@ -274,7 +270,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn names(&self, key: &ListingKey, each: &mut dyn FnMut(&Named<'_>)) -> Result<bool, CatalogueError> {
+    pub fn names(&self, key: &StreamKey, each: &mut dyn FnMut(&Named<'_>)) -> Result<bool, CatalogueError> {
         let Some(outline) = self.outline(key)? else { return Ok(false) };
         let Some(names) = self.name_list(&outline.names)? else { return Ok(false) };
         let Some(details) = self.details(key)? else { return Ok(false) };
@@ -294,8 +290,8 @@ impl Reader {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn has_names(&self, key: &ListingKey) -> Result<bool, CatalogueError> {
-        self.names.0.as_ref().map_or(Ok(false), |(outlines, _, _)| Ok(outlines.get(key)?.is_some()))
+    pub fn has_names(&self, key: &StreamKey) -> Result<bool, CatalogueError> {
+        self.names.0.as_ref().map_or(Ok(false), |(outlines, _, _)| Ok(outlines.get(key.as_bytes())?.is_some()))
     }
 
     /// Number of folders in the index.
@@ -318,24 +314,38 @@ mod tests {
         let read = |key| {
             let mut found = Vec::new();
             let mut each = |entry: &Named<'_>| found.push((entry.name.to_vec(), Named { name: b"", ..entry.clone() }));
-            catalogue.reader().unwrap().names(&[key; 16], &mut each).unwrap().then_some(found)
+            catalogue.reader().unwrap().names(&StreamKey::new([key; 16]), &mut each).unwrap().then_some(found)
         };
         assert_eq!(read(1), None);
         let listing = Stream { len: 9, depth: 1, ids: vec![ChunkId::new([7; 16]), ChunkId::new([8; 16])] };
         let mtime = Time { secs: -5, nanos: 6 };
-        let file = Named { name: b"a", kind: FileKind::File, size: 1 << 40, mtime, digest: [3; 16], listing: None };
-        let below = Named { name: b"\xff", kind: FileKind::Directory, size: 0, digest: [0; 16], ..file.clone() };
+        let file = Named {
+            name: b"a",
+            kind: FileKind::File,
+            size: 1 << 40,
+            mtime,
+            digest: TreeDigest::new([3; 16]),
+            listing: None,
+        };
+        let below = Named {
+            name: b"\xff",
+            kind: FileKind::Directory,
+            size: 0,
+            digest: TreeDigest::new([0; 16]),
+            ..file.clone()
+        };
         let below = Named { listing: Some(listing), ..below };
         let mut row = NameRow::default();
         row.push(&file);
         row.push(&below);
         let expected = [file, below].map(|entry| (entry.name.to_vec(), Named { name: b"", ..entry })).to_vec();
-        let rows = [([1; 16], row), ([2; 16], NameRow::default()), ([3; 16], NameRow::default())];
+        let [one, two, three] = [1, 2, 3].map(|key| StreamKey::new([key; 16]));
+        let rows = [(one, row), (two, NameRow::default()), (three, NameRow::default())];
         catalogue.insert_names(&rows, None).unwrap();
         assert_eq!((read(1), read(2)), (Some(expected.clone()), Some(Vec::new())));
-        catalogue.insert_names(&[], Some(&HashSet::from([[1; 16], [2; 16]]))).unwrap();
+        catalogue.insert_names(&[], Some(&HashSet::from([one, two]))).unwrap();
         assert_eq!(read(3), Some(Vec::new()), "a few unused ones stay, as they may be used again");
-        catalogue.insert_names(&[], Some(&HashSet::from([[1; 16]]))).unwrap();
+        catalogue.insert_names(&[], Some(&HashSet::from([one]))).unwrap();
         assert_eq!((read(1), read(2), read(3)), (Some(expected), None, None));
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::catalogue::{Catalogue, CatalogueError, DOUBTED, NUMBERS, Reader, next_number};
+use crate::id::FolderKey;
 use crate::tree::{FileKind, Time};
 use crate::varint;
 
@@ -40,9 +41,6 @@ impl Tables {
         Ok(Self { stat: txn.open_table(STAT)?, folders: txn.open_table(FOLDERS)?, sessions: txn.open_table(SESSIONS)? })
     }
 }
-
-/// Key of a folder in the stat cache: a hash of the source and the path.
-pub type FolderKey = [u8; 16];
 
 /// A remembered entry. Entries that were read together share their bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,11 +144,11 @@ pub(super) fn checksum(key: &[u8; 32], row_key: &[u8], body: &[u8]) -> [u8; 16] 
 }
 
 fn row_key(folder: &FolderKey, first: &[u8]) -> Vec<u8> {
-    [&folder[..], first].concat()
+    [folder.as_bytes().as_slice(), first].concat()
 }
 
 /// Changes to the rows of one folder.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FolderRows {
     /// The folder.
     pub folder: FolderKey,
@@ -163,6 +161,11 @@ pub struct FolderRows {
 }
 
 impl FolderRows {
+    /// No changes to the rows of this folder.
+    pub const fn new(folder: FolderKey) -> Self {
+        Self { folder, identity: None, rows: Vec::new(), stale: Vec::new() }
+    }
+
     /// Approximate memory use, in bytes.
     pub fn weight(&self) -> usize {
         let entries = self.rows.iter().flat_map(|row| &row.entries);
@@ -201,7 +204,7 @@ impl Catalogue {
                 stat.insert(key.as_slice(), row.encode(&self.key, &key).as_slice())?;
             }
             if let Some(identity) = folder.identity {
-                identities.insert(&identity, &folder.folder)?;
+                identities.insert(&identity, folder.folder.as_bytes())?;
             }
         }
         Ok(())
@@ -243,7 +246,7 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn folder_of(&self, identity: &[u8; 16]) -> Result<Option<FolderKey>, CatalogueError> {
-        Ok(self.stat.folders.get(identity)?.map(|folder| *folder.value()))
+        Ok(self.stat.folders.get(identity)?.map(|folder| FolderKey::new(*folder.value())))
     }
 
     /// Whether a folder has rows.

@@ -22,7 +22,7 @@ fn cost(finding: &KnownFinding) -> String {
     match (finding.snapshots, finding.files) {
         (0, 0) => String::new(),
         // The finding itself names what is lost.
-        _ if matches!(finding.about, About::Files { .. }) => String::new(),
+        _ if matches!(finding.about, About::Files { .. } | About::Unexamined { .. }) => String::new(),
         (snapshots, 0) => format!("; it costs {}", units::counted(snapshots, "snapshot", "snapshots")),
         (snapshots, files) => format!(
             "; it costs {} in {}",

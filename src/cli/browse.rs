@@ -3,10 +3,10 @@
 use crate::engine::query::browse;
 use crate::engine::query::digest::Digests;
 use crate::engine::query::index::Index;
+use crate::id::TreeDigest;
 use crate::path::Shown;
 use crate::tree::Entry;
 use crate::tree::FileKind;
-use crate::tree::digest::TreeDigest;
 use crate::tree::digest::content_digest;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
@@ -28,7 +28,6 @@ use crate::cli::table;
 use crate::cli::units;
 use crate::json::EntryJson;
 use crate::json::SkippedJson;
-use crate::json::hex;
 
 /// Runs `vault ls`.
 pub(super) fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
@@ -91,7 +90,9 @@ fn print(
     let name = if args.recursive { path } else { &entry.name };
     let shown = if args.long { long(name, entry, &context.zone) } else { short(name, entry) };
     match digest {
-        Some(Known(digest)) => out.line(format_args!("{}  {shown}", digest.map_or_else(|| "?".repeat(32), hex))),
+        Some(Known(digest)) => {
+            out.line(format_args!("{}  {shown}", digest.map_or_else(|| "?".repeat(32), |digest| digest.to_string())))
+        }
         None => out.line(shown),
     }
 }
@@ -104,8 +105,7 @@ fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) 
     let listings: Vec<_> = listing.collect();
     let index = Index::new(vault)?;
     let mut digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
-    let may_be_late = vault.may_be_late([spot.info.id]);
-    digests.broken = digests.broken.drain(..).map(|error| index.judged_if(may_be_late, error)).collect();
+    digests.broken = digests.broken.drain(..).map(|error| vault.judged(error, &spot.info.id)).collect();
     index.finish(None)?;
     context.screen.clear();
     if entry.kind == FileKind::Directory {
@@ -114,7 +114,7 @@ fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) 
             entry.name.clear();
             out.json(&EntryJson::new(&spot.path, &entry).with_digest(digest))?;
         } else {
-            out.line(format_args!("{}  .", digest.map_or_else(|| "?".repeat(32), hex)))?;
+            out.line(format_args!("{}  .", digest.map_or_else(|| "?".repeat(32), |digest| digest.to_string())))?;
         }
     }
     Ok(digests)

@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     let entry = spot.entry()?;
     let wish = Wish { info, path, since, depth: args.depth };
     let mut sums = usage::sums(&vault, &wish, entry, context.threads(), &context.screen)?;
-    sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, [info.id])));
+    sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, &info.id)));
     context.screen.clear();
     let mut out = Output::new();
     tell(context, args, info, since, path, &sums, &mut out)?;

@@ -13,12 +13,15 @@ use crate::limits::LEVEL;
 use crate::log::Obstacle;
 use crate::log::RecordBody;
 use crate::path::Shown;
+use crate::progress::Progress;
 use crate::service::forget as policy;
 use crate::service::keep::Keep;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
+use crate::vault::findings::exit_of;
 use serde::Serialize;
 
+use crate::cli::accept;
 use crate::cli::args::CollectArgs;
 use crate::cli::args::ForgetArgs;
 use crate::cli::args::PinArgs;
@@ -156,10 +159,21 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> 
     } else {
         tell(context, args.dry_run, &vault, &report, &mut out)
     };
+    let exit = tell_losses(context, &vault)?;
     match told.and_then(|()| out.finish()) {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
-        _ => Ok(Exit::Done),
+        _ => Ok(exit),
     }
+}
+
+/// Warns of everything that is known to be lost: a snapshot that stays may need it.
+fn tell_losses(context: &Context, vault: &Vault) -> Result<Exit, Failure> {
+    let mut known = vault.known_findings(dates::now())?;
+    known.retain(|finding| finding.exit() == Exit::Damage);
+    for finding in &known {
+        context.screen.warn(&format!("{}; it ends with: {}", accept::line(finding, &context.zone), finding.ends()));
+    }
+    Ok(exit_of(&known))
 }
 
 /// The output of `--dry-run --json` for these rules.

@@ -22,6 +22,7 @@ use fuser::{
 };
 
 use crate::fs::OwnerNames;
+use crate::id::NodeKey;
 use crate::limits::NAME_LEN_MAX;
 use crate::mount::serving::{FLEETING, Open, Serving, Trouble};
 use crate::mount::tree::{Item, NUMBERS_OWN, Node, Tree};
@@ -74,7 +75,7 @@ pub struct MountOptions {
 /// A node that the kernel knows.
 struct Known {
     node: Arc<Node>,
-    key: [u8; 16],
+    key: NodeKey,
     lookups: u64,
     /// The number of the lookup by which it first became known.
     since: u64,

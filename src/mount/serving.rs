@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::id::NodeKey;
 use crate::lru::Lru;
 use crate::mount::tree::{Node, Tree};
 use crate::progress::Silent;
@@ -65,7 +66,7 @@ pub struct Serving {
     tree: Arc<Tree>,
     ahead: Ahead,
     options: ServingOptions,
-    files: Mutex<Lru<[u8; 16], Arc<Open>>>,
+    files: Mutex<Lru<NodeKey, Arc<Open>>>,
     /// Whether anything was read since the session was renewed.
     is_used: AtomicBool,
     /// When the store was last listed, and when the session was last renewed.
@@ -212,7 +213,7 @@ impl Serving {
         }
         // Only items in snapshots have anything to read.
         let error = match node.item() {
-            Some(item) => self.tree.view().vault().judged(error, [item.snap.info.id]),
+            Some(item) => self.tree.view().vault().judged(error, &item.snap.info.id),
             None => error,
         };
         if error.is_late() {

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::id::ObjectName;
+use crate::id::{NodeKey, ObjectName};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::lru::Lru;
 use crate::path;
@@ -62,11 +62,8 @@ pub struct Snap {
     /// The snapshot's record and date.
     pub info: SnapshotInfo,
     /// The key from which those of its files are derived.
-    key: Key,
+    key: NodeKey,
 }
-
-/// 128 bits that identify a node, the same in every mount of the vault.
-type Key = [u8; 16];
 
 /// An item in a snapshot.
 #[derive(Debug)]
@@ -77,11 +74,11 @@ pub struct Item {
     pub parent: Option<Arc<Self>>,
     /// Its entry in the snapshot.
     pub entry: Arc<Entry>,
-    key: Key,
+    key: NodeKey,
     /// Number of its names in the snapshot.
     pub names: u32,
     /// If it has several names: the key that those of the same file share.
-    shared: Option<Key>,
+    shared: Option<NodeKey>,
 }
 
 impl Item {
@@ -127,7 +124,7 @@ pub enum Node {
     /// The folder of versions for the files of a folder.
     Versions(Arc<Item>),
     /// The versions of one file, each with its name.
-    VersionsOf(Key, Vec<(Vec<u8>, Arc<Self>)>),
+    VersionsOf(NodeKey, Vec<(Vec<u8>, Arc<Self>)>),
 }
 
 impl Node {
@@ -200,18 +197,18 @@ pub struct Tree {
 
 /// For each path with several names, by its key: the key of the first name, and the number of names.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Links(HashMap<Key, (Key, u32)>);
+struct Links(HashMap<NodeKey, (NodeKey, u32)>);
 
 impl Links {
     /// Reads a list, by the keys of its paths. The result ends where the list is damaged, without the incomplete group.
     fn read<S: ChunkSource<Error = ReadError>>(
         list: &Stream,
         source: &mut S,
-        key_of: impl Fn(&[u8]) -> Key,
+        key_of: impl Fn(&[u8]) -> NodeKey,
     ) -> Result<Self, ReadError> {
         let mut links = Self::default();
         let mut groups = GroupReader::new(list);
-        let mut group: Vec<Key> = Vec::new();
+        let mut group: Vec<NodeKey> = Vec::new();
         loop {
             let next = match groups.next(source) {
                 Err(error) if error.is_contained() => return Ok(links),
@@ -230,16 +227,16 @@ impl Links {
 
 /// The key that the names of one file share. A file may have changed between the visits to two of its names: then their entries differ,
 /// and they become two files.
-fn shared_key(first: &Key, entry: &Entry) -> Option<Key> {
+fn shared_key(first: &NodeKey, entry: &Entry) -> Option<NodeKey> {
     let mut bytes = Vec::new();
     encode_entry(&Entry { name: b"any".to_vec(), torn: false, ..entry.clone() }, &mut bytes).ok()?;
     let mut key = [0; 16];
     blake3::Hasher::new_derive_key("vault names of one file")
-        .update(first)
+        .update(first.as_bytes())
         .update(&bytes)
         .finalize_xof()
         .fill(&mut key);
-    Some(key)
+    Some(NodeKey::new(key))
 }
 
 impl Tree {
@@ -322,7 +319,7 @@ impl Tree {
         found.map(|(_, snap)| snap.clone())
     }
 
-    fn hash(&self, what: &str, parts: &[&[u8]]) -> Key {
+    fn hash(&self, what: &str, parts: &[&[u8]]) -> NodeKey {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(what.as_bytes());
         for part in parts {
@@ -330,7 +327,7 @@ impl Tree {
         }
         let mut key = [0; 16];
         hasher.finalize_xof().fill(&mut key);
-        key
+        NodeKey::new(key)
     }
 
     /// Gives every snapshot its names.
@@ -392,7 +389,7 @@ impl Tree {
     }
 
     fn child_with(&self, parent: &Arc<Item>, entry: Arc<Entry>, links: Option<&Links>) -> Arc<Item> {
-        let key = self.hash("child", &[&parent.key, &entry.name]);
+        let key = self.hash("child", &[parent.key.as_bytes(), &entry.name]);
         let link = links.and_then(|links| links.0.get(&key));
         let shared = link.and_then(|(first, _)| shared_key(first, &entry));
         let names = link.map_or(1, |(_, names)| *names);
@@ -413,7 +410,8 @@ impl Tree {
         if let Some(links) = kept() {
             return Ok(Some(links));
         }
-        let key_of = |at: &[u8]| path::components(at).fold(snap.key, |key, name| self.hash("child", &[&key, name]));
+        let key_of =
+            |at: &[u8]| path::components(at).fold(snap.key, |key, name| self.hash("child", &[key.as_bytes(), name]));
         let links = Arc::new(Links::read(&snap.info.body.links, &mut self.view.as_ref(), key_of)?);
         lock(&self.links).insert(snap.info.id, links.clone(), links.0.len());
         Ok(Some(links))
@@ -443,13 +441,13 @@ impl Tree {
     }
 
     /// The key of a node; names of one file share it.
-    pub fn key_of(&self, node: &Node) -> [u8; 16] {
+    pub fn key_of(&self, node: &Node) -> NodeKey {
         match node {
-            Node::Top | Node::Readme | Node::All => [0; 16],
+            Node::Top | Node::Readme | Node::All => NodeKey::new([0; 16]),
             Node::Source(name) => self.hash("source", &[name]),
             Node::Link(target, _) => self.hash("link", &[target]),
             Node::Item(item) => item.shared.unwrap_or(item.key),
-            Node::Versions(item) => self.hash("versions", &[&item.key]),
+            Node::Versions(item) => self.hash("versions", &[item.key.as_bytes()]),
             Node::VersionsOf(key, _) => *key,
         }
     }
@@ -513,7 +511,7 @@ impl Tree {
             }
             last = entry.or(last);
         }
-        let key = self.hash("versions of", &[&folder.key, name]);
+        let key = self.hash("versions of", &[folder.key.as_bytes(), name]);
         Ok((!found.is_empty()).then_some(Node::VersionsOf(key, found)))
     }
 
@@ -603,8 +601,8 @@ impl Tree {
 }
 
 /// The number for a key.
-fn number(key: &Key) -> u64 {
-    let number = u64::from_le_bytes(*key.first_chunk().unwrap_or(&[0; 8]));
+fn number(key: &NodeKey) -> u64 {
+    let number = u64::from_le_bytes(*key.as_bytes().first_chunk().unwrap_or(&[0; 8]));
     if number < NUMBERS_OWN { number + NUMBERS_OWN } else { number }
 }
 
@@ -652,10 +650,10 @@ mod tests {
         let mut entry = Entry::new(*b"a", FileKind::File);
         entry.content = Some(Stream { len: 7, depth: 0, ids: vec![ChunkId::from_slice(&[1; 16]).unwrap()] });
         entry.size = 7;
-        let key = |entry: &Entry| shared_key(&[3; 16], entry).unwrap();
+        let key = |entry: &Entry| shared_key(&NodeKey::new([3; 16]), entry).unwrap();
         let other = Entry { name: b"b".to_vec(), torn: true, ..entry.clone() };
         assert_eq!(key(&entry), key(&other), "the name does not matter");
-        assert_ne!(Some(key(&entry)), shared_key(&[4; 16], &entry), "another group");
+        assert_ne!(Some(key(&entry)), shared_key(&NodeKey::new([4; 16]), &entry), "another group");
         let later = Entry { mtime: Time { secs: 1, nanos: 0 }, ..entry.clone() };
         let content = Some(Stream { len: 7, depth: 0, ids: vec![ChunkId::from_slice(&[2; 16]).unwrap()] });
         let written = Entry { content, ..entry.clone() };
@@ -696,10 +694,11 @@ mod tests {
         let stream = Stream { len: list.len() as u64, depth: 0, ids };
         let read = |error: Option<ReadError>| {
             let mut source = Failing(Some(first.clone()), error);
-            Links::read(&stream, &mut &mut source, |at| [at[0]; 16])
+            Links::read(&stream, &mut &mut source, |at| NodeKey::new([at[0]; 16]))
         };
-        let pair = ([b'a'; 16], 2);
-        let sound = Links(HashMap::from([([b'a'; 16], pair), ([b'b'; 16], pair)]));
+        let [a, b] = [b'a', b'b'].map(|byte| NodeKey::new([byte; 16]));
+        let pair = (a, 2);
+        let sound = Links(HashMap::from([(a, pair), (b, pair)]));
         assert_eq!(read(None).unwrap(), sound, "damage costs the group that has it");
         let passing = read(Some(CatalogueError::Database("x".to_owned()).into()));
         assert!(passing.is_err(), "a failure that may pass is an error");

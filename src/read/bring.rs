@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use crate::id::ChunkId;
+use crate::id::{ChunkId, StreamKey};
 use crate::pack::SegmentPlace;
 use crate::pack::together::runs;
 use crate::read::TreeReader;
 use crate::read::chunks::ChunkReader;
 use crate::sync::{share, try_spawn};
-use crate::tree::stream::{StreamKey, stream_key};
+use crate::tree::stream::stream_key;
 use crate::tree::{FileKind, IdReader, Stream, StreamReader};
 use crate::vault::ReadError;
 

@@ -4,11 +4,12 @@
 use std::mem::size_of;
 use std::sync::{Arc, Mutex};
 
+use crate::id::StreamKey;
 use crate::lru::Lru;
 use crate::read::chunked::{Chunked, Chunks};
 use crate::read::listing::EntryDecoder;
 use crate::sync::lock;
-use crate::tree::stream::{StreamKey, stream_key};
+use crate::tree::stream::stream_key;
 use crate::tree::{Entry, Holes, Stream};
 use crate::vault::ReadError;
 

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use crate::catalogue::{CatalogueError, Reader};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, StreamKey};
 use crate::progress::Progress;
 use crate::read::graph::{Visitor, walk};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::sync::lock;
-pub use crate::tree::stream::{StreamKey, stream_key};
+pub use crate::tree::stream::stream_key;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Snapshot, Stream};
 use crate::vault::{ReadError, Vault, VaultError};
 

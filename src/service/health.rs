@@ -147,7 +147,7 @@ fn examine_known(vault: &Vault, now: Time, found: &mut Vec<Finding>) -> Result<V
             About::Object { state: ObjectState::Newer, .. } => "vault version".to_owned(),
             About::Object { .. } => "vault repair --dry-run".to_owned(),
             About::Records { .. } => format!("vault repair --dry-run   (or: vault accept {})", finding.id),
-            About::Files { .. } => "vault check".to_owned(),
+            About::Files { .. } | About::Unexamined { .. } => "vault check".to_owned(),
             About::Late { .. } => ARRIVED.to_owned(),
             About::Slot(odd) if odd.fault == SlotFault::Unlisted => {
                 format!("vault key remove {}   (or: vault accept {})", &odd.slot.id.to_string()[..8], finding.id)

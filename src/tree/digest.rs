@@ -4,11 +4,9 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 
+use crate::id::TreeDigest;
 use crate::path::Shown;
 use crate::tree::{Entry, EntryError, FileKind, Holes, Stream};
-
-/// A digest.
-pub type TreeDigest = [u8; 16];
 
 static CONTENT: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("vault 2026 content digest"));
@@ -44,7 +42,7 @@ fn is_file(kind: &u8) -> bool {
 pub(crate) fn finish(hasher: &blake3::Hasher) -> TreeDigest {
     let mut digest = [0; 16];
     digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    digest
+    TreeDigest::new(digest)
 }
 
 /// The digest of anything but a folder.

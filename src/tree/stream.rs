@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Cutter;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, StreamKey};
 use crate::limits::{CHUNK_MAX_CEILING, STREAM_DEPTH_MAX, STREAM_IDS_INLINE};
 
 /// Reason why bytes are not a valid stream.
@@ -44,13 +44,10 @@ impl Stream {
     }
 }
 
-/// Identifies a stream: the id of its only chunk, or a hash of all its fields.
-pub type StreamKey = [u8; 16];
-
 /// The key of a stream.
 pub fn stream_key(stream: &Stream) -> StreamKey {
     match stream.ids.as_slice() {
-        [only] if stream.depth == 0 => *only.as_bytes(),
+        [only] if stream.depth == 0 => StreamKey::new(*only.as_bytes()),
         ids => {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&stream.len.to_le_bytes()).update(&[stream.depth]);
@@ -59,7 +56,7 @@ pub fn stream_key(stream: &Stream) -> StreamKey {
             }
             let mut key = [0; 16];
             hasher.finalize_xof().fill(&mut key);
-            key
+            StreamKey::new(key)
         }
     }
 }

@@ -60,6 +60,11 @@ pub enum About {
         /// Number of lost files.
         count: u64,
     },
+    /// A command met a loss in a snapshot, and no check has found out since what else it lacks.
+    Unexamined {
+        /// The snapshot.
+        snapshot: ObjectName,
+    },
     /// Files of a snapshot have not arrived on this machine yet. This ends by itself when their data is here.
     Late {
         /// The snapshot.
@@ -123,12 +128,24 @@ pub struct KnownFinding {
 }
 
 impl KnownFinding {
+    /// That a command met a loss in this snapshot, which is to be examined.
+    pub(super) fn unexamined(snapshot: ObjectName) -> Self {
+        Self {
+            id: FindingId::of("unexamined", [snapshot.as_bytes().to_vec()]),
+            about: About::Unexamined { snapshot },
+            since: Time::default(),
+            snapshots: 1,
+            files: 0,
+        }
+    }
+
     /// Exit code of a command that knows of it.
     pub const fn exit(&self) -> Exit {
         match &self.about {
             About::Object { state, .. } if state.is_loss() => Exit::Damage,
             About::Records { late: false, .. }
             | About::Files { .. }
+            | About::Unexamined { .. }
             | About::Slot(OddSlot { fault: SlotFault::Missing, .. }) => Exit::Damage,
             About::Object { .. }
             | About::Records { .. }
@@ -148,6 +165,8 @@ impl KnownFinding {
             About::Object { state, .. } => state.is_loss(),
             About::Records { .. } | About::Files { .. } | About::Change { .. } | About::Note(_) => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
+            // What is lost is not known: nobody can say first what is accepted.
+            About::Unexamined { .. } => false,
             About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
         }
     }
@@ -174,6 +193,9 @@ impl KnownFinding {
             }
             About::Files { snapshot, count } => {
                 format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
+            }
+            About::Unexamined { snapshot } => {
+                format!("snapshot {} has lost data, and no check has found out yet which files", snapshot.short())
             }
             About::Late { snapshot, count } => {
                 let have = if *count == 1 { "file or folder has" } else { "files and folders have" };
@@ -237,6 +259,7 @@ impl KnownFinding {
             About::Object { state: ObjectState::Newer, .. } => "with a newer version of vault",
             About::Object { .. } => "vault repair, or a check that reads it and finds it sound",
             About::Records { .. } => "vault repair on a machine that remembers them, or accepting that they are lost",
+            About::Unexamined { .. } => "vault check, which finds out what is lost, or that nothing is",
             About::Late { .. } => "when the sync has brought the rest, or vault forget of the snapshot",
             About::Files { .. } => "a snapshot that stores the files again, or accepting that they are lost",
             About::Source { .. } => "a snapshot that finds the files again",

@@ -5,9 +5,8 @@
 //! commands that only read, they are kept in the state folder, which also remembers when each was first noticed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::catalogue::ChunkPlace;
 use crate::exit::Exit;
@@ -15,47 +14,19 @@ use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::chain::NUMBERS_KEPT;
 use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef};
 use crate::log::{Chains, Damage, Finding, Findings, Record, RecordBody, Sight, SlotChange};
-use crate::msgpack;
 use crate::pack::Witness;
 use crate::progress::{Progress, Silent};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::files::replace_file;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
-pub use crate::vault::late::{Awaited, Lacking, is_known_synced};
+pub use crate::vault::late::{Awaited, CHUNKS_NAMED, Lacking, is_known_synced};
+pub(crate) use crate::vault::memory::note_lost;
+use crate::vault::memory::{Memory, is_known};
+pub use crate::vault::memory::{last_known, note_away};
 pub use crate::vault::notes::Note;
 use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
-
-/// Findings as the state folder remembers them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Memory {
-    /// When each finding was first noticed, in seconds since 1970.
-    #[serde(default)]
-    since: BTreeMap<String, i64>,
-    /// Damage that is not in the log yet.
-    #[serde(default)]
-    found: Vec<FoundDamage>,
-    /// Objects that were seen sound since, which is not in the log yet.
-    #[serde(default)]
-    sound: Vec<ObjectRef>,
-    /// Snapshots that lacked files in the last check, although no record says so.
-    #[serde(default)]
-    lacking: Vec<Lacking>,
-    /// All that had not arrived in the last check.
-    #[serde(default)]
-    awaited: Awaited,
-    /// Snapshots that were seen whole after a loss of theirs was accepted: later losses of these are new.
-    #[serde(default)]
-    healed: BTreeSet<ObjectName>,
-    /// Findings of the last look: each a sentence, and whether something is lost.
-    #[serde(default)]
-    last: Vec<(String, bool)>,
-    /// Notes of this machine that could not be read.
-    #[serde(default)]
-    lost: BTreeSet<Note>,
-}
 
 /// The kind of records among objects that findings name.
 const RECORD: u64 = ObjectRef::record(ObjectName::new([0; ObjectName::LEN])).kind;
@@ -86,65 +57,6 @@ impl AcceptedLosses {
     pub fn cover(&self, snapshot: &ObjectName, count: u64) -> bool {
         let recorded = self.recorded.get(snapshot).map_or(0, |damage| damage.count);
         count <= recorded && self.is_accepted(snapshot) && !self.healed.contains(snapshot)
-    }
-}
-
-impl Memory {
-    fn load(folder: &Path) -> Self {
-        let (mut memory, is_lost): (Self, bool) = Note::Problems.load(folder);
-        if is_lost {
-            memory.lose(Note::Problems);
-        }
-        memory
-    }
-
-    /// Notes that a note could not be read, and the sentence about it for those who do not open the vault.
-    fn lose(&mut self, note: Note) {
-        if self.lost.insert(note) {
-            self.last.push((note.text().to_owned(), false));
-        }
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), VaultError> {
-        let path = folder.join(Note::Problems.file());
-        let failed = |error: String| VaultError::State {
-            action: "write",
-            path: path.display().to_string(),
-            source: std::io::Error::other(error),
-        };
-        replace_file(&path, &msgpack::encode(self).map_err(failed)?, true)
-    }
-}
-
-/// Records that a note in this state folder could not be read, before it is written again.
-///
-/// # Errors
-/// If the state folder cannot be written. The note must then stay as it is.
-pub(crate) fn note_lost(folder: &Path, note: Note) -> Result<(), VaultError> {
-    let mut memory = Memory::load(folder);
-    memory.lose(note);
-    memory.save(folder)
-}
-
-/// The last known findings of a vault, without opening it: the exit code for a command, and the sentences to show.
-/// `folder` is the state folder of that vault.
-pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
-    let last = Memory::load(folder).last;
-    let exit = last
-        .iter()
-        .fold(Exit::Done, |exit, (_, is_loss)| exit.worse(if *is_loss { Exit::Damage } else { Exit::Skipped }));
-    (exit, last.into_iter().map(|(text, _)| text).collect())
-}
-
-/// Notes, until the vault is opened again, that it is not where this machine expects it. `folder` is the state folder
-/// of that vault.
-pub fn note_away(folder: &Path, what: &str) {
-    let mut memory = Memory::load(folder);
-    let what = (what.to_owned(), false);
-    if folder.is_dir() && !memory.last.contains(&what) {
-        memory.last.push(what);
-        // Where no state can be written, nothing is remembered.
-        let _ = memory.save(folder);
     }
 }
 
@@ -257,8 +169,10 @@ impl Vault {
         self.object_findings(&memory, open, &accepted, &mut findings);
         self.record_findings(&mut findings)?;
         self.change_findings(&accepted, &mut findings);
-        memory.healed = self.file_findings(&memory, accepted, &mut findings)?;
-        findings.extend(memory.awaited.findings(&self.snapshots().iter().map(|info| info.id).collect()));
+        let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
+        memory.suspects.retain(|snapshot| there.contains(snapshot));
+        memory.healed = self.file_findings(&memory, &there, accepted, &mut findings)?;
+        findings.extend(memory.awaited.findings(&there));
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings)?;
         findings.extend(memory.lost.iter().map(|note| KnownFinding {
@@ -371,16 +285,21 @@ impl Vault {
     }
 
     /// Losses of snapshots, by the log and by the last check on this machine, without files that have been stored again
-    /// since.
+    /// since. A snapshot that no check has examined since a command met a loss in it counts with one file or more.
     ///
     /// # Errors
     /// If the catalogue fails.
     pub fn known_damage(&self) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
-        self.damage_with(&Memory::load(self.state()))
+        let memory = Memory::load(self.state());
+        let mut damage = self.damage_with(&memory)?;
+        for snapshot in memory.suspects {
+            damage.entry(snapshot).or_insert(SnapshotDamage { count: 1, files: Vec::new() });
+        }
+        Ok(damage)
     }
 
-    /// The snapshots with known losses: by the log, and those that lacked something in the last check on this machine that is
-    /// still in no pack, or only in packs known to be damaged.
+    /// The snapshots with known losses: by the log, those that lacked something in the last check on this machine that is
+    /// still in no pack, or only in packs known to be damaged, and those in which a command met a loss since.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -389,13 +308,10 @@ impl Vault {
         let mut found: BTreeSet<ObjectName> = recorded.map(|(id, _)| id).collect();
         let (memory, reader, damaged) = (Memory::load(self.state()), self.catalogue().reader()?, self.damaged_packs());
         let packs = reader.packs()?;
+        found.extend(&memory.suspects);
         let is_sound = |place: &ChunkPlace| packs.get(&place.pack).is_some_and(|info| !damaged.contains(&info.name));
         for lacking in memory.lacking {
-            let mut is_whole = !lacking.files.is_empty();
-            for chunk in lacking.files.iter().flat_map(|(_, chunks)| chunks) {
-                is_whole &= reader.locate_all(chunk)?.iter().any(is_sound);
-            }
-            if !is_whole {
+            if !lacking.is_stored_again(|chunk| Ok(reader.locate_all(chunk)?.iter().any(is_sound)))? {
                 found.insert(lacking.snapshot);
             }
         }
@@ -409,10 +325,7 @@ impl Vault {
         }
         let reader = self.catalogue().reader()?;
         for lacking in &memory.lacking {
-            let mut is_whole = !lacking.files.is_empty();
-            for chunk in lacking.files.iter().flat_map(|(_, chunks)| chunks) {
-                is_whole &= reader.locate(chunk)?.is_some();
-            }
+            let is_whole = lacking.is_stored_again(|chunk| Ok(reader.locate(chunk)?.is_some()))?;
             let known = lost.get(&lacking.snapshot).map_or(0, |damage| damage.count);
             if !is_whole && lacking.count > known {
                 let files = lacking.files.iter().map(|(path, chunks)| (path.to_vec(), chunks.clone())).collect();
@@ -447,10 +360,10 @@ impl Vault {
     fn file_findings(
         &self,
         memory: &Memory,
+        there: &BTreeSet<ObjectName>,
         accepted: BTreeSet<ObjectRef>,
         findings: &mut Vec<KnownFinding>,
     ) -> Result<BTreeSet<ObjectName>, VaultError> {
-        let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
         let lost = self.damage_with(memory)?;
         let mut losses = AcceptedLosses { recorded: self.recorded_damage(), accepted, healed: memory.healed.clone() };
         losses.see_whole(|snapshot| !lost.contains_key(snapshot));
@@ -465,6 +378,7 @@ impl Vault {
                 });
             }
         }
+        findings.extend(memory.suspects.iter().copied().map(KnownFinding::unexamined));
         Ok(losses.healed)
     }
 
@@ -648,19 +562,99 @@ impl Vault {
         self.note_findings(vec![damage], &[])
     }
 
-    /// Notes the snapshots that lack files, and what has not arrived yet, after all were examined. These notes replace
+    /// Notes that a command met a loss in a snapshot: this chunk is in no pack, or something else cannot be read. Only a
+    /// check finds out what else is lost. A loss that is known already is not noted, accepted or not.
+    ///
+    /// # Errors
+    /// If the catalogue or the state folder fails.
+    pub(crate) fn note_loss(&self, snapshot: &ObjectName, chunk: Option<&ChunkId>) -> Result<(), VaultError> {
+        let mut memory = Memory::load(self.state());
+        let known = self.damage_with(&memory)?.remove(snapshot).unwrap_or_default();
+        if memory.suspects.contains(snapshot) || is_known(&known, chunk) {
+            return Ok(());
+        }
+        memory.suspect(*snapshot);
+        memory.save(self.state())
+    }
+
+    /// Notes that a snapshot waits for this chunk, which the sync will bring.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub(crate) fn note_late(&self, snapshot: &ObjectName, chunk: ChunkId) -> Result<(), VaultError> {
+        let waiting = Lacking { snapshot: *snapshot, count: 1, files: vec![(ByteBuf::new(), vec![chunk])] };
+        self.note_losses(Vec::new(), vec![waiting])
+    }
+
+    /// Notes an object of which only a part has arrived.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub(crate) fn note_late_object(&self, key: &ObjectKey) -> Result<(), VaultError> {
+        let mut memory = Memory::load(self.state());
+        let Some(object) = ObjectRef::of(key).filter(|object| !memory.awaited.objects.contains(object)) else {
+            return Ok(());
+        };
+        memory.awaited.objects.push(object);
+        memory.save(self.state())
+    }
+
+    /// Notes everything that cannot be read of these snapshots, lost or late. A check may know of more that they have lost:
+    /// a loss beside that is noted as in [`Self::note_loss`].
+    ///
+    /// # Errors
+    /// If the catalogue or the state folder fails.
+    pub(crate) fn note_losses(&self, lost: Vec<Lacking>, late: Vec<Lacking>) -> Result<(), VaultError> {
+        let before = Memory::load(self.state());
+        let (mut memory, mut damage) = (before.clone(), self.damage_with(&before)?);
+        for waiting in late {
+            if memory.awaited.snapshots.iter().all(|known| known.snapshot != waiting.snapshot) {
+                memory.awaited.snapshots.push(waiting);
+            }
+        }
+        for lacking in lost {
+            let known = damage.remove(&lacking.snapshot).unwrap_or_default();
+            let mut chunks = lacking.files.iter().flat_map(|(_, chunks)| chunks);
+            if known.count == 0 {
+                memory.suspects.remove(&lacking.snapshot);
+                memory.lacking.retain(|other| other.snapshot != lacking.snapshot);
+                memory.lacking.push(lacking);
+            } else if !chunks.all(|chunk| is_known(&known, Some(chunk))) {
+                memory.suspect(lacking.snapshot);
+            }
+        }
+        if memory == before { Ok(()) } else { memory.save(self.state()) }
+    }
+
+    /// Notes the snapshots that lack files, after all were examined, in place of the earlier notes.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub(crate) fn note_lacking(&self, lacking: Vec<Lacking>) -> Result<(), VaultError> {
+        self.note_examined(lacking, |_| {})
+    }
+
+    /// Notes the results of a check: the snapshots that lack files, and what has not arrived yet. These notes replace
     /// the earlier ones, but for objects that only a check which reads all data finds not to have arrived whole.
     /// `read_all`: all data was read, so that every problem is known again.
     ///
     /// # Errors
     /// If the state folder cannot be written.
-    pub fn note_lacking(&self, lacking: Vec<Lacking>, awaited: Awaited, read_all: bool) -> Result<(), VaultError> {
+    pub fn note_check(&self, lacking: Vec<Lacking>, awaited: Awaited, read_all: bool) -> Result<(), VaultError> {
+        self.note_examined(lacking, |memory| {
+            memory.awaited = awaited.beside(std::mem::take(&mut memory.awaited));
+            if read_all {
+                memory.lost.remove(&Note::Problems);
+            }
+        })
+    }
+
+    fn note_examined(&self, lacking: Vec<Lacking>, rest: impl FnOnce(&mut Memory)) -> Result<(), VaultError> {
         let before = Memory::load(self.state());
         let mut memory = before.clone();
-        (memory.lacking, memory.awaited) = (lacking, awaited.beside(memory.awaited));
-        if read_all {
-            memory.lost.remove(&Note::Problems);
-        }
+        memory.lacking = lacking;
+        memory.suspects.clear();
+        rest(&mut memory);
         if memory == before { Ok(()) } else { memory.save(self.state()) }
     }
 
@@ -709,7 +703,11 @@ impl Vault {
                 memory.lost.remove(note);
                 return memory.save(self.state());
             }
-            About::Late { .. } | About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
+            About::Unexamined { .. }
+            | About::Late { .. }
+            | About::Source { .. }
+            | About::OtherVault(_)
+            | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;
@@ -737,6 +735,13 @@ impl Vault {
             self.publish(body, time, None, |_| true, progress)?;
         }
         if is_healed { memory.save(self.state()) } else { Ok(()) }
+    }
+}
+
+/// Warns if findings could not be noted: they are reported all the same.
+pub(crate) fn warn_unless_noted(noted: Result<(), VaultError>, progress: &dyn Progress) {
+    if let Err(error) = noted {
+        progress.warn(&format!("it cannot be remembered what was found: {error}"));
     }
 }
 

@@ -32,6 +32,9 @@ impl Vault {
     }
 }
 
+/// Most lost chunks of a file that are named: the first ones, if it lacks more.
+pub const CHUNKS_NAMED: usize = 64;
+
 /// Files that a snapshot lacks because some of their chunks are in no pack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lacking {
@@ -39,9 +42,29 @@ pub struct Lacking {
     pub snapshot: ObjectName,
     /// Number of files, and of folders with everything in them.
     pub count: u64,
-    /// Some of the paths, each with some of its chunks. Once all of these are stored again, the snapshot is whole as
-    /// far as is known.
+    /// Some of the paths, each with some of its chunks: none, if it is damaged although its chunks are there.
     pub files: Vec<(ByteBuf, Vec<ChunkId>)>,
+}
+
+impl Lacking {
+    /// Whether all of these files have been stored again, as far as is known. If only some of the files are named, only a
+    /// check can tell.
+    ///
+    /// # Errors
+    /// Those of `is_there`.
+    pub(super) fn is_stored_again(
+        &self,
+        mut is_there: impl FnMut(&ChunkId) -> Result<bool, VaultError>,
+    ) -> Result<bool, VaultError> {
+        let mut is_whole = self.count <= self.files.len() as u64;
+        for (_, chunks) in &self.files {
+            is_whole &= !chunks.is_empty();
+            for chunk in chunks {
+                is_whole = is_whole && is_there(chunk)?;
+            }
+        }
+        Ok(is_whole)
+    }
 }
 
 /// Everything that has not arrived on this machine yet, as a check found it.

@@ -265,6 +265,8 @@ pub struct Lookup<'a> {
     vault: &'a Vault,
     /// The generation when the view was taken, and the view.
     current: Mutex<(u64, Arc<Reader>)>,
+    /// The snapshots that need the chunks, if they are known.
+    needed_by: Vec<ObjectName>,
     /// Whether the chunks may just not have arrived yet.
     may_be_late: bool,
     /// States of objects that could not be read, if they may be late: finding one out means reading all of the object.
@@ -280,27 +282,35 @@ impl<'a> Lookup<'a> {
     /// The same, for chunks that these snapshots need: see [`Vault::judged`].
     #[must_use]
     pub fn needed_by(self, snapshots: impl IntoIterator<Item = ObjectName>) -> Self {
-        Self { may_be_late: self.vault.may_be_late(snapshots), ..self }
+        let needed_by: Vec<ObjectName> = snapshots.into_iter().collect();
+        Self { may_be_late: self.vault.may_be_late(needed_by.iter().copied()), needed_by, ..self }
     }
 
     /// As [`Vault::judged`], for the snapshots that need what is looked up here.
     pub(crate) fn judged(&self, error: ReadError) -> ReadError {
-        self.judged_if(self.may_be_late, error)
+        let is_late = self.is_late(self.may_be_late, &error);
+        self.needed_by.iter().for_each(|snapshot| self.vault.saw_loss(&error, is_late, snapshot));
+        if is_late { ReadError::NotArrived } else { error }
     }
 
     /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
     pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
+        if self.is_late(may_be_late, &error) { ReadError::NotArrived } else { error }
+    }
+
+    /// Whether what this error is about may just not have arrived yet.
+    pub(crate) fn is_late(&self, may_be_late: bool, error: &ReadError) -> bool {
         if !may_be_late || !error.is_damage() || self.vault.delivery() == Delivery::Direct {
-            return error;
+            return false;
         }
         let state = match error.object() {
-            None => self.vault.state_of_unread(&error, true),
+            None => self.vault.state_of_unread(error, true),
             Some(object) => {
                 let mut states = lock(&self.states);
-                *states.entry(*object).or_insert_with(|| self.vault.state_of_unread(&error, true))
+                *states.entry(*object).or_insert_with(|| self.vault.state_of_unread(error, true))
             }
         };
-        if state == ObjectState::NotArrived { ReadError::NotArrived } else { error }
+        state == ObjectState::NotArrived
     }
 
     /// Starts with the catalogue of this moment.
@@ -310,13 +320,14 @@ impl<'a> Lookup<'a> {
     pub fn new(vault: &'a Vault) -> Result<Self, CatalogueError> {
         let known = vault.generation.load(Relaxed);
         let current = Mutex::new((known, Arc::new(vault.catalogue().reader()?)));
-        Ok(Self { vault, current, may_be_late: false, states: Mutex::default() })
+        Ok(Self { vault, current, needed_by: Vec::new(), may_be_late: false, states: Mutex::default() })
     }
 
     /// As [`Self::new`], with this view of the catalogue until something has to be learned.
     pub fn with(vault: &'a Vault, reader: Arc<Reader>) -> Self {
         // How much was learned since it was taken is unknown: the first miss takes a newer one.
-        Self { vault, current: Mutex::new((u64::MAX, reader)), may_be_late: false, states: Mutex::default() }
+        let current = Mutex::new((u64::MAX, reader));
+        Self { vault, current, needed_by: Vec::new(), may_be_late: false, states: Mutex::default() }
     }
 
     /// The newest view of the catalogue.

@@ -20,6 +20,7 @@ pub mod slots;
 pub mod finding;
 pub mod findings;
 mod late;
+mod memory;
 pub mod notes;
 pub mod state;
 mod lookup;

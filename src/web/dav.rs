@@ -246,7 +246,7 @@ impl Files {
             created: item.and_then(|item| item.entry.btime).map(time_of),
             is_folder: kind == FileKind::Directory,
             is_executable: item.is_some_and(|item: &Item| item.entry.mode & 0o111 != 0),
-            tag: format!("{}-{len:x}", hex(self.tree().key_of(node))),
+            tag: format!("{}-{len:x}", self.tree().key_of(node)),
         })
     }
 

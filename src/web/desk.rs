@@ -227,7 +227,7 @@ impl Desk {
 
     /// The answer to a request for a part of a snapshot that cannot be read.
     pub fn unread(&self, info: &SnapshotInfo, error: ReadError) -> Problem {
-        let error = self.view.vault().judged(error, [info.id]);
+        let error = self.view.vault().judged(error, &info.id);
         if !error.is_late() {
             return error.into();
         }

@@ -13,9 +13,11 @@ use crate::engine::query::find::{Search, find};
 use crate::json::{DifferenceJson, MatchJson, SlotsJson, SumsJson};
 use crate::progress::Silent;
 use crate::service::usage::{UsageJson, Wish, sums};
+use crate::tree::Entry;
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
+use crate::web::look;
 use crate::web::query::Query;
 
 /// The largest number of paths in an answer.
@@ -133,10 +135,14 @@ pub fn usage(desk: &Arc<Desk>, query: &Query) -> Told {
     let (at, count) = (query.path(), query.number("count", 200)?.clamp(1, FOUND_MAX) as usize);
     let depth = query.number("depth", 1)?.clamp(1, DEPTH_MAX) as u32;
     let view = desk.view();
-    let entry = entry_at(&info.body.tree, &at, &mut view.vault().tree_reader_of([info.id])?)?;
+    let entry = Entry::clone(&*look::find(desk, &info, &at)?);
     let wish = Wish { info: &info, path: &at, since: since.as_ref(), depth };
-    let sums = sums(view.vault(), &wish, entry, desk.home().threads(), &Silent::default())?;
-    let broken = sums.broken.as_ref().map_or(0, |(count, _)| *count);
+    let mut sums = sums(view.vault(), &wish, entry, desk.home().threads(), &Silent::default())?;
+    let broken = sums.broken.take().map_or(0, |(count, error)| {
+        // What has not arrived yet is noted.
+        desk.unread(&info, error);
+        count
+    });
     let more = sums.lines.len() > count;
     encode(&AddedUpJson { usage: UsageJson::new(&info, since.as_ref(), &at, &sums, count), more, broken })
 }

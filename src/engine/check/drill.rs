@@ -276,13 +276,15 @@ impl Sample {
 
 /// Chooses files of a tree.
 fn choose(
+    vault: &Vault,
     index: &Index<'_>,
-    (tree, may_be_late): (&Stream, bool),
+    info: &SnapshotInfo,
     options: &DrillOptions,
     seed: u64,
     report: &mut DrillReport,
     progress: &dyn Progress,
 ) -> Result<Vec<Chosen>, DrillError> {
+    let tree = &info.body.tree;
     let mut graph = explore(index, std::slice::from_ref(tree), options.threads, progress, |sum: &mut f64, entry| {
         match entry.kind {
             FileKind::Directory => {}
@@ -293,7 +295,7 @@ fn choose(
         let below = graph.nodes[number].children.iter().map(|child| graph.nodes[*child as usize].data).sum::<f64>();
         let node = &mut graph.nodes[number];
         node.data = (node.data + below).min(WEIGHT_MAX);
-        match node.broken.take().map(|error| index.judged_if(may_be_late, error)) {
+        match node.broken.take().map(|error| vault.judged(error, &info.id)) {
             Some(error) if error.is_newer() => report.newer += 1,
             Some(error) if error.is_late() => report.late += 1,
             Some(_) => report.broken += 1,
@@ -319,11 +321,10 @@ pub fn drill(
     let mut report = DrillReport::default();
     let mut chosen = Vec::new();
     progress.phase(Phase::Plan);
-    let (index, late) = (Index::new(vault)?, vault.late_among(snapshots.iter().map(|info| info.id)));
+    let index = Index::new(vault)?;
     for (number, info) in snapshots.iter().enumerate() {
         let seed = options.seed.wrapping_add(number as u64);
-        let tree = (&info.body.tree, late.contains(&info.id));
-        let found = choose(&index, tree, options, seed, &mut report, progress)?;
+        let found = choose(vault, &index, info, options, seed, &mut report, progress)?;
         chosen.extend(found.into_iter().map(|one| (*info, one)));
     }
     index.finish(None)?;

@@ -6,19 +6,18 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
-use crate::id::{ChunkId, ObjectName};
+use crate::id::{ChunkId, ObjectName, StreamKey};
 use crate::path::join;
 use crate::progress::Progress;
-use crate::read::mark::{MarkError, StreamKey, mark, stream_key};
+use crate::read::mark::{MarkError, mark, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::Delivery;
 use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
-use crate::vault::{ReadError, SnapshotInfo, Vault};
+use crate::vault::findings::{CHUNKS_NAMED, Lacking, warn_unless_noted};
+use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault};
 
 /// Maximum number of paths per snapshot that a check keeps.
 pub const PATHS_KEPT: usize = 100;
-/// Maximum number of ids of lost chunks to keep per file.
-const IDS_KEPT: usize = 64;
 
 /// A file whose content is lost, or a folder, which stands for everything below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +167,8 @@ fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Next<T>, ReadError>
     match result {
         Ok(Some(value)) => Ok(Next::Some(value)),
         Ok(None) => Ok(Next::End),
+        Err(ReadError::Stream(_)) => Ok(Next::Invalid),
+        Err(error @ ReadError::Entry(_)) if error.is_damage() => Ok(Next::Invalid),
         Err(error) if error.is_damage() => Ok(Next::Lost),
         Err(error) if error.is_newer() => Ok(Next::End),
         Err(error) => Err(error),
@@ -178,7 +179,41 @@ fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Next<T>, ReadError>
 enum Next<T> {
     Some(T),
     End,
+    /// The chunk that was asked for last cannot be read.
     Lost,
+    /// All chunks can be read, and what they contain is not valid.
+    Invalid,
+}
+
+impl HurtSnapshot {
+    /// The same, as the state folder remembers it.
+    pub(crate) fn lacking(&self) -> Lacking {
+        Lacking {
+            snapshot: self.id,
+            count: self.count,
+            files: self.files.iter().map(|file| (file.path.clone().into(), file.ids.clone())).collect(),
+        }
+    }
+}
+
+/// Remembers which of these snapshots lack one of these chunks, or something that cannot be read at all, or wait for it, unless a later
+/// version of the program may have it.
+///
+/// # Errors
+/// If the catalogue or the store fails as a whole.
+pub(crate) fn remember(
+    vault: &Vault,
+    reader: &Arc<Reader>,
+    snapshots: &[SnapshotInfo],
+    lost: &HashSet<ChunkId>,
+    progress: &dyn Progress,
+) -> Result<(), MarkError> {
+    let hurt = find(vault, None, reader, snapshots, lost, PATHS_KEPT)?;
+    let (state, unsure, lost) = vault.part_unsure(hurt, |hurt| hurt.id);
+    let late = unsure.iter().filter(|_| state == ObjectState::NotArrived);
+    let [lost, late] = [lost.iter().map(HurtSnapshot::lacking).collect(), late.map(HurtSnapshot::lacking).collect()];
+    warn_unless_noted(vault.note_losses(lost, late), progress);
+    Ok(())
 }
 
 impl Search<'_> {
@@ -207,9 +242,9 @@ impl Search<'_> {
             let entry = match damage(entries.next(&mut self.source))? {
                 Next::Some(entry) => entry,
                 Next::End => break,
-                Next::Lost => {
-                    // Damage inside a readable chunk has no id.
-                    let ids = self.source.asked.last().copied().into_iter().collect();
+                lost @ (Next::Lost | Next::Invalid) => {
+                    let ids = self.source.asked.last().filter(|_| matches!(lost, Next::Lost));
+                    let ids = ids.copied().into_iter().collect();
                     self.note(hurt, path, ids);
                     self.counts.insert(key, hurt.count - before);
                     return Ok(None);
@@ -260,7 +295,7 @@ impl Search<'_> {
         }
         let mut ids = IdReader::new(stream);
         let (mut lost, mut is_whole) = (Vec::new(), true);
-        while lost.len() < IDS_KEPT {
+        while lost.len() < CHUNKS_NAMED {
             self.source.asked.clear();
             match damage(ids.next(&mut self.source))? {
                 Next::Some(id) if !self.bad.contains(&id) => {}
@@ -272,6 +307,10 @@ impl Search<'_> {
                 Next::Lost => {
                     is_whole = false;
                     lost.extend(self.source.asked.last());
+                    break;
+                }
+                Next::Invalid => {
+                    is_whole = false;
                     break;
                 }
             }

@@ -31,7 +31,7 @@ use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::{lock, try_share};
 use crate::tree::stream::stream_key;
 use crate::tree::{RuleSet, Snapshot, Stream, Time};
-use crate::vault::findings::{About, Awaited, KnownFinding, Lacking, exit_of};
+use crate::vault::findings::{About, Awaited, KnownFinding, Lacking, exit_of, warn_unless_noted};
 use crate::vault::slots::SlotFault;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 use crate::write::trust::{LOOK_BYTES, OTHER_FOOTER, open_segments};
@@ -303,13 +303,8 @@ impl<'a> Check<'a> {
         let sound = self.packs.values().filter(|info| good.contains(&info.name));
         let sound = sound.filter_map(|info| ObjectRef::of(&object_key(info.kind, info.name)));
         let sound: Vec<ObjectRef> = sound.chain(std::mem::take(&mut *lock(&self.good_small))).collect();
-        let lacking = |hurt: &HurtSnapshot| Lacking {
-            snapshot: hurt.id,
-            count: hurt.count,
-            files: hurt.files.iter().map(|file| (file.path.clone().into(), file.ids.clone())).collect(),
-        };
         let late = report.unsure.iter().filter(|_| report.why_unsure == Some(ObjectState::NotArrived));
-        let late: Vec<Lacking> = late.map(lacking).collect();
+        let late: Vec<Lacking> = late.map(HurtSnapshot::lacking).collect();
         let is_named = late.iter().all(|late| late.count <= late.files.len() as u64);
         let awaited = Awaited {
             snapshots: late,
@@ -317,10 +312,8 @@ impl<'a> Check<'a> {
             objects: self.late_objects(report),
         };
         let read_all = self.options.asks_for_all() && !report.out_of_time;
-        let lacking = self.vault.note_lacking(report.hurt.iter().map(lacking).collect(), awaited, read_all);
-        if let Err(error) = lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)) {
-            self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
-        }
+        let lacking = self.vault.note_check(report.hurt.iter().map(HurtSnapshot::lacking).collect(), awaited, read_all);
+        warn_unless_noted(lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)), self.progress);
         report.known = self.vault.known_findings((self.options.clock)())?;
         // Objects accepted as lost in the log are no longer problems.
         let accepted = self.vault.accepted_objects();

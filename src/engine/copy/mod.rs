@@ -20,6 +20,7 @@ use crate::progress::{Phase, Progress};
 use crate::read::ChunkReader;
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
 use crate::vault::client::Batch;
+use crate::vault::findings::warn_unless_noted;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 use crate::write::depot::{self, Depot, DepotOptions, Ended};
@@ -506,6 +507,9 @@ impl Run<'_> {
         let rules = trees.meta_stream(rules)?.unwrap_or_else(|state| (note(rules_name, state), Stream::EMPTY).1);
         let skipped = trees.skipped(skipped)?;
         let mut skipped = skipped.unwrap_or_else(|state| (note(skipped_name, state), SkippedList::default()).1);
+        if lost.iter().any(|lost| lost.state.is_loss()) {
+            warn_unless_noted(self.from.note_loss(&info.id, None), self.progress);
+        }
         if let Some(left) = self.left(info, &lost, is_nothing) {
             return Ok(Err(left));
         }

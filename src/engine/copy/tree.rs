@@ -14,11 +14,12 @@ use rayon::prelude::*;
 
 use crate::engine::copy::CopyError;
 use crate::engine::snapshot::Ended;
+use crate::id::StreamKey;
 use crate::limits::{PATH_COST, PATHS_LEN_MAX};
 use crate::lru::Lru;
 use crate::path::{Shown, join};
 use crate::progress::Progress;
-use crate::read::mark::{StreamKey, stream_key};
+use crate::read::mark::stream_key;
 use crate::read::{ChunkReader, Listing, Recorder, TreeReader};
 use crate::sync::lock;
 use crate::tree::{ChunkSink, Entry, FileKind, Holes, IdReader, Stream, StreamReader, encode_entry, read_stream};

@@ -28,11 +28,12 @@ pub fn prune(
     options: &CollectOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
-    let drop: Vec<ObjectName> =
-        decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
     let session = vault.begin_writing((options.clock)(), progress)?;
     collect::may_collect(vault)?;
-    settle_doubts(vault, options, progress)?;
+    // What takes effect now was not known to the decisions: the next prune decides about these.
+    let settled = settle_doubts(vault, options, progress)?;
+    let drop = decisions.iter().filter(|decision| !decision.keep() && !settled.contains(&decision.id));
+    let drop: Vec<ObjectName> = drop.map(|decision| decision.id).collect();
     for part in drop.chunks(vault.limits.names) {
         vault.publish(RecordBody::Forget(part.to_vec()), (options.clock)(), Some(&session), |_| true, progress)?;
     }
@@ -47,17 +48,22 @@ pub fn prune(
     Ok(report)
 }
 
-/// Settles the changes in doubt (SPEC §8.3). A failure is reported and keeps nothing else from being done: what is not settled stays.
-fn settle_doubts(vault: &Vault, options: &CollectOptions<'_>, progress: &dyn Progress) -> Result<(), CollectError> {
+/// Settles the changes in doubt (SPEC §8.3), and returns the snapshots that others were put in the place of. A failure is reported and keeps
+/// nothing else from being done: what is not settled stays.
+fn settle_doubts(
+    vault: &Vault,
+    options: &CollectOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<ObjectName>, CollectError> {
     let CollectOptions { clock, level, verify, threads, .. } = *options;
     let rewriting = RewriteOptions { clock, level, verify, others: VerifyOthers::Sample, threads };
     match rewrite::settle(vault, &rewriting, progress) {
-        Ok(_) => Ok(()),
+        Ok(settled) => Ok(settled),
         Err(RewriteError::Interrupted) => Err(VaultError::Interrupted.into()),
         Err(RewriteError::Vault(error)) => Err(error.into()),
         Err(error) => {
             progress.warn(&format!("changes of a machine that was retired are looked at next time: {error}"));
-            Ok(())
+            Ok(Vec::new())
         }
     }
 }

@@ -184,7 +184,7 @@ fn plan_beside<'s>(
             if sure.is_some_and(|last| damaged.contains(&last.id))
                 && let Some(whole) = group.iter().rfind(is_whole)
             {
-                keep(whole, "last undamaged".to_owned());
+                keep(whole, "last whole".to_owned());
                 relied_on.push(*whole);
             }
         }

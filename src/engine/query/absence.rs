@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::engine::patterns::exclude::{ExcludeOptions, Rules};
 use crate::engine::query::browse::{BrowseError, read_skipped};
 use crate::engine::query::diff::{Absence, Change, Difference, Sums, Visitor};
+use crate::id::StreamKey;
 use crate::path::{components, join, to_path};
-use crate::read::mark::{StreamKey, stream_key};
+use crate::read::mark::stream_key;
 use crate::tree::{ChunkSource, FileKind, Root, RuleSet, Snapshot, Stream};
 use crate::vault::ReadError;
 

@@ -9,10 +9,11 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use crate::engine::query::browse::{BrowseError, Step, TreeWalk};
+use crate::id::StreamKey;
 use crate::path::{Shown, called};
 use crate::progress::Progress;
 use crate::read::TreeReader;
-use crate::tree::stream::{StreamKey, stream_key};
+use crate::tree::stream::stream_key;
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
 use crate::vault::ReadError;
 
@@ -312,7 +313,7 @@ struct Work<'u> {
     /// Paths that the second tree does not have completely, in order.
     unknown: Vec<&'u [u8]>,
     /// Listings that could not be read and have been reported.
-    told: HashSet<StreamKey>,
+    told: HashSet<Option<StreamKey>>,
     /// The unreadable folders on the way to the current path.
     shut: Vec<Vec<u8>>,
     /// The folders on the way, each with the counts before it was entered.
@@ -325,7 +326,7 @@ impl Work<'_> {
     /// Records that a folder cannot be read.
     fn broken(&mut self, path: &[u8], listing: Option<&Stream>, error: ReadError) {
         self.shut.push(path.to_vec());
-        if self.told.insert(listing.map(stream_key).unwrap_or_default()) {
+        if self.told.insert(listing.map(stream_key)) {
             self.compared.broken.push((path.to_vec(), error));
         }
     }

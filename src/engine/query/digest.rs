@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 
 use crate::engine::query::index::{Graph, Index, IndexError, explore};
+use crate::id::TreeDigest;
 use crate::progress::Progress;
-use crate::tree::digest::{TreeDigest, finish};
+use crate::tree::digest::finish;
 use crate::tree::{FileKind, Stream};
 use crate::varint;
 use crate::vault::ReadError;
@@ -21,7 +22,7 @@ pub struct Gathered {
 fn put(out: &mut Vec<u8>, name: &[u8], digest: &TreeDigest) {
     varint::put(out, name.len() as u64);
     out.extend_from_slice(name);
-    out.extend_from_slice(digest);
+    out.extend_from_slice(digest.as_bytes());
 }
 
 /// The digests of folders.

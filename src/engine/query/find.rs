@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::catalogue::Reader;
-use crate::catalogue::names::{ListingKey, NameList, Named, NamesKey};
+use crate::catalogue::names::{NameList, Named};
 use crate::engine::patterns::glob::{Pattern, Places};
 use crate::engine::query::index::{Hand, Index, IndexError, explore_ways, lists_with};
+use crate::id::{NamesKey, ObjectName, StreamKey, TreeDigest};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::join;
 use crate::progress::Progress;
 use crate::read::mark::stream_key;
-use crate::tree::digest::TreeDigest;
 use crate::tree::{FileKind, Stream, Time};
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
@@ -73,7 +73,7 @@ enum Next {
     /// Enter the folders at a path, with the rest of the pattern there.
     Enter { path: Vec<u8>, group: Group, places: Places, depth: usize },
     /// Everything below these folders has been searched; there had been this many matches before.
-    Leave { group: Vec<ListingKey>, places: Places, matches: u64 },
+    Leave { group: Vec<StreamKey>, places: Places, matches: u64 },
 }
 
 /// The folders that snapshots have at one path, each with those snapshots.
@@ -105,7 +105,7 @@ pub fn find(
     let leads = graph.spread_up(|node| node.broken.is_some() || node.data.is_none_or(|names| lists.contains(&names)));
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
     let late = vault.late_among(snapshots.iter().map(|info| info.id));
-    let may_be_late: Vec<bool> = snapshots.iter().map(|info| late.contains(&info.id)).collect();
+    let may_be_late: Vec<_> = snapshots.iter().map(|info| (info.id, late.contains(&info.id))).collect();
     let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
     let mut top: Group = Vec::new();
     for (number, tree) in tops.iter().enumerate().filter(|(_, tree)| leads(tree)) {
@@ -190,7 +190,7 @@ impl Here {
         group: &Group,
         pattern: &Pattern,
         leads: &dyn Fn(&Stream) -> bool,
-        (told, may_be_late): (&mut HashSet<ListingKey>, &[bool]),
+        (told, may_be_late): (&mut HashSet<StreamKey>, &[(ObjectName, bool)]),
         result: &mut Found,
     ) -> Result<(), IndexError> {
         for (listing, snapshots) in group {
@@ -209,8 +209,8 @@ impl Here {
                 Ok(()) => {}
                 Err(error) if error.is_contained() => {
                     if told.insert(stream_key(listing)) {
-                        let is_late = snapshots.iter().all(|number| may_be_late[*number]);
-                        result.broken.push((path.to_vec(), hand.judged_if(is_late, error)));
+                        let of = snapshots.iter().map(|number| may_be_late[*number]);
+                        result.broken.push((path.to_vec(), hand.judged(error, of)));
                     }
                 }
                 Err(error) => return Err(error.into()),

@@ -5,12 +5,13 @@ use std::collections::{HashMap, HashSet};
 use crate::engine::query::absence::Sayings;
 use crate::engine::query::browse::BrowseError;
 use crate::engine::query::diff::Absence;
+use crate::id::StreamKey;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::read::TreeReader;
-use crate::read::mark::{StreamKey, stream_key};
+use crate::read::mark::stream_key;
 use crate::read::path::{top, way};
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::{ReadError, SnapshotInfo, Vault};
@@ -53,7 +54,7 @@ pub fn history(
         }
         let entry = match looker.look(&info.body.tree, &path(info)) {
             Err(BrowseError::Read { source, .. }) if source.is_contained() => {
-                broken.push(vault.judged(source, [info.id]));
+                broken.push(vault.judged(source, &info.id));
                 continue;
             }
             entry => entry?,

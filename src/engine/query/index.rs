@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::catalogue::names::{ListingKey, NameRow, Named, NamesKey};
+use crate::catalogue::names::{NameRow, Named};
 use crate::catalogue::{CatalogueError, Reader};
+use crate::id::{NamesKey, ObjectName, StreamKey, TreeDigest};
 use crate::progress::Progress;
 use crate::read::graph::{Visitor, walk};
 use crate::read::mark::stream_key;
@@ -52,7 +53,7 @@ pub struct Index<'a> {
     vault: &'a Vault,
     reader: Arc<Reader>,
     chunks: Arc<ChunkReader<'a>>,
-    fresh: Mutex<(Vec<(ListingKey, NameRow)>, usize)>,
+    fresh: Mutex<(Vec<(StreamKey, NameRow)>, usize)>,
 }
 
 /// Reads for one thread; costs nothing until the store is needed.
@@ -72,11 +73,6 @@ impl<'a> Index<'a> {
         Ok(Self { vault, reader, chunks, fresh: Mutex::default() })
     }
 
-    /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].
-    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
-        self.chunks.judged_if(may_be_late, error)
-    }
-
     /// A hand for the calling thread.
     pub const fn hand(&self) -> Hand<'_, 'a> {
         Hand { index: self, source: None }
@@ -86,15 +82,15 @@ impl<'a> Index<'a> {
     ///
     /// # Errors
     /// If the catalogue fails.
-    pub fn renew(self, used: Option<&HashSet<ListingKey>>) -> Result<Self, IndexError> {
+    pub fn renew(self, used: Option<&HashSet<StreamKey>>) -> Result<Self, IndexError> {
         if self.finish(used)? { Self::new(self.vault) } else { Ok(self) }
     }
 
-    fn fresh(&self) -> MutexGuard<'_, (Vec<(ListingKey, NameRow)>, usize)> {
+    fn fresh(&self) -> MutexGuard<'_, (Vec<(StreamKey, NameRow)>, usize)> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, key: ListingKey, row: NameRow) -> Result<(), CatalogueError> {
+    fn keep(&self, key: StreamKey, row: NameRow) -> Result<(), CatalogueError> {
         let mut fresh = self.fresh();
         fresh.1 += row.len() + 64;
         fresh.0.push((key, row));
@@ -111,7 +107,7 @@ impl<'a> Index<'a> {
     ///
     /// # Errors
     /// If the catalogue fails.
-    pub fn finish(&self, used: Option<&HashSet<ListingKey>>) -> Result<bool, IndexError> {
+    pub fn finish(&self, used: Option<&HashSet<StreamKey>>) -> Result<bool, IndexError> {
         let (rows, _) = std::mem::take(&mut *self.fresh());
         let crowded = match used {
             Some(used) => self.reader.names_len()? + rows.len() as u64 > 2 * used.len() as u64,
@@ -126,9 +122,17 @@ impl<'a> Index<'a> {
 }
 
 impl Hand<'_, '_> {
-    /// As [`Index::judged_if`].
-    pub(crate) fn judged_if(&self, may_be_late: bool, error: ReadError) -> ReadError {
-        self.index.judged_if(may_be_late, error)
+    /// As [`Vault::judged`], for these snapshots, each with whether it may be late (see [`Vault::may_be_late`]).
+    pub(crate) fn judged(
+        &self,
+        error: ReadError,
+        snapshots: impl Iterator<Item = (ObjectName, bool)> + Clone,
+    ) -> ReadError {
+        let is_late = self.index.chunks.lookup().is_late(snapshots.clone().all(|(_, is_late)| is_late), &error);
+        for (snapshot, _) in snapshots {
+            self.index.vault.saw_loss(&error, is_late, &snapshot);
+        }
+        if is_late { ReadError::NotArrived } else { error }
     }
 
     /// The view of the catalogue that is used.
@@ -170,7 +174,7 @@ impl Hand<'_, '_> {
         while let Some(entry) = entries.next(source)? {
             let is_folder = entry.kind == FileKind::Directory;
             let digest = if is_folder {
-                [0; 16]
+                TreeDigest::new([0; 16])
             } else {
                 content_digest(&entry).map_err(|error| EntryError::Malformed(error.to_string()))?
             };
@@ -213,7 +217,7 @@ pub struct Node<T> {
 pub struct Graph<T> {
     /// The folders.
     pub nodes: Vec<Node<T>>,
-    numbers: HashMap<ListingKey, u32>,
+    numbers: HashMap<StreamKey, u32>,
 }
 
 impl<T> Graph<T> {
@@ -223,7 +227,7 @@ impl<T> Graph<T> {
     }
 
     /// The keys of all folders.
-    pub fn keys(&self) -> HashSet<ListingKey> {
+    pub fn keys(&self) -> HashSet<StreamKey> {
         self.numbers.keys().copied().collect()
     }
 

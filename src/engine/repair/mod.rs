@@ -42,6 +42,7 @@ use crate::store::proof::put_proven;
 use crate::store::{Kind, ObjectKey, StoreError, Subject};
 use crate::sync::try_share;
 use crate::tree::Time;
+use crate::vault::findings::warn_unless_noted;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, Vault, VaultError};
 use crate::write::repack::{MoveOptions, Needed, move_needed};
@@ -318,9 +319,8 @@ fn look(
     let there = vault.catalogue().reader()?.packs()?;
     let kinds: HashMap<ObjectName, ObjectKind> = there.into_values().map(|info| (info.name, info.kind)).collect();
     let sound = plan.verified.iter().filter_map(|name| ObjectRef::of(&object_key(*kinds.get(name)?, *name)));
-    if let Err(error) = vault.note_findings(broken.chain(records).collect(), &sound.collect::<Vec<_>>()) {
-        progress.warn(&format!("it cannot be remembered what was found: {error}"));
-    }
+    let noted = vault.note_findings(broken.chain(records).collect(), &sound.collect::<Vec<_>>());
+    warn_unless_noted(noted, progress);
     plan.left.sort_by_key(|problem| problem.subject.to_string());
     plan.left.dedup();
     Ok(plan)
@@ -365,6 +365,7 @@ fn find_losses(
         }
     }
     plan.marks = marks_to_write(vault, &plan.hurt);
+    warn_unless_noted(vault.note_lacking(plan.hurt.iter().map(HurtSnapshot::lacking).collect()), progress);
     Ok(())
 }
 

@@ -25,7 +25,9 @@ const MEMBERS_MAX: usize = 1 << 20;
 /// Maximum number of names of one file that wait for the name they are linked to.
 const WAITING_MAX: usize = 1 << 16;
 
-type Hash = [u8; 16];
+/// The beginning of the hash of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct PathHash([u8; 16]);
 
 /// The role of a path among the hard links of the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ struct State {
 
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    hash: Hash,
+    hash: PathHash,
     group: u32,
     met: Met,
 }
@@ -72,10 +74,10 @@ struct Group {
     covers: Option<Identity>,
 }
 
-fn hash(path: &[u8]) -> Hash {
+fn hash(path: &[u8]) -> PathHash {
     let mut out = [0; 16];
     out.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
-    out
+    PathHash(out)
 }
 
 impl Links {

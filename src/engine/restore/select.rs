@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::engine::patterns::gitignore::{Patterns, flaw};
 use crate::engine::restore::{RestoreError, RestoreOptions};
+use crate::id::StreamKey;
 use crate::path::Shown;
-use crate::tree::stream::{StreamKey, stream_key};
+use crate::tree::stream::stream_key;
 use crate::tree::{Entry, FileKind, Stream};
 
 /// The user's patterns for the paths to restore.

@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
-use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
+use crate::engine::rewrite::{
+    Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, part_late, put_all,
+};
 use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::read::mark::{Marks, mark};
@@ -16,21 +18,25 @@ use crate::vault::snapshots::VoidChange;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change whose data is complete takes
-/// effect now, and any other never does. Returns the number of snapshots that were put.
+/// effect now, and any other never does. Returns the snapshots that others were put in the place of.
 ///
 /// # Errors
 /// If the store or the catalogue fails, or the user stops it. A change that is not settled stays as it is, with all
 /// of its data.
-pub fn settle(vault: &Vault, options: &RewriteOptions<'_>, progress: &dyn Progress) -> Result<usize, RewriteError> {
+pub fn settle(
+    vault: &Vault,
+    options: &RewriteOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<ObjectName>, RewriteError> {
     let doubted = vault.doubted();
     if doubted.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let mut snapshots = vault.snapshots();
     snapshots.retain(|info| doubted.iter().any(|(_, of)| *of == info.id));
     match put_all(vault, &snapshots, &Change::default(), options, progress) {
-        Ok(report) => Ok(report.replaced.len()),
-        Err(RewriteError::GivenUp | RewriteError::Unsettled) => Ok(0),
+        Ok(report) => Ok(report.replaced.into_iter().map(|(old, _)| old).collect()),
+        Err(RewriteError::GivenUp | RewriteError::Unsettled) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
@@ -46,11 +52,15 @@ impl RewritePlan {
                 broken.insert(info.id);
             }
         }
-        for Planned { info, .. } in self.changes.extract_if(.., |planned| broken.contains(&planned.info.id)) {
+        let given_up = |info| {
             let what =
                 "the machine that put it had been retired, and what it needs is gone or being given up".to_owned();
-            self.unread.push((info, Unread { path: Vec::new(), why: Why::Damaged, what }));
-        }
+            (info, Unread { path: Vec::new(), why: Why::Damaged, what })
+        };
+        let left = self.changes.extract_if(.., |planned| broken.contains(&planned.info.id));
+        let mut left: Vec<_> = left.map(|planned| given_up(planned.info)).collect();
+        part_late(vault, &mut left);
+        self.unread.append(&mut left);
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ use crate::progress::{Phase, Progress};
 use crate::read::mark::{MarkError, mark};
 use crate::tree::{EntryError, Snapshot, Time};
 use crate::vault::client::Batch;
+use crate::vault::findings::warn_unless_noted;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 use crate::write::depot::{self, Depot, DepotOptions, Ended, Published};
@@ -278,8 +279,11 @@ fn plan_without(
         plan.changes.push(Planned { info: info.clone(), thinned });
     }
     plan.leave_newer(vault)?;
-    plan.leave_unawaited(vault, progress)?;
     part_late(vault, &mut plan.unread);
+    for (info, _) in plan.unread.iter().filter(|(_, unread)| unread.why == Why::Damaged) {
+        warn_unless_noted(vault.note_loss(&info.id, None), progress);
+    }
+    plan.leave_unawaited(vault, progress)?;
     Ok(plan)
 }
 
@@ -296,7 +300,7 @@ impl RewritePlan {
 }
 
 /// Changes "damaged" to "not arrived" for data that may still be on its way.
-fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
+pub(super) fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
     let lost = unread.iter().filter(|(_, unread)| unread.why == Why::Damaged);
     let late: HashSet<ObjectName> =
         vault.part_late(lost.map(|(info, _)| info.id).collect(), |id| *id).0.into_iter().collect();

@@ -4,10 +4,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::AddAssign;
 
-use crate::catalogue::names::ListingKey;
 use crate::engine::patterns::exclude::{PatternError, Rules, means_root};
 use crate::engine::query::index::{Hand, Index, IndexError, explore_ways};
-use crate::id::ObjectName;
+use crate::id::{ObjectName, StreamKey};
 use crate::limits::{PATH_COST, PATH_DEPTH_MAX, PATHS_LEN_MAX};
 use crate::path::{Shown, join, to_path};
 use crate::progress::Progress;
@@ -143,8 +142,8 @@ pub struct Thinned {
 #[derive(Debug, Default)]
 pub struct TreePlan {
     pub(super) nodes: Vec<Node>,
-    fates: HashMap<(ListingKey, [u8; 16]), Fate>,
-    sums: HashMap<ListingKey, Sum>,
+    fates: HashMap<(StreamKey, [u8; 16]), Fate>,
+    sums: HashMap<StreamKey, Sum>,
     /// Ways to unreadable folders.
     unread: Vec<Way>,
     /// Number of folders looked into; one that is at several places may count several times.
@@ -167,7 +166,7 @@ type Planned = (TreeFate, Option<Unread>);
 
 /// A folder that is being looked at.
 struct Frame {
-    key: (ListingKey, [u8; 16]),
+    key: (StreamKey, [u8; 16]),
     name: Vec<u8>,
     /// Path below its root.
     path: Vec<u8>,
@@ -488,7 +487,7 @@ impl TreePlan {
 
     /// Number and size of everything in a folder that is removed as a whole, as far as it can be read.
     fn sum(&mut self, hand: &mut Hand<'_, '_>, listing: &Stream, progress: &dyn Progress) -> Result<Sum, PlanError> {
-        let mut way: Vec<(ListingKey, Sum, Vec<Stream>)> = Vec::new();
+        let mut way: Vec<(StreamKey, Sum, Vec<Stream>)> = Vec::new();
         let mut next = Some(listing.clone());
         loop {
             let mut known = None;
@@ -547,7 +546,7 @@ impl Node {
 }
 
 impl Frame {
-    fn new(key: (ListingKey, [u8; 16]), name: Vec<u8>, path: Vec<u8>, listing: &Stream) -> Self {
+    fn new(key: (StreamKey, [u8; 16]), name: Vec<u8>, path: Vec<u8>, listing: &Stream) -> Self {
         Self { key, name, path, node: Node::new(listing), rest: Vec::new().into_iter(), unread: None }
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::stat::FolderKey;
 use crate::engine::query::browse::entry_at;
 use crate::engine::snapshot::walk::{MountPoints, NOT_MOUNTED};
 use crate::fs::Dir;
+use crate::id::FolderKey;
 use crate::ownfile::replace_private_file;
 use crate::tree::{FileKind, Time};
 use crate::vault::findings::{Note, note_lost};

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::check::hurt;
 use crate::engine::stats::weigh::{Sample, weigh};
-use crate::id::{ChunkId, ObjectName};
+use crate::id::{ChunkId, ObjectName, StreamKey};
 use crate::limits::sum_of;
 use crate::progress::{Phase, Progress};
 use crate::read::graph::{Visitor, walk};
-use crate::read::mark::{LOSSES_KEPT, MarkError, StreamKey, stream_key};
+use crate::read::mark::{LOSSES_KEPT, MarkError, stream_key};
 use crate::read::{ChunkReader, Listing, Recorder};
 use crate::store::{Delivery, Kind, Listed, StoreError};
 use crate::sync::lock;
@@ -194,6 +194,9 @@ pub fn stats(
         stats.newer = walk.newer;
         let lacking = std::mem::take(&mut *lock(&walk.lacking));
         let is_any = walk.late > 0 || !lacking.is_empty();
+        if walk.unreadable > 0 || is_any {
+            hurt::remember(vault, &walk.reader, &snapshots, &lacking, progress)?;
+        }
         (stats.unreadable, stats.late) = if is_any && hurt::is_late(vault, &walk.reader, &snapshots, &lacking)? {
             (walk.unreadable, walk.late + lacking.len() as u64)
         } else {
@@ -418,7 +421,7 @@ impl Walk<'_> {
                 needed.peek().is_some()
             })?;
             lacking.extend(needed.map(|(id, _)| *id));
-            if self.is_synced && !lacking.is_empty() {
+            if !lacking.is_empty() {
                 let mut all = lock(&self.lacking);
                 all.extend(lacking.into_iter().take(LOSSES_KEPT));
             }

@@ -15,8 +15,7 @@ use crate::engine::query::index::{Index, IndexError};
 use crate::engine::snapshot::{Input, SnapshotOptions, SnapshotReport};
 use crate::failure::{Exit, Failure, of_left};
 use crate::fs::Dir;
-use crate::id::ObjectName;
-use crate::json;
+use crate::id::{ObjectName, TreeDigest};
 use crate::progress::Progress;
 use crate::service::ahead::{count_beside, is_first};
 use crate::service::config::VaultConfig;
@@ -28,7 +27,6 @@ use crate::service::run::observer::{Of, Setting};
 use crate::service::{roots, sources};
 pub(super) use crate::sync::lock;
 use crate::sync::try_spawn;
-use crate::tree::digest::TreeDigest;
 use crate::tree::{Snapshot, Stream, Verdict};
 use crate::vault::{SnapshotInfo, Vault};
 
@@ -408,7 +406,7 @@ impl<'a> Crew<'a> {
             Ok(digests.get(tree))
         };
         match digest() {
-            Ok(digest) => digest.map(json::hex),
+            Ok(digest) => digest.map(|digest| digest.to_string()),
             Err(error) => {
                 lane.warn(&format!("the digest of its tree is not known: {error}"));
                 None

@@ -422,6 +422,12 @@ impl<'a> Pass<'a> {
         progress.counters().restart(0, 0);
         progress.phase(Phase::Plan);
         let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+        if !marks.lost.is_empty() || !marks.is_whole() {
+            // Of the others, nobody needs all data any more.
+            let kept: Vec<SnapshotInfo> =
+                vault.snapshots().into_iter().filter(|info| !forgotten.contains(&info.id)).collect();
+            hurt::remember(vault, &reader, &kept, &marks.lost, progress)?;
+        }
         if let Some(what) = marks.unknown() {
             if !marks.is_damaged && hurt::is_late(vault, &reader, &snapshots, &HashSet::new())? {
                 return Err(CollectError::NotArrived);

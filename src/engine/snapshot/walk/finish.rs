@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
+use crate::catalogue::stat::FolderRows;
 use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::snapshot::walk::{Folder, Page, Parent, Walk};
 use crate::fs::Stat;
@@ -111,8 +112,8 @@ impl Walk<'_> {
         state.listing.put_page(index, bytes, self.depot).ok()?;
         let is_last = state.listing.pages() == folder.pages.len();
         if state.rows.weight() > ROWS_AT_ONCE || is_last {
-            let mut rows = std::mem::take(&mut state.rows);
-            state.rows.folder = rows.folder;
+            let key = state.rows.folder;
+            let mut rows = std::mem::replace(&mut state.rows, FolderRows::new(key));
             if !(rows.rows.is_empty() && rows.stale.is_empty()) {
                 rows.identity = Some(folder.identity);
                 self.depot.put_rows(rows);

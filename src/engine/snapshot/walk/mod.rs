@@ -22,10 +22,11 @@ use bytes::Bytes;
 use rayon::Scope;
 
 use crate::catalogue::StatEntry;
-use crate::catalogue::stat::{FolderKey, FolderRows};
+use crate::catalogue::stat::FolderRows;
 use crate::engine::patterns::exclude::{ExcludeOptions, Rules};
 use crate::engine::snapshot::walk::root::RootFile;
 use crate::fs::{CACHEDIR_TAG, Dir, Names, OwnerNames, Stat};
+use crate::id::FolderKey;
 use crate::path::join;
 use crate::progress::Progress;
 use crate::read::TreeReader;
@@ -267,7 +268,6 @@ struct Folder {
     state: Mutex<FolderState>,
 }
 
-#[derive(Default)]
 struct FolderState {
     listing: ListingBuilder,
     rows: FolderRows,
@@ -299,8 +299,8 @@ struct Slot {
 /// The key of a folder inside another.
 fn child_key(parent: &FolderKey, name: &[u8]) -> FolderKey {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(parent).update(name);
-    truncated(&hasher)
+    hasher.update(parent.as_bytes()).update(name);
+    FolderKey::new(truncated(&hasher))
 }
 
 fn truncated(hasher: &blake3::Hasher) -> [u8; 16] {
@@ -379,7 +379,7 @@ impl<'a> Walk<'a> {
         };
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.source).update(path.as_os_str().as_encoded_bytes());
-        let key = truncated(&hasher);
+        let key = FolderKey::new(truncated(&hasher));
         if stat.kind == FileKind::Directory {
             let dir = Dir::open(&real)?;
             if self.never.contains(&(stat.dev, stat.ino)) {
@@ -529,7 +529,7 @@ impl<'a> Walk<'a> {
         hasher.update(&self.source).update(&stat.dev.to_le_bytes()).update(&stat.ino.to_le_bytes());
         let identity = truncated(&hasher);
         let pages = pages(&names);
-        let rows = FolderRows { folder: place.key, ..FolderRows::default() };
+        let rows = FolderRows::new(place.key);
         Ok(Arc::new(Folder {
             parent,
             entry: Mutex::new(Some(entry)),
@@ -547,7 +547,7 @@ impl<'a> Walk<'a> {
             wanted,
             names,
             pages,
-            state: Mutex::new(FolderState { rows, ..FolderState::default() }),
+            state: Mutex::new(FolderState { listing: ListingBuilder::default(), rows }),
         }))
     }
 

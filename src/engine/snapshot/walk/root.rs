@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::Scope;
 
-use crate::catalogue::stat::{FolderKey, FolderRows};
+use crate::catalogue::stat::FolderRows;
 use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::snapshot::walk::Walk;
 use crate::engine::snapshot::walk::page::SHARED_LEN;
 use crate::fs::{Dir, Stat};
+use crate::id::FolderKey;
 use crate::sync::lock;
 use crate::tree::{Entry, FileKind};
 use crate::write::file::ReadFailed;
@@ -81,7 +82,7 @@ impl<'a> Walk<'a> {
 
     fn remember_root(&self, root: &RootFile, entry: StatEntry) {
         let row = StatRow { session: self.session, entries: vec![entry] };
-        self.depot.put_rows(FolderRows { folder: root.key, rows: vec![row], ..FolderRows::default() });
+        self.depot.put_rows(FolderRows { rows: vec![row], ..FolderRows::new(root.key) });
     }
 
     /// Records a root that is a file, after it was read.
