@@ -31,7 +31,7 @@
 //! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
 //! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |
 //! | `doctor ADDRESS` | `{place, fit, reads_back, reads_parts, exclusive, lists_puts, lists_deletions, deletes, round_trip_ms, bytes_per_s_up, bytes_per_s_down, clock_offset_s}` |
-//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, unreadable, late, sources, snapshots, growth}` |
+//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, bytes_free, unreadable, late, sources, snapshots, growth}` |
 //! | `mirror` | `{to, copied, bytes, there, mended, damaged, late, surplus, deleted}` |
 //! | `promote` | `{promoted}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |

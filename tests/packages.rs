@@ -124,13 +124,13 @@ fn every_manual_page_and_completion_is_packed() {
     }
     let home = Home::new();
     let project = home.path("project");
-    for folder in ["packaging/systemd", "docs", "tests"] {
+    for folder in ["packaging/systemd", "docs/images", "tests"] {
         fs::create_dir_all(project.join(folder)).unwrap();
     }
-    let pages = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
-    let pages = pages
-        .map(|name| format!("docs/{}", name.to_str().unwrap()))
-        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"));
+    let names = |folder: &str, end: &str| -> Vec<String> {
+        named(root(), &format!("{folder}/*.{end}")).into_iter().map(|name| format!("{folder}/{name}")).collect()
+    };
+    let pages = [names("docs", "md"), names("docs/images", "png")].concat();
     let files = ["Cargo.toml", "README.md", "CHANGELOG.md", "SECURITY.md", "SPEC.md", "LICENSE", "tests/reader.py"];
     let units = ["packaging/systemd/vault-run.service", "packaging/systemd/vault-run.timer", "packaging/build.sh"];
     for file in files.into_iter().chain(units).map(str::to_owned).chain(pages) {

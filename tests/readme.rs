@@ -34,6 +34,8 @@ const NOT_RUN: &[&str] = &[
 /// Lines of the README that fit on the first screen of a terminal or browser.
 const FIRST_SCREEN: usize = 24;
 const README_LINES_MAX: usize = 400;
+/// The length of all pictures together.
+const PICTURES_MAX: u64 = 300_000;
 
 struct Home {
     folder: TempDir,
@@ -420,6 +422,19 @@ fn this_version_is_one_of_those_that_the_restore_text_names() {
     let named = text.split("version ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
     let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>();
     assert!(numbers(named) <= numbers(env!("CARGO_PKG_VERSION")), "{named}");
+}
+
+/// Everyone who copies the project gets its pictures, so they are small; and each is shown.
+#[test]
+fn pictures_are_small_and_shown() {
+    let pictures = fs::read_dir(top().join("docs/images")).unwrap().map(|entry| entry.unwrap());
+    let pictures: Vec<_> =
+        pictures.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect();
+    assert!(pictures.len() >= 3 && pictures.iter().map(|(_, len)| len).sum::<u64>() <= PICTURES_MAX, "{pictures:?}");
+    let readme = page("README.md");
+    for (name, _) in pictures {
+        assert!(readme.contains(&format!("](docs/images/{name})")), "{name}");
+    }
 }
 
 #[test]

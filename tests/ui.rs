@@ -247,8 +247,21 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
     }
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
         let answer = page.request(method, "/api/v1/status", &[("Content-Type", "application/json")], "");
-        assert!(matches!(answer.status, 405 | 403), "{method}: {}", answer.status);
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, answer.header("allow"), &problem["code"]), (405, Some("GET,HEAD"), &json!(2)));
         assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    // What is not as it is described is refused, and nothing is begun.
+    for (path, request) in [
+        ("keep", json!({ "rules": { "last": "3" } })),
+        ("keep", json!({})),
+        ("check", json!({ "sample": 101 })),
+        ("restore", json!({ "snapshot": "x", "to": "in-place", "dry_run": 1 })),
+        ("configure", json!({ "text": "", "write": "no" })),
+        ("stop", json!([])),
+        ("stop-run", json!({ "run": "none" })),
+    ] {
+        assert_eq!(page.post_with(path, &request, &[]).status, 400, "{path} {request}");
     }
     let long = "x".repeat(2 << 20);
     let answer = page.post_with("keep", &json!({ "rules": long }), &[]);
@@ -402,6 +415,37 @@ fn files_are_looked_at_in_the_shapes_of_the_commands() {
         (sums["summary"].clone(), sums["old"].clone())
     });
     assert_eq!(differs["differences"], Value::Array(printed));
+
+    // Sums of folders are those of du; only the largest entries are told.
+    let sums = |query: &str| page.told(&format!("usage?snapshot={second}{query}"));
+    let du = |args: &[&str]| desk.json(&[&["du"], args].concat()).swap_remove(0);
+    let without = |mut told: Value| {
+        let told_more = (told["more"].take(), told["broken"].take());
+        let fields = told.as_object_mut().unwrap();
+        assert!(fields.remove("more").is_some() && fields.remove("broken").is_some());
+        (told, told_more)
+    };
+    let printed = du(&[&second, "--depth", "3"]);
+    assert_eq!(without(sums("&depth=3&count=2000")), (printed.clone(), (json!(false), json!(0))));
+    assert!(printed["entries"].as_array().unwrap().len() > all.len(), "hostile names are among them");
+    let printed = du(&[&format!("{second}:source"), "--since", &first, "--depth", "2"]);
+    assert_eq!(without(sums(&format!("&path=source&since={first}&depth=2"))).0, printed);
+    assert_eq!((&printed["files"], &printed["entries"][0]["path"]), (&json!(1), &json!("source/sub")));
+    let largest = sums("&path=source&count=1");
+    assert_eq!((&largest["entries"][0]["path"], &largest["more"]), (&json!("source/noise"), &json!(true)));
+    assert_eq!(largest["entries"].as_array().unwrap().len(), 1);
+    for (query, status) in [
+        (format!("snapshot={second}&path=none"), 404),
+        (format!("snapshot={second}&since=none"), 404),
+        (format!("snapshot={second}&depth=deep"), 400),
+        ("path=source".to_owned(), 400),
+    ] {
+        assert_eq!(page.get(&format!("usage?{query}")).status, status, "{query}");
+    }
+    let (mut told, mut printed) = (page.told("stats"), desk.json(&["stats"]).swap_remove(0));
+    // Others write to the same disk.
+    assert!(told["bytes_free"].take().as_u64() > Some(0) && printed["bytes_free"].take().as_u64() > Some(0));
+    assert_eq!(told, printed);
 
     let preview = |path: &str| page.told(&format!("preview?snapshot={second}&path={path}"));
     assert_eq!(preview("source/sub/letter.txt"), json!({ "kind": "text", "text": "one\nthree\n", "whole": true }));
@@ -766,7 +810,7 @@ fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
     let config = config.to_str().unwrap();
     let page = Page::entered(&desk, &["ui", "--no-open", "--config", config, "--repo", "disk"]);
     assert_eq!(page.told("run"), json!({ "running": false, "now": null, "log": [] }));
-    assert_eq!(page.post_with("stop-run", &json!({ "run": "1-2" }), &[]).status, 500);
+    assert_eq!(page.post_with("stop-run", &json!({ "run": "1-2" }), &[]).status, 400);
     let mut events = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
     write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nCookie: {}\r\n\r\n", page.port, page.cookie)
         .unwrap();

@@ -27,6 +27,7 @@
             installShellCompletion vault.{bash,zsh,fish}
             install -Dm644 -t $out/share/doc/vault-backup README.md CHANGELOG.md SECURITY.md SPEC.md LICENSE tests/reader.py
             install -Dm644 -t $out/share/doc/vault-backup/docs docs/*.md
+            install -Dm644 -t $out/share/doc/vault-backup/docs/images docs/images/*.png
           '' + pkgs.lib.optionalString pkgs.stdenv.isLinux ''
             install -Dm644 -t $out/lib/systemd/system packaging/systemd/vault-run.*
             substituteInPlace $out/lib/systemd/system/vault-run.service --replace-fail /usr/bin/vault $out/bin/vault

@@ -3,5 +3,5 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || :
 fi
 if [ "$1" = 0 ]; then
-    rmdir /usr/share/doc/vault-backup/docs /usr/share/doc/vault-backup /usr/share/licenses/vault-backup 2>/dev/null || :
+    rmdir /usr/share/doc/vault-backup/docs/images /usr/share/doc/vault-backup/docs /usr/share/doc/vault-backup /usr/share/licenses/vault-backup 2>/dev/null || :
 fi

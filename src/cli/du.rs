@@ -1,18 +1,14 @@
 //! `vault du`.
 
-use crate::engine::query::browse;
-use crate::engine::query::diff;
-use crate::engine::query::usage;
-use crate::engine::query::usage::News;
 use crate::engine::query::usage::Sums;
 use crate::path::Shown;
 use crate::path::called;
 use crate::progress::Progress;
-use crate::tree::Entry;
+use crate::service::usage;
+use crate::service::usage::UsageJson;
+use crate::service::usage::Wish;
 use crate::tree::FileKind;
 use crate::vault::SnapshotInfo;
-use crate::vault::Vault;
-use serde::Serialize;
 
 use crate::cli::args::DuArgs;
 use crate::cli::context::Context;
@@ -28,32 +24,8 @@ use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use crate::json;
-use crate::json::Name;
 
 const COLUMNS: &[Column] = &[Column::right("Size"), Column::right("Files"), Column::left("Path").min(20).keep_end()];
-
-#[derive(Serialize)]
-struct LineJson<'a> {
-    path: Name<'a>,
-    kind: &'static str,
-    bytes: u64,
-    files: u64,
-    folders: u64,
-}
-
-#[derive(Serialize)]
-struct DuJson<'a> {
-    snapshot: String,
-    /// Null without `--since`.
-    since: Option<String>,
-    path: Name<'a>,
-    bytes: u64,
-    files: u64,
-    folders: u64,
-    /// The entries, the largest first.
-    entries: Vec<LineJson<'a>>,
-}
 
 /// Runs `vault du`.
 pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
@@ -70,13 +42,8 @@ pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     let since = since.map(|since| select::find(context, &vault, &snapshots, &args.filter, &since, Aim::Read));
     let since = since.transpose()?;
     let entry = spot.entry()?;
-    let mut sums = match (&entry.content, since) {
-        (_, Some(since)) => news(context, args, &vault, since, (info, path), entry)?,
-        (Some(listing), None) if entry.kind == FileKind::Directory => {
-            usage::usage(&vault, listing, path, args.depth, context.threads(), &context.screen)?
-        }
-        _ => usage::of_entry(path, &entry),
-    };
+    let wish = Wish { info, path, since, depth: args.depth };
+    let mut sums = usage::sums(&vault, &wish, entry, context.threads(), &context.screen)?;
     sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, &info.id)));
     context.screen.clear();
     let mut out = Output::new();
@@ -92,31 +59,6 @@ pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The data that is new since a snapshot.
-fn news(
-    context: &Context,
-    args: &DuArgs,
-    vault: &Vault,
-    since: &SnapshotInfo,
-    (info, path): (&SnapshotInfo, &[u8]),
-    new: Entry,
-) -> Result<Sums, Failure> {
-    let (mut old_trees, mut new_trees) = (vault.tree_reader_of([since.id])?, vault.tree_reader_of([info.id])?);
-    let old = match browse::entry_at(&since.body.tree, path, &mut old_trees) {
-        Ok(entry) => entry,
-        // All of it is new.
-        Err(browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
-        Err(error) => return Err(error.into()),
-    };
-    diff::bring(&old, &new, &new_trees, &context.screen);
-    let mut news = News::new(path, args.depth);
-    let compared = diff::diff(path, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut news)?;
-    let mut sums = news.finish()?;
-    let count = compared.broken.len() as u64;
-    sums.broken = compared.broken.into_iter().next().map(|(_, error)| (count, error));
-    Ok(sums)
-}
-
 fn tell(
     context: &Context,
     args: &DuArgs,
@@ -128,22 +70,7 @@ fn tell(
 ) -> Result<(), Failure> {
     let shown = args.limit.unwrap_or(usize::MAX).min(sums.lines.len());
     if context.global.json {
-        let entries = sums.lines[..shown].iter().map(|line| LineJson {
-            path: Name(&line.path),
-            kind: json::kind(line.kind),
-            bytes: line.usage.bytes,
-            files: line.usage.files,
-            folders: line.usage.folders,
-        });
-        return out.json(&DuJson {
-            snapshot: info.id.to_string(),
-            since: since.map(|since| since.id.to_string()),
-            path: Name(path),
-            bytes: sums.total.bytes,
-            files: sums.total.files,
-            folders: sums.total.folders,
-            entries: entries.collect(),
-        });
+        return out.json(&UsageJson::new(info, since, path, sums, shown));
     }
     let rows: Vec<_> = sums.lines[..shown]
         .iter()

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use crate::engine::stats;
 use crate::engine::stats::Stats;
 use crate::engine::stats::weigh::Sample;
+use crate::fs::free_space;
 use crate::path::Shown;
 #[cfg(feature = "ui")]
 use crate::progress::Progress;
+use crate::store::place::Place;
 #[cfg(feature = "ui")]
 use crate::vault::Vault;
 use crate::vault::findings::exit_of;
@@ -92,6 +94,8 @@ struct StatsJson<'a> {
     bytes_unclaimed: u64,
     bytes_shared: u64,
     chunks: u64,
+    /// The free space where the vault lies; null if that is not known.
+    bytes_free: Option<u64>,
     unreadable: u64,
     late: u64,
     sources: Vec<SourceJson<'a>>,
@@ -115,7 +119,8 @@ fn growth(context: &Context, stats: &Stats) -> Vec<GrowthJson> {
 
 /// Runs `vault stats`.
 pub(super) fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
-    let (vault, _) = context.open()?;
+    let chosen = context.chosen()?;
+    let (vault, _) = context.open_chosen(&chosen, None, &context.screen)?;
     context.screen.watch_interrupts();
     let sample = Sample { bytes: WEIGHED, level: LEVEL };
     let stats = stats::stats(&vault, Some(sample), context.threads(), &context.screen);
@@ -123,7 +128,7 @@ pub(super) fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> 
     let stats = stats?;
     let mut out = Output::new();
     if context.global.json {
-        out.json(&json(context, &stats))?;
+        out.json(&json(context, &chosen.place, &stats))?;
     } else {
         tell(context, args, &stats, &mut out)?;
     }
@@ -138,13 +143,18 @@ pub(super) fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> 
 
 /// The `--json` output.
 #[cfg(feature = "ui")]
-pub(super) fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
+pub(super) fn told(
+    context: &Context,
+    place: &Place,
+    vault: &Vault,
+    progress: &dyn Progress,
+) -> Result<serde_json::Value, Failure> {
     let sample = Sample { bytes: WEIGHED, level: LEVEL };
     let stats = stats::stats(vault, Some(sample), context.threads(), progress)?;
-    Ok(serde_json::json!(json(context, &stats)))
+    Ok(serde_json::json!(json(context, place, &stats)))
 }
 
-fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
+fn json<'a>(context: &Context, place: &Place, stats: &'a Stats) -> StatsJson<'a> {
     StatsJson {
         packs: stats.packs,
         bytes_packs: stats.bytes_packs,
@@ -158,6 +168,7 @@ fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
         bytes_unclaimed: stats.bytes_unclaimed,
         bytes_shared: stats.bytes_shared,
         chunks: stats.chunks,
+        bytes_free: place.folder().and_then(free_space),
         unreadable: stats.unreadable,
         late: stats.late,
         sources: stats

@@ -7,7 +7,7 @@
 //!
 //! Unattended work: [`plan`] decides what is due, from the record in [`status`] · [`run`] does it · [`report`] holds
 //! the results · [`schedule`] starts runs · [`keep`] and [`forget`] decide which snapshots stay · [`drill`] tries a
-//! restore · [`settle`] follows each piece of work · [`health`] examines a vault.
+//! restore · [`settle`] follows each piece of work · [`health`] examines a vault · [`usage`] adds up folders.
 //!
 //! User input and output: [`select`] finds a snapshot, and [`spot`] a path in it · [`local`] and [`roots`] find a
 //! folder · [`password`] gets a password, and [`credentials`] the secrets of a store · [`delivery`] tells how a vault reaches other machines · [`values`],
@@ -44,5 +44,6 @@ pub mod status;
 pub mod suggest;
 pub mod temporary;
 pub mod units;
+pub mod usage;
 pub mod usual;
 pub mod values;

@@ -39,6 +39,7 @@ pub const ALL: &[Asset] = &[
     asset!("/files.js", SCRIPT, "files.js"),
     asset!("/restore.js", SCRIPT, "restore.js"),
     asset!("/activity.js", SCRIPT, "activity.js"),
+    asset!("/space.js", SCRIPT, "space.js"),
     asset!("/more.js", SCRIPT, "more.js"),
 ];
 

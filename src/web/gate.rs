@@ -112,7 +112,8 @@ pub fn judge(
         return Ok(());
     }
     judge_site(headers, is_read)?;
-    if !is_read {
+    // No other method leads anywhere.
+    if *method == Method::POST {
         let kind = one(headers, CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default();
         if kind.split(';').next().map(str::trim) != Some("application/json") {
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the request is no JSON"));

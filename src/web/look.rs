@@ -70,7 +70,10 @@ pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
 }
 
 /// The entry at a path of a snapshot. The top of a snapshot is a folder without a name.
-fn find(desk: &Desk, info: &SnapshotInfo, at: &[u8]) -> Result<Arc<Entry>, Problem> {
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn find(desk: &Desk, info: &SnapshotInfo, at: &[u8]) -> Result<Arc<Entry>, Problem> {
     let view = desk.view();
     let entry = |listing: &Stream, name: &[u8]| desk.folders().entry(view.as_ref(), listing, name);
     let found = way(Arc::new(top(&info.body.tree)), at, entry).map_err(|unread| desk.unread(info, unread.error))?;

@@ -20,6 +20,7 @@ pub mod search;
 pub mod restore;
 pub mod events;
 pub mod query;
+pub mod shape;
 pub mod routes;
 pub mod listen;
 pub mod dav;

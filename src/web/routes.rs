@@ -16,6 +16,7 @@ use crate::web::desk::{Desk, Question};
 use crate::web::gate::{self, API};
 use crate::web::jobs::{Job, Jobs};
 use crate::web::query::Query;
+use crate::web::shape::{self, Parameter};
 use crate::web::{assets, events, look, restore, search};
 
 /// The largest body of a request, in bytes.
@@ -44,20 +45,20 @@ struct Route {
     /// A short description.
     summary: &'static str,
     /// The parameters' names and descriptions; names that end with `?` are optional.
-    parameters: &'static [(&'static str, &'static str)],
+    parameters: &'static [Parameter],
     /// Whether it changes anything but this server's own memory: such routes do not exist with `--read-only`.
     changes: bool,
     handler: Handler,
 }
 
-const SNAPSHOT: (&str, &str) = ("snapshot", "the id of a snapshot");
-const PASSWORD: (&str, &str) = ("password", "one that opens the vault: to know it is asked for with each change");
-const PATH: (&str, &str) = ("path?", "a path in the snapshot, percent-encoded byte by byte; nothing for its top");
+const SNAPSHOT: Parameter = ("snapshot", "the id of a snapshot");
+const PASSWORD: Parameter = ("password", "one that opens the vault: to know it is asked for with each change");
+const PATH: Parameter = ("path?", "a path in the snapshot, percent-encoded byte by byte; nothing for its top");
 
 const fn read(
     path: &'static str,
     summary: &'static str,
-    parameters: &'static [(&'static str, &'static str)],
+    parameters: &'static [Parameter],
     handler: fn(&Arc<Desk>, &Query) -> Told,
 ) -> Route {
     Route { path, summary, parameters, changes: false, handler: Handler::Get(handler) }
@@ -66,7 +67,7 @@ const fn read(
 const fn act(
     path: &'static str,
     summary: &'static str,
-    parameters: &'static [(&'static str, &'static str)],
+    parameters: &'static [Parameter],
     handler: fn(&Arc<Desk>, &Value) -> Told,
 ) -> Route {
     Route { path, summary, parameters, changes: true, handler: Handler::Post(handler) }
@@ -128,6 +129,18 @@ const ROUTES: &[Route] = &[
         "What differs: {differences, more, summary, old, new}, as vault diff --json",
         &[("old", "the id of a snapshot"), ("new", "the id of another"), PATH, ("count?", "most paths")],
         search::compare,
+    ),
+    read(
+        "usage",
+        "As vault du --json, with {more, broken}",
+        &[
+            SNAPSHOT,
+            PATH,
+            ("since?", "the id of a snapshot: only what is new since then"),
+            ("depth?", "levels of folders, up to 6"),
+            ("count?", "most entries, up to 2000"),
+        ],
+        search::usage,
     ),
     read("keys", "As vault key list --json", &[], search::slots),
     read("doctor", "As vault doctor --json", &[], |desk, _| ask(desk, &Question::Doctor)),
@@ -286,8 +299,6 @@ pub fn openapi() -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
         let is_post = matches!(route.handler, Handler::Post(_) | Handler::Enter | Handler::Leave);
-        let bare = |name: &str| name.trim_end_matches('?').to_owned();
-        let is_needed = |name: &str| !name.ends_with('?');
         let (kind, status) = match route.handler {
             Handler::File => ("application/octet-stream", "200"),
             Handler::Events => ("text/event-stream", "200"),
@@ -305,21 +316,9 @@ pub fn openapi() -> Value {
             operation["x-changes"] = true.into();
         }
         if is_post {
-            let fields: Map<String, Value> =
-                route.parameters.iter().map(|(name, what)| (bare(name), json!({ "description": what }))).collect();
-            let needed: Vec<_> =
-                route.parameters.iter().filter(|(name, _)| is_needed(name)).map(|(name, _)| bare(name)).collect();
-            let schema = json!({ "type": "object", "properties": fields, "required": needed });
-            operation["requestBody"] =
-                json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+            operation["requestBody"] = shape::body(route.path, route.parameters);
         } else {
-            let parameter = |(name, what): &(&str, &str)| {
-                json!({
-                    "name": bare(name), "in": "query", "description": what, "required": is_needed(name),
-                    "schema": { "type": "string" },
-                })
-            };
-            operation["parameters"] = route.parameters.iter().map(parameter).collect();
+            operation["parameters"] = shape::query(route.path, route.parameters);
         }
         let method = if is_post { "post" } else { "get" };
         paths.insert(format!("{API}{}", route.path), json!({ method: operation }));
@@ -364,6 +363,8 @@ pub fn router(desk: &Arc<Desk>) -> Router {
         router = router.route(&format!("{API}{}", route.path), method);
     }
     router = router.fallback(|| async { refuse(&Problem::missing("there is nothing of this name")) });
+    let other = || async { refuse(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this is asked by another method")) };
+    router = router.method_not_allowed_fallback(other);
     router.layer(from_fn_with_state(desk.clone(), guard))
 }
 
@@ -385,8 +386,9 @@ async fn respond(desk: Arc<Desk>, route: &'static Route, request: Request) -> Re
     let sent = async {
         let bytes = to_bytes(body, BODY_MAX).await;
         let bytes = bytes.map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"))?;
-        serde_json::from_slice::<Value>(&bytes)
-            .map_err(|error| Problem::usage(format!("the request is no JSON: {error}")))
+        let request = serde_json::from_slice::<Value>(&bytes)
+            .map_err(|error| Problem::usage(format!("the request is no JSON: {error}")))?;
+        shape::check(route.path, route.parameters, &request).map(|()| request)
     };
     let told = match route.handler {
         Handler::Events => return events::stream(desk),

@@ -1,4 +1,4 @@
-//! Finding names in all snapshots, comparing two snapshots, listing key slots.
+//! Finding names in all snapshots, comparing two snapshots, adding up folders, listing key slots.
 
 use std::sync::Arc;
 
@@ -12,13 +12,18 @@ use crate::engine::query::diff::{Difference, Sums, Visitor, bring, diff};
 use crate::engine::query::find::{Search, find};
 use crate::json::{DifferenceJson, MatchJson, SlotsJson, SumsJson};
 use crate::progress::Silent;
+use crate::service::usage::{UsageJson, Wish, sums};
+use crate::tree::Entry;
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
+use crate::web::look;
 use crate::web::query::Query;
 
 /// The largest number of paths in an answer.
 const FOUND_MAX: u64 = 2000;
+/// The largest number of levels of folders that are listed with their sizes.
+const DEPTH_MAX: u64 = 6;
 
 /// `GET find`: `{matches, more, broken}`, each match as `vault find --json` prints it.
 ///
@@ -108,6 +113,38 @@ pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
         more: found.len() > count,
         sums: SumsJson { summary: &sums, old: old.id.to_string(), new: Some(new.id.to_string()) },
     })
+}
+
+#[derive(Serialize)]
+struct AddedUpJson<'a> {
+    #[serde(flatten)]
+    usage: UsageJson<'a>,
+    /// Whether there are more entries than these.
+    more: bool,
+    /// The number of folders that could not be read.
+    broken: u64,
+}
+
+/// `GET usage`: as `vault du --json`, with the largest entries.
+///
+/// # Errors
+/// If there is no such path, or it cannot be read.
+pub fn usage(desk: &Arc<Desk>, query: &Query) -> Told {
+    let info = desk.snapshot(query.text("snapshot")?)?;
+    let since = query.bytes("since").map(|_| desk.snapshot(query.text("since")?)).transpose()?;
+    let (at, count) = (query.path(), query.number("count", 200)?.clamp(1, FOUND_MAX) as usize);
+    let depth = query.number("depth", 1)?.clamp(1, DEPTH_MAX) as u32;
+    let view = desk.view();
+    let entry = Entry::clone(&*look::find(desk, &info, &at)?);
+    let wish = Wish { info: &info, path: &at, since: since.as_ref(), depth };
+    let mut sums = sums(view.vault(), &wish, entry, desk.home().threads(), &Silent::default())?;
+    let broken = sums.broken.take().map_or(0, |(count, error)| {
+        // What has not arrived yet is noted.
+        desk.unread(&info, error);
+        count
+    });
+    let more = sums.lines.len() > count;
+    encode(&AddedUpJson { usage: UsageJson::new(&info, since.as_ref(), &at, &sums, count), more, broken })
 }
 
 /// `GET keys`: as `vault key list --json`.

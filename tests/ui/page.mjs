@@ -32,6 +32,7 @@ vault('init');
 write('letters/to the bank.txt', 'Dear bank,\n\nfirst draft.\n\nYours\n');
 write(HOSTILE, '<script>document.title="owned"</script>');
 write('letters/a\u202etxt.exe', 'x');
+write('reports/<b onclick=document.title=`owned`>.bin', Buffer.alloc(90000, 'hostile '));
 write('picture.png', PIXEL);
 for (let number = 0; number < 700; number += 1) write(`many/file ${String(number).padStart(4, '0')}.txt`, `content ${number}`);
 const DAY = 86400000, now = Date.now();
@@ -86,12 +87,12 @@ const list = JSON.parse(vault('list', '--json')).snapshots.filter((info) => info
 const last = list.at(-1).id, before = list.at(-3).id;
 const screens = {
   overview: '#/', files: `#/files/${last}`, folder: `#/files/${last}?path=Documents/many`, file: `#/files/${last}?path=Documents/letters/to%20the%20bank.txt`, hostile: `#/files/${last}?path=Documents`,
-  restore: `#/restore/${last}?path=Documents/letters`, activity: '#/activity', search: '#/search?q=bank', compare: `#/compare/${before}/${last}`, keep: '#/keep', space: '#/space', health: '#/health', keys: '#/keys', settings: '#/settings', guide: '#/guide',
+  restore: `#/restore/${last}?path=Documents/letters`, activity: '#/activity', search: '#/search?q=bank', compare: `#/compare/${before}/${last}`, keep: '#/keep', space: '#/space', news: '#/space?new=1', health: '#/health', keys: '#/keys', settings: '#/settings', guide: '#/guide',
 };
 const shots = join(folder, 'screens');
 rmSync(shots, { recursive: true, force: true });
 mkdirSync(shots, { recursive: true });
-for (const [scheme, width, height] of [['light', 1280, 860], ['dark', 1280, 860], ['light', 390, 844]]) {
+for (const [scheme, width, height] of [['light', 1280, 860], ['dark', 1280, 860], ['light', 360, 800]]) {
   await page.emulateMedia({ colorScheme: scheme, reducedMotion: 'reduce' });
   await page.setViewportSize({ width, height });
   for (const [name, hash] of Object.entries(screens)) {
@@ -103,7 +104,7 @@ for (const [scheme, width, height] of [['light', 1280, 860], ['dark', 1280, 860]
     const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     check(`${at}: nothing is wider than the window`, over <= 0, `${over} px`);
     check(`${at}: it has one heading`, (await page.locator('h1').count()) === 1);
-    check(`${at}: nothing is said by its key`, !/\b(state|source|restore|column|screen|file|diff)\.[a-z]+\b/.test(await page.innerText('main')), await page.innerText('main'));
+    check(`${at}: nothing is said by its key`, !/\b(state|source|restore|column|screen|file|diff|space)\.[a-z]+\b/.test(await page.innerText('main')), await page.innerText('main'));
     if (!(await page.evaluate(() => 'axe' in window))) await context.addInitScript(''), await page.evaluate(axe).catch(() => {});
     const found = await page.evaluate(() => window.axe?.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
     check(`${at}: axe ran`, Boolean(found));
@@ -171,6 +172,38 @@ await page.waitForSelector('section[aria-label="Restored."]');
 await page.screenshot({ path: join(shots, 'restore-done.png'), fullPage: true });
 check('the file is as it was', readFileSync(join(source, 'letters/to the bank.txt'), 'utf8') === execFileSync(program, ['cat', `${last}:Documents/letters/to the bank.txt`], { env, encoding: 'utf8' }));
 check('what was not there then is gone', !existsSync(join(source, 'letters/new.txt')));
+
+// Space: a map that says the same in words, by the keyboard, and what is new.
+await go('#/space');
+const tiles = page.locator('.map a');
+const areas = await page.evaluate(() => [...document.querySelectorAll('.map li')].map((one) => { const box = one.getBoundingClientRect(); return box.width * box.height; }));
+const field = await page.evaluate(() => { const box = document.querySelector('.map').getBoundingClientRect(); return box.width * box.height; });
+check('the map is filled', Math.abs(areas.reduce((sum, one) => sum + one, 0) / field - 1) < 0.01, `${areas} of ${field}`);
+check('larger folders have larger tiles', areas.length > 3 && areas.every((one, at) => at === 0 || one <= areas[at - 1] * 1.001), `${areas}`);
+check('each tile says what it is', /^Documents\/reports\/25\.bin: 415\.0 KiB, \d+%$/.test(await tiles.first().getAttribute('aria-label')), await tiles.first().getAttribute('aria-label'));
+check('a hostile name in the map is only text', (await page.innerText('.map')).includes('<b onclick=') && (await page.title()) !== 'owned');
+await page.locator('summary').first().click();
+check('the map is there as a table', await page.locator('details[open] tbody tr').count() === areas.length);
+await tiles.first().focus();
+await page.keyboard.press('ArrowRight');
+const reached = await page.evaluate(() => { const all = [...document.querySelectorAll('.map a')], at = all.indexOf(document.activeElement); return at > 0 && all[at].getBoundingClientRect().left > all[0].getBoundingClientRect().left; });
+check('arrows go through the map', reached);
+await page.getByRole('button', { name: 'New since a month' }).click();
+await page.waitForSelector('text=What was new or changed since');
+check('what is new is mapped, and has an address', page.url().endsWith('#/space?new=1') && (await page.getAttribute('.map a', 'aria-label')).includes('Documents/reports'), page.url());
+await page.getByLabel('Whose files').selectOption({ label: 'Many' });
+await page.waitForSelector('text=There is nothing.');
+await page.getByRole('button', { name: 'Size', exact: true }).click();
+await page.waitForFunction(() => document.querySelector('.map a')?.getAttribute('aria-label').includes('many'));
+check('one source is mapped', (await tiles.count()) === 1, await page.innerText('.map'));
+const line = await page.getAttribute('svg.line', 'aria-label');
+await page.getByRole('button', { name: 'Month', exact: true }).click();
+check('growth is said in words', /^From .* until now: from .* to .* [KM]iB$/.test(line) && /^From /.test(await page.getAttribute('svg.line', 'aria-label')), line);
+check('there is a forecast', /are free: room for/.test(await page.innerText('main')) && /in a week/.test(await page.innerText('main')));
+await go('#/space?new=1');
+await tiles.first().press('Enter');
+await page.waitForFunction(() => location.hash.startsWith('#/files/') && document.body.dataset.ready === location.hash);
+check('a tile opens its folder', /path=Documents\/reports/.test(page.url()), page.url());
 
 // Saving in one tab is seen in another.
 const other = await context.newPage();

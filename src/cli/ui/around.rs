@@ -18,6 +18,7 @@ use crate::service::drill::FILES;
 use crate::service::drill::LEN_MAX;
 use crate::service::drill::Wish;
 use crate::service::select::Filter;
+use crate::store::place::Place;
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::Vault;
@@ -49,7 +50,7 @@ use crate::cli::stats;
 /// The page's access to the program.
 pub(super) struct Around {
     global: GlobalArgs,
-    place: String,
+    place: Place,
     password: Mutex<Password>,
     begun: Instant,
     threads: usize,
@@ -62,7 +63,7 @@ impl Around {
     pub(super) fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {
         Self {
             global: context.global.clone(),
-            place: chosen.shown(),
+            place: chosen.place.clone(),
             password: Mutex::new(password),
             begun,
             threads: context.threads(),
@@ -89,7 +90,7 @@ impl Around {
                 }),
             })),
             Question::Doctor => doctor::told(&context, vault, progress).map(|health| json!(health)),
-            Question::Stats => stats::told(&context, vault, progress),
+            Question::Stats => stats::told(&context, &self.place, vault, progress),
             Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
             Question::Settings => settings(&context),
             Question::Configure(wish) => configure(&context, wish),
@@ -133,7 +134,7 @@ impl Home for Around {
     }
 
     fn place(&self) -> String {
-        self.place.clone()
+        self.place.to_string()
     }
 
     fn threads(&self) -> usize {

@@ -87,7 +87,7 @@ pub fn running(folder: &Path) -> RunningJson {
 /// If that run is not going on, or the request cannot be written.
 pub fn stop(folder: &Path, run: &str) -> Result<(), Failure> {
     if now::look(folder).is_none_or(|told| told["run"] != run) {
-        return Err(Failure::new("this run goes on no more"));
+        return Err(Failure::usage("this run goes on no more"));
     }
     now::ask_to_stop(folder, run)
 }

@@ -1,5 +1,5 @@
 // The activity screen: current and past jobs of this page, runs of the schedule and of the command line.
-import { act, ask, bar, bring, button, card, date, duration, empty, failed, fill, h, icon, known, note, pill, say, size, time, title, to } from './base.js';
+import { act, ask, bar, beside, bring, button, card, date, duration, empty, failed, fill, h, icon, known, note, pill, say, size, small, time, title, to, under } from './base.js';
 import { counts, follow, problems, progress } from './restore.js';
 
 const levelOf = { running: 'info', done: 'ok', failed: 'bad', stopped: 'warn' };
@@ -11,13 +11,13 @@ function jobTitle(job) {
 }
 
 function runCard(run) {
-  return h('section', { class: 'card', 'aria-label': say('run.label', { when: date(run.started) }) }, h('div', { class: 'row' }, pill(verdicts[run.verdict] ?? 'warn', say(`run.${run.verdict}`)), h('b', { class: 'grow' }, time(run.started)), h('span', { class: 'mute small' }, duration(new Date(run.finished) - new Date(run.started)))),
-    h('ul', { class: 'log' }, run.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('div', {}, h('b', {}, say('run.to', { source: one.source, vault: one.vault })), one.snapshot && h('span', { class: 'mute' }, ' ', say('run.counts', { files: one.files_new + one.files_changed, size: size(one.bytes_stored) })), one.skipped > 0 && h('span', {}, ' ', one.snapshot ? h('a', { href: `#/files/${one.snapshot}?skipped=1` }, say('source.partial', { count: one.skipped })) : say('source.partial', { count: one.skipped })), one.error && h('div', { class: 'small' }, one.error), one.hint && h('div', { class: 'mute small' }, one.hint))))),
+  return h('section', { class: 'card', 'aria-label': say('run.label', { when: date(run.started) }) }, beside(pill(verdicts[run.verdict] ?? 'warn', say(`run.${run.verdict}`)), h('b', { class: 'grow' }, time(run.started)), h('span', { class: 'mute small' }, duration(new Date(run.finished) - new Date(run.started)))),
+    h('ul', { class: 'log' }, run.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('div', {}, h('b', {}, say('run.to', { source: one.source, vault: one.vault })), one.snapshot && h('span', { class: 'mute' }, ' ', say('run.counts', { files: one.files_new + one.files_changed, size: size(one.bytes_stored) })), one.skipped > 0 && h('span', {}, ' ', one.snapshot ? h('a', { href: `#/files/${one.snapshot}?skipped=1` }, say('source.partial', { count: one.skipped })) : say('source.partial', { count: one.skipped })), one.error && h('div', { class: 'small' }, one.error), one.hint && under(one.hint))))),
     run.vaults.filter((one) => one.error).map((one) => h('p', { class: 'small' }, `${one.vault}: ${one.error}`)));
 }
 
 function result(job) {
-  if (job.error) return note(job.state === 'stopped' ? 'warn' : 'bad', [h('b', {}, job.state === 'stopped' ? say(`job.${job.kind}.stopped`) : job.error.error), job.error.hint && h('div', { class: 'mute small' }, job.error.hint)]);
+  if (job.error) return note(job.state === 'stopped' ? 'warn' : 'bad', [h('b', {}, job.state === 'stopped' ? say(`job.${job.kind}.stopped`) : job.error.error), job.error.hint && under(job.error.hint)]);
   const told = job.result;
   if (!told) return null;
   if (job.kind === 'restore') return [counts(told), problems(told)];
@@ -38,8 +38,8 @@ async function one(main, id) {
   fill(main, title(say('screen.activity'), to('#/activity', say('activity.all'))), place);
   await bring(place, ask('job', { id }), (job) => {
     const inside = h('section', { class: 'card stack', 'aria-label': jobTitle(job) });
-    const show = (now) => fill(inside, h('div', { class: 'row' }, h('h2', { class: 'grow' }, jobTitle(now)), pill(levelOf[now.state], say(`state.${now.state}`))), h('p', { class: 'mute small' }, time(now.started), now.state !== 'running' && `, ${duration(now.duration_ms)}`),
-      now.state === 'running' && [progress(now), !known.status.read_only && button([icon('stop'), say('job.stop')], () => act('stop', { id }), 's'), h('p', { class: 'mute small' }, say('job.goes_on'))],
+    const show = (now) => fill(inside, beside(h('h2', { class: 'grow' }, jobTitle(now)), pill(levelOf[now.state], say(`state.${now.state}`))), small(time(now.started), now.state !== 'running' && `, ${duration(now.duration_ms)}`),
+      now.state === 'running' && [progress(now), !known.status.read_only && button([icon('stop'), say('job.stop')], () => act('stop', { id }), 's'), small(say('job.goes_on'))],
       now.messages.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('job.messages') }, now.messages.map((text) => h('li', { class: 'm' }, text))), result(now));
     show(job);
     if (job.state === 'running') follow(id, show, left.signal).catch(() => {});
@@ -50,15 +50,15 @@ async function one(main, id) {
 
 // The current run, by any process: its progress, its results, and a button to stop it.
 function nowCard(now, log) {
-  const lane = (one) => h('li', {}, h('div', { class: 'row' }, h('b', { class: 'grow' }, one.source === null ? one.vault : say('run.to', one)), h('span', { class: 'mute small' }, one.phase ? say(`phase.${one.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: one.files, size: size(one.bytes), time: duration(new Date(now.at) - new Date(one.since)) }))), bar(one.bytes_goal ? one.bytes : one.files, one.bytes_goal || one.files_goal, one.source === null ? one.vault : say('run.to', one)));
+  const lane = (one) => h('li', {}, beside(h('b', { class: 'grow' }, one.source === null ? one.vault : say('run.to', one)), h('span', { class: 'mute small' }, one.phase ? say(`phase.${one.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: one.files, size: size(one.bytes), time: duration(new Date(now.at) - new Date(one.since)) }))), bar(one.bytes_goal ? one.bytes : one.files, one.bytes_goal || one.files_goal, one.source === null ? one.vault : say('run.to', one)));
   const stop = button([icon('stop'), say('job.stop')], async () => { stop.disabled = true; await act('stop-run', { run: now.run }).catch((error) => stop.closest('.card').append(failed(error))); }, 's');
   const said = log.filter((line) => line.event === 'warning' || line.event === 'hook');
-  return h('section', { class: 'card stack', 'aria-label': say('now.title') }, h('div', { class: 'row' }, h('h2', { class: 'grow' }, say('now.title')), pill('info', say(now.stopping ? 'now.stopping' : now.background ? 'now.schedule' : 'now.hand'))),
-    h('p', { class: 'mute small' }, time(now.started), ', ', say('now.count', { done: now.results.length, due: now.due })),
+  return h('section', { class: 'card stack', 'aria-label': say('now.title') }, beside(h('h2', { class: 'grow' }, say('now.title')), pill('info', say(now.stopping ? 'now.stopping' : now.background ? 'now.schedule' : 'now.hand'))),
+    small(time(now.started), ', ', say('now.count', { done: now.results.length, due: now.due })),
     now.works.length > 0 ? h('ul', { class: 'stack' }, now.works.map(lane)) : h('p', { class: 'mute' }, say('now.between')),
     now.results.length > 0 && h('ul', { class: 'log' }, now.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('b', {}, say('run.to', one))))),
     said.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('job.messages') }, said.map((line) => h('li', { class: 'm' }, line.text))),
-    !known.status.read_only && !now.stopping && h('div', { class: 'row' }, stop, h('span', { class: 'mute small' }, say('now.stop.text'))));
+    !known.status.read_only && !now.stopping && beside(stop, h('span', { class: 'mute small' }, say('now.stop.text'))));
 }
 
 export async function activity(main, { parts: [id] }) {
@@ -76,7 +76,7 @@ export async function activity(main, { parts: [id] }) {
     // The log is requested less often than the progress.
     if (Date.now() - asked > 3000 || before?.run !== now.run) { asked = Date.now(); look(); } else draw();
   };
-  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), h('div', { class: 'row' }, h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});
+  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), beside(h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});
   const old = () => bring(runs, ask('runs'), (told) => (told.runs.length === 0 ? card(null, empty(say('activity.noruns'))) : told.runs.slice(0, 30).map(runCard)));
   const turned = () => { look(); load(); if (!known.running) old(); };
   document.addEventListener('job', load);

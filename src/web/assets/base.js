@@ -165,11 +165,28 @@ export const title = (text, ...more) => h('div', { class: 'head' }, h('h1', {}, 
 export const pill = (level, text) => h('span', { class: `pill ${level}` }, icon(level === 'info' ? 'restore' : level), text);
 export const note = (level, text, ...acts) => h('div', { class: `note ${level}` }, icon(level), h('div', { class: 'grow' }, text), h('div', { class: 'acts' }, acts));
 export const button = (label, onclick, kind = '') => h('button', { type: 'button', class: `btn ${kind}`, onclick }, label);
+// Buttons of which one is pressed, and what presses one by its name.
+export function choice(label, names, say, go) {
+  const group = h('div', { class: 'row', role: 'group', 'aria-label': label }, names.map((name) => h('button', { type: 'button', class: 'btn s', onclick: () => press(name) }, say(name))));
+  const press = (name) => { names.forEach((other, at) => group.children[at].setAttribute('aria-pressed', String(other === name))); return go(name); };
+  return [group, press];
+}
 export const to = (href, label, kind = 'btn') => h('a', { class: kind, href }, label);
 export const card = (heading, ...children) => h('section', { class: 'card' }, heading && h('h2', {}, heading), children);
+export const small = (...of) => h('p', { class: 'mute small' }, of);
+export const under = (...of) => h('div', { class: 'mute small' }, of);
+export const beside = (...of) => h('div', { class: 'row' }, of);
+export const part = (label, ...of) => h('section', { class: 'card', 'aria-label': label }, of);
+// Something that may be wider than the screen, and is then scrolled also by the keyboard.
+export const wide = (label, of) => h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': label }, of);
+// A table. A column is a key of its heading, after classes of its cells: r for numbers, wide for what a phone leaves out.
+export const table = (columns, body) => h('table', {}, h('thead', {}, h('tr', {}, columns.map((column) => {
+  const at = column.lastIndexOf(' '), name = column.slice(at + 1);
+  return h('th', { scope: 'col', class: column.slice(0, Math.max(0, at)) }, h('span', { class: name === 'change' ? 'sr' : '' }, say(`column.${name}`)));
+}))), body);
 export const empty = (text) => h('p', { class: 'empty' }, text);
 export function failed(error) {
-  return h('div', { class: 'note bad', role: 'alert' }, icon('bad'), h('div', { class: 'grow' }, h('b', {}, error.message), error.hint && h('p', { class: 'mute small' }, error.hint)));
+  return h('div', { class: 'note bad', role: 'alert' }, icon('bad'), h('div', { class: 'grow' }, h('b', {}, error.message), error.hint && small(error.hint)));
 }
 // Shows that the page is waiting, after a short delay, so that quick answers do not flicker.
 export function waiting(text = say('waiting')) {

@@ -1,6 +1,6 @@
 // The files screen: a source, its ribbon of dates, a folder whose path stays when the date changes, versions,
 // contents.
-import { answer, ask, bring, card, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, snapshots, time, title, to } from './base.js';
+import { answer, ask, beside, bring, card, choice, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, small, snapshots, table, time, title, to, under } from './base.js';
 
 const PAGE = 500;
 const address = (id, path) => `#/files/${id}${path && encode(path) ? `?path=${encode(path)}` : ''}`;
@@ -62,7 +62,7 @@ async function picture(snapshot, path, type) {
 function content(snapshot, path) {
   const place = h('div');
   bring(place, ask('preview', { snapshot, path }).then(async (told) => {
-    if (told.kind === 'text') return [h('pre', { class: 'view', tabindex: '0', 'aria-label': say('preview.text') }, told.text), !told.whole && h('p', { class: 'mute small' }, say('preview.cut'))];
+    if (told.kind === 'text') return [h('pre', { class: 'view', tabindex: '0', 'aria-label': say('preview.text') }, told.text), !told.whole && small(say('preview.cut'))];
     if (told.kind === 'none') return empty(say('preview.none'));
     return picture(snapshot, path, told.kind);
   }), (shownContent) => shownContent);
@@ -76,7 +76,7 @@ function panel(info, entry, list, go) {
     isFile && h('a', { class: 'btn primary', href: fileAddress(info.id, path), download: shown(last(path)) }, icon('down'), say('file.download')),
     !known.status.read_only && to(`#/restore/${info.id}?path=${encode(path)}`, [icon('restore'), say('file.restore')]));
   const tabs = ['content', 'versions', 'details'].filter((name) => isFile || name !== 'content');
-  const seg = h('div', { class: 'row', role: 'group', 'aria-label': say('file.parts') }, tabs.map((name) => h('button', { type: 'button', class: 'btn s', 'aria-pressed': 'false', onclick: () => choose(name) }, say(`file.${name}`))));
+  const [seg, choose] = choice(say('file.parts'), tabs, (name) => say(`file.${name}`), (name) => fill(place, name === 'content' ? content(info.id, path) : name === 'versions' ? versions() : details()));
   const details = () => h('dl', {}, [
     ['kind', say(`kind.${entry.kind}`)], ['size', isFile ? `${size(entry.size)} (${say('bytes', { count: entry.size })})` : null], ['changed', time(entry.mtime)], ['mode', entry.mode],
     ['owner', `${shown(entry.user) || entry.uid} : ${shown(entry.group) || entry.gid}`], ['target', entry.target ? shown(entry.target) : null], ['torn', entry.torn ? say('file.torn.yes') : null],
@@ -92,23 +92,19 @@ function panel(info, entry, list, go) {
         return h('li', { 'aria-current': number === at ? 'true' : undefined },
           h('a', { href: address(newest.id, path) }, date(first.time)), h('span', { class: 'mute small' }, say(`change.${one.change}`), one.entry?.kind === 'file' ? `, ${size(one.entry.size)}` : ''),
           compare, one.entry?.kind === 'file' && h('a', { class: 'btn s', href: fileAddress(newest.id, path), download: shown(last(path)), 'aria-label': say('version.download', { when: date(first.time) }) }, icon('down')));
-      })), told.broken > 0 && h('p', { class: 'mute small' }, say('version.broken', { count: told.broken })), below];
+      })), told.broken > 0 && small(say('version.broken', { count: told.broken })), below];
     });
     return inside;
   };
-  function choose(name) {
-    [...seg.children].forEach((one, number) => one.setAttribute('aria-pressed', String(tabs[number] === name)));
-    fill(place, name === 'content' ? content(info.id, path) : name === 'versions' ? versions() : details());
-  }
   choose(tabs[0]);
   const close = h('a', { class: 'btn s', href: go, 'aria-label': say('file.close') }, say('file.close'));
-  return h('section', { class: 'card panel stack', 'aria-label': say('file.panel', { name: shown(last(path)) }) }, h('div', { class: 'row' }, h('h2', { class: 'grow' }, shown(last(path))), close), act, seg, place);
+  return h('section', { class: 'card panel stack', 'aria-label': say('file.panel', { name: shown(last(path)) }) }, beside(h('h2', { class: 'grow' }, shown(last(path))), close), act, seg, place);
 }
 
 // The entries of a folder; further ones are loaded on request.
 function folder(info, path, openFile, selected) {
   const body = h('tbody'), more = h('div', { class: 'row' }), place = h('div');
-  const table = h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, say('column.name')), h('th', { scope: 'col', class: 'r' }, say('column.size')), h('th', { scope: 'col', class: 'wide' }, say('column.changed')))), body);
+  const all = table(['name', 'r size', 'wide changed'], body);
   let count = 0;
   const add = (told) => {
     for (const entry of told.entries) {
@@ -122,9 +118,9 @@ function folder(info, path, openFile, selected) {
   };
   bring(place, ask('ls', { snapshot: info.id, path, count: PAGE }), (told) => {
     add(told);
-    return count === 0 ? empty(say('folder.empty')) : [h('div', { class: 'scroll' }, table), h('div', { class: 'dated' }, more)];
+    return count === 0 ? empty(say('folder.empty')) : [h('div', { class: 'scroll' }, all), h('div', { class: 'dated' }, more)];
   });
-  table.addEventListener('keydown', (event) => {
+  all.addEventListener('keydown', (event) => {
     const links = [...body.querySelectorAll('a')], at = links.indexOf(document.activeElement);
     const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: links.length - 1 }[event.key];
     if (next !== undefined && links[next]) { event.preventDefault(); links[next].focus(); }
@@ -167,7 +163,7 @@ export async function files(main, { parts: [id], query }) {
   if (sessionStorage.getItem('ribbon')) { sessionStorage.removeItem('ribbon'); ribbon.querySelector('[aria-current]')?.focus(); }
   ribbon.querySelector('[aria-current]')?.scrollIntoView({ inline: 'nearest', block: 'nearest' });
   if (query.get('skipped')) {
-    bring(content, ask('skipped', { snapshot: info.id }), (told) => card(say('skipped.title'), h('ul', { class: 'stack' }, told.skipped.map((one) => h('li', {}, h('b', {}, shown(one.path)), h('div', { class: 'mute small' }, one.why, one.stored ? ` ${say('skipped.stored')}` : ''))))));
+    bring(content, ask('skipped', { snapshot: info.id }), (told) => card(say('skipped.title'), h('ul', { class: 'stack' }, told.skipped.map((one) => h('li', {}, h('b', {}, shown(one.path)), under(one.why, one.stored ? ` ${say('skipped.stored')}` : ''))))));
     return;
   }
   const crumbs = (to) => h('nav', { 'aria-label': say('files.path') }, h('ol', { class: 'crumbs' }, h('li', {}, h('a', { href: address(info.id), 'aria-current': isTop ? 'page' : undefined }, say('files.top'))), to.map((one, number) => h('li', {}, '/', number === to.length - 1 ? h('b', { 'aria-current': 'page' }, shown(one.name)) : h('a', { href: address(info.id, one.path) }, shown(one.name))))));

@@ -1,5 +1,5 @@
-// The less frequent screens: search, comparison, retention, space, health, keys, settings, first steps.
-import { act, ago, ask, bring, button, card, date, dayKey, decode, empty, encode, failed, fill, h, icon, known, note, number, percent, pill, put, say, shown, size, snapshots, time, title, to } from './base.js';
+// The less frequent screens: search, comparison, retention, health, keys, settings, first steps.
+import { act, ago, ask, beside, bring, button, card, date, dayKey, decode, empty, encode, failed, fill, h, icon, known, note, number, pill, put, say, shown, size, small, snapshots, table, time, title, to, under } from './base.js';
 
 export async function search(main, { query }) {
   const list = await snapshots();
@@ -9,10 +9,10 @@ export async function search(main, { query }) {
   const form = h('form', { role: 'search', class: 'row', onsubmit: (event) => { event.preventDefault(); location.hash = `#/search?q=${encodeURIComponent(field.value.trim())}`; } }, h('div', { class: 'grow' }, field), h('button', { class: 'btn primary' }, icon('search'), say('search.go')));
   fill(main, title(say('screen.search')), card(null, form), found);
   if (!text) { field.focus(); return; }
-  await bring(found, ask('find', { pattern: text }), (told) => (told.matches.length === 0 ? card(null, empty(say('search.none', { text }))) : [h('p', { class: 'mute small' }, say('search.found', { count: told.matches.length }), told.more ? ` ${say('search.more')}` : ''),
-    h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('search.matches') }, h('table', {}, h('thead', {}, h('tr', {}, ['name', 'size', 'changed', 'in'].map((name) => h('th', { scope: 'col', class: name === 'size' ? 'r' : name === 'changed' ? 'wide' : '' }, say(`column.${name}`))))), h('tbody', {}, told.matches.map((one) => {
+  await bring(found, ask('find', { pattern: text }), (told) => (told.matches.length === 0 ? card(null, empty(say('search.none', { text }))) : [small(say('search.found', { count: told.matches.length }), told.more ? ` ${say('search.more')}` : ''),
+    h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('search.matches') }, table(['name', 'r size', 'wide changed', 'in'], h('tbody', {}, told.matches.map((one) => {
       const version = one.versions[0], newest = byId.get(version.snapshots[0]), count = new Set(one.versions.flatMap((each) => each.snapshots)).size;
-      return h('tr', {}, h('td', {}, h('a', { class: 'name', href: `#/files/${version.snapshots[0]}?path=${encode(one.path)}` }, icon(version.kind === 'directory' ? 'folder' : 'file'), h('span', {}, shown(one.path)))), h('td', { class: 'r' }, version.kind === 'file' ? size(version.size) : ''), h('td', { class: 'wide' }, time(version.mtime)), h('td', {}, newest && ago(newest.time), h('div', { class: 'mute small' }, say('search.in', { count }), one.versions.length > 1 ? `, ${say('search.versions', { count: one.versions.length })}` : '')));
+      return h('tr', {}, h('td', {}, h('a', { class: 'name', href: `#/files/${version.snapshots[0]}?path=${encode(one.path)}` }, icon(version.kind === 'directory' ? 'folder' : 'file'), h('span', {}, shown(one.path)))), h('td', { class: 'r' }, version.kind === 'file' ? size(version.size) : ''), h('td', { class: 'wide' }, time(version.mtime)), h('td', {}, newest && ago(newest.time), under(say('search.in', { count }), one.versions.length > 1 ? `, ${say('search.versions', { count: one.versions.length })}` : '')));
     }))))]));
 }
 
@@ -27,12 +27,12 @@ export async function compare(main, { parts: [old, now], query }) {
     return select;
   };
   const place = h('div');
-  fill(main, title(say('screen.compare')), card(null, h('div', { class: 'row' }, choose(before, say('compare.old'), (id) => `#/compare/${id}/${newest.id}`), icon('right'), choose(newest, say('compare.new'), (id) => `#/compare/${before.id}/${id}`))), place);
+  fill(main, title(say('screen.compare')), card(null, beside(choose(before, say('compare.old'), (id) => `#/compare/${id}/${newest.id}`), icon('right'), choose(newest, say('compare.new'), (id) => `#/compare/${before.id}/${id}`))), place);
   const level = { added: 'a', removed: 'd', content: 'm', metadata: '', kind: 'm', left_out: '', unread: '', not_mounted: '' };
   await bring(place, ask('diff', { old: before.id, new: newest.id, path: decode(query.get('path') ?? '') }), (told) => {
     const sums = told.summary, fact = (name) => h('div', {}, h('b', { class: 'big' }, number(sums[name])), h('span', { class: 'mute' }, say(`diff.${name}`)));
     return [card(null, h('div', { class: 'facts' }, ['added', 'changed', 'removed', 'metadata'].map(fact), h('div', {}, h('b', { class: 'big' }, size(sums.bytes_new)), h('span', { class: 'mute' }, say('diff.bytes'))))),
-      told.differences.length === 0 ? card(null, empty(say('diff.same'))) : card(say('compare.paths'), h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('compare.paths') }, told.differences.map((one) => h('li', {}, h('span', { class: level[one.change] }, say(`mark.${one.change}`)), ' ', h('a', { href: `#/files/${one.new ? newest.id : before.id}?path=${encode(one.path)}` }, shown(one.path)), one.change === 'metadata' ? ` (${one.fields.join(', ')})` : ''))), told.more && h('p', { class: 'mute small' }, say('compare.more')))];
+      told.differences.length === 0 ? card(null, empty(say('diff.same'))) : card(say('compare.paths'), h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('compare.paths') }, told.differences.map((one) => h('li', {}, h('span', { class: level[one.change] }, say(`mark.${one.change}`)), ' ', h('a', { href: `#/files/${one.new ? newest.id : before.id}?path=${encode(one.path)}` }, shown(one.path)), one.change === 'metadata' ? ` (${one.fields.join(', ')})` : ''))), told.more && small(say('compare.more')))];
   });
 }
 
@@ -63,22 +63,9 @@ export async function keep(main) {
   const line = h('pre', { class: 'view', tabindex: '0', 'aria-label': say('keep.command') });
   const show = () => { line.textContent = `vault prune ${Object.entries(rules).filter(([, count]) => count > 0).map(([name, count]) => `--keep${name === 'last' ? '' : `-${name}`} ${count}`).join(' ')} --dry-run`; };
   show();
-  fill(main, title(say('screen.keep')), h('div', { class: 'two' }, card(say('keep.rules'), h('div', { class: 'stack' }, Object.keys(RULES).map(field)), h('p', { class: 'mute small' }, say('keep.text')), line), place));
+  fill(main, title(say('screen.keep')), h('div', { class: 'two' }, card(say('keep.rules'), h('div', { class: 'stack' }, Object.keys(RULES).map(field)), small(say('keep.text')), line), place));
   await load();
   return () => clearTimeout(left.timer);
-}
-
-export async function space(main) {
-  const place = h('div');
-  fill(main, title(say('screen.space')), place);
-  await bring(place, ask('stats'), (told) => {
-    const fact = (name, value) => h('div', {}, h('b', { class: 'big' }, value), h('span', { class: 'mute' }, say(`space.${name}`)));
-    const most = Math.max(1, ...told.growth.map((one) => one.bytes_added)), sum = Math.max(1, told.bytes_needed + told.bytes_dead);
-    return [card(null, h('div', { class: 'facts' }, fact('stored', size(told.bytes_packs + told.bytes_records)), fact('raw', size(told.bytes_raw)), fact('unique', size(told.bytes_unique)), fact('dead', size(told.bytes_dead)))),
-      told.growth.length > 0 && card(say('space.growth'), h('div', { class: 'cols', role: 'img', 'aria-label': say('space.growth.label', { months: told.growth.length, size: size(told.growth.at(-1).bytes_added) }) }, told.growth.slice(-36).map((one) => h('div', { '--part': one.bytes_added / most, title: `${one.month}: ${size(one.bytes_added)}` }))), h('p', { class: 'mute small' }, `${told.growth.slice(-36)[0].month} – ${told.growth.at(-1).month}`)),
-      h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('space.sources') }, h('table', {}, h('thead', {}, h('tr', {}, ['source', 'snapshots', 'last', 'alone', 'share'].map((name) => h('th', { scope: 'col', class: name === 'source' ? '' : 'r' }, say(`column.${name}`))))), h('tbody', {}, told.sources.map((one) => h('tr', {}, h('td', {}, say('source.of', one)), h('td', { class: 'r' }, number(one.snapshots)), h('td', { class: 'r' }, size(one.bytes_last)), h('td', { class: 'r' }, size(one.bytes_alone)), h('td', { class: 'r' }, percent(one.bytes_alone, sum))))))),
-      h('p', { class: 'mute small' }, say('space.alone'))];
-  });
 }
 
 const levels = { good: 'ok', advice: 'warn', damage: 'bad' };
@@ -89,7 +76,7 @@ export async function health(main) {
   await bring(place, ask('doctor'), (told) => {
     const order = ['damage', 'advice', 'good'], found = told.findings.toSorted((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
     return [h('h2', {}, say(told.well ? 'health.well' : found[0].level === 'damage' ? 'health.bad' : 'health.advice')), found.map((one) => note(levels[one.level], [one.text, one.command && h('div', {}, h('code', {}, one.command))])),
-      list.findings.length > 0 && card(say('health.known'), h('ul', { class: 'stack' }, list.findings.map((one) => h('li', {}, h('b', {}, one.what), h('div', { class: 'mute small' }, say('health.since', { when: date(one.since), ends: one.ends }))))))];
+      list.findings.length > 0 && card(say('health.known'), h('ul', { class: 'stack' }, list.findings.map((one) => h('li', {}, h('b', {}, one.what), under(say('health.since', { when: date(one.since), ends: one.ends }))))))];
   });
 }
 
@@ -116,7 +103,7 @@ function keyForm(kind, slot, again) {
     }
     press.disabled = false;
   } }, kind === 'add' && [h('label', { for: `${id}-label` }, say('keyform.label')), h('input', { id: `${id}-label`, name: 'label', class: 'field', autocomplete: 'off' })],
-  secret('password'), isNew && [secret('new'), secret('repeat'), h('p', { class: 'mute small' }, say('keyform.advice'))], slot && note('warn', say('keyform.remove.text', { label: slot.label })),
+  secret('password'), isNew && [secret('new'), secret('repeat'), small(say('keyform.advice'))], slot && note('warn', say('keyform.remove.text', { label: slot.label })),
   h('button', { class: `btn ${isNew ? 'primary' : ''}` }, say(`keyform.${kind}.go`)), result);
   return h('section', { class: 'card', 'aria-label': say(`keyform.${kind}`) }, h('h2', {}, say(`keyform.${kind}`)), form);
 }
@@ -126,9 +113,9 @@ export async function keys(main) {
   const choose = (kind, slot) => { fill(work, keyForm(kind, slot, again)); work.querySelector('input').focus(); };
   const change = !known.status.read_only && [button([icon('key'), say('keyform.add')], () => choose('add')), button(say('keyform.passwd'), () => choose('passwd'))];
   fill(main, title(say('screen.keys'), change), told, work, place);
-  const again = async (text, more) => { fill(work); fill(told, note('ok', [text, more && h('div', { class: 'mute small' }, more)])); await load(); };
-  const load = () => bring(place, ask('keys'), (told) => [h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('screen.keys') }, h('table', {}, h('thead', {}, h('tr', {}, ['key', 'label', 'made', 'state'].map((name) => h('th', { scope: 'col', class: name === 'made' ? 'wide' : '' }, say(`column.${name}`))), !known.status.read_only && h('th', { scope: 'col' }, h('span', { class: 'sr' }, say('keyform.change'))))), h('tbody', {}, told.slots.map((one) => h('tr', {}, h('td', {}, say(`key.${one.purpose}`), h('div', { class: 'mono mute' }, one.id.slice(0, 8))), h('td', {}, one.label), h('td', { class: 'wide' }, time(one.created)), h('td', {}, one.state === 'valid' && one.copies >= 2 ? pill('ok', say('key.good')) : pill('warn', say(one.state === 'valid' ? 'key.copy' : `key.state.${one.state}`))), !known.status.read_only && h('td', { class: 'r' }, button(say('keyform.remove.go'), () => choose('remove', one), 's'))))))),
-    told.slots.every((one) => one.purpose !== 'recovery') && note('warn', [say('key.none'), h('div', {}, h('code', {}, 'vault key add --recovery-key --label paper'))]), h('p', { class: 'mute small' }, say('key.text'))]);
+  const again = async (text, more) => { fill(work); fill(told, note('ok', [text, more && under(more)])); await load(); };
+  const load = () => bring(place, ask('keys'), (told) => [h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('screen.keys') }, table(['key', 'label', 'wide made', 'state', ...(known.status.read_only ? [] : ['change'])], h('tbody', {}, told.slots.map((one) => h('tr', {}, h('td', {}, say(`key.${one.purpose}`), h('div', { class: 'mono mute' }, one.id.slice(0, 8))), h('td', {}, one.label), h('td', { class: 'wide' }, time(one.created)), h('td', {}, one.state === 'valid' && one.copies >= 2 ? pill('ok', say('key.good')) : pill('warn', say(one.state === 'valid' ? 'key.copy' : `key.state.${one.state}`))), !known.status.read_only && h('td', { class: 'r' }, button(say('keyform.remove.go'), () => choose('remove', one), 's'))))))),
+    told.slots.every((one) => one.purpose !== 'recovery') && note('warn', [say('key.none'), h('div', {}, h('code', {}, 'vault key add --recovery-key --label paper'))]), small(say('key.text'))]);
   await load();
 }
 
@@ -142,7 +129,7 @@ export async function settings(main) {
     const show = (now) => fill(result, now.mistakes.map((one) => note('bad', say('settings.mistake', one))), now.warnings.map((text) => note('warn', text)), now.mistakes.length === 0 && note('ok', say('settings.sound')));
     const send = (write) => act('configure', { text: field.value, hash: seen, write }).then((now) => { show(now); if (write && now.mistakes.length === 0) { seen = now.hash; put(result, note('ok', say('settings.written', { path: now.config }))); } }, (error) => fill(result, failed(error)));
     show(told);
-    return [card(null, h('label', { for: 'config' }, say('settings.text', { path: told.config })), field, !known.status.read_only && h('div', { class: 'row' }, button(say('settings.check'), () => send(false)), button(say('settings.write'), () => send(true), 'primary'))), result];
+    return [card(null, h('label', { for: 'config' }, say('settings.text', { path: told.config })), field, !known.status.read_only && beside(button(say('settings.check'), () => send(false)), button(say('settings.write'), () => send(true), 'primary'))), result];
   });
 }
 

@@ -1,5 +1,5 @@
 // The overview screen: one sentence and one dial; each source with its last days; recent activity.
-import { act, ago, ask, bring, button, card, dayKey, empty, failed, fill, h, icon, known, nameOfSource, note, pill, say, size, snapshots, time, to } from './base.js';
+import { act, ago, ask, beside, bring, button, card, dayKey, empty, failed, fill, h, icon, known, nameOfSource, note, pill, say, size, snapshots, time, to, under } from './base.js';
 
 const DAYS = 30, DAY = 86400000;
 
@@ -70,11 +70,11 @@ function sourceRow(one, many, plan) {
   const next = rows.length ? Math.min(...rows.map((row) => row.due_in_s)) : null;
   const address = `#/files?source=${encodeURIComponent(one.source)}&host=${encodeURIComponent(one.host)}`;
   return h('div', { class: 'src' },
-    h('div', {}, h('b', {}, nameOfSource(one, many)), h('div', { class: 'mute small' }, say('source.count', { count: one.all.length }))),
+    h('div', {}, h('b', {}, nameOfSource(one, many)), under(say('source.count', { count: one.all.length }))),
     strip(one.all),
-    h('div', {}, pill(level, word), h('div', { class: 'mute small' }, time(last.time, ago(last.time)), next !== null && `, ${next === 0 ? say('next.now') : say('next.in', { when: ago(new Date(Date.now() + next * 1000).toISOString()) })}`)),
-    h('div', { class: 'num' }, size(last.bytes), h('div', { class: 'mute small' }, say('files', { count: last.files }))),
-    h('div', { class: 'row' }, to(address, say('source.open'), 'btn s'), !known.status.read_only && one.host === known.status.host && saveButton({ source: one.source, host: one.host }, say('save.one'), 's')));
+    h('div', {}, pill(level, word), under(time(last.time, ago(last.time)), next !== null && `, ${next === 0 ? say('next.now') : say('next.in', { when: ago(new Date(Date.now() + next * 1000).toISOString()) })}`)),
+    h('div', { class: 'num' }, size(last.bytes), under(say('files', { count: last.files }))),
+    beside(to(address, say('source.open'), 'btn s'), !known.status.read_only && one.host === known.status.host && saveButton({ source: one.source, host: one.host }, say('save.one'), 's')));
 }
 
 function render(told, list) {
@@ -87,7 +87,7 @@ function render(told, list) {
   return [
     h('section', { class: 'card hero', 'aria-label': say('state.label'), 'data-level': state.level }, dial(list.snapshots, state.level), h('div', {},
       h('h1', {}, state.head), h('p', {}, state.text),
-      h('div', { class: 'row' }, !known.status.read_only && told.plan && [saveButton(() => (then.value === 'nothing' ? {} : { then: then.value }), say('save.all')), then], list.snapshots.length > 0 && to('#/files', say('overview.files')), list.snapshots.length === 0 && !told.plan && to('#/guide', say('overview.guide')), told.running && to('#/activity', say('overview.running'), 'btn')))),
+      beside(!known.status.read_only && told.plan && [saveButton(() => (then.value === 'nothing' ? {} : { then: then.value }), say('save.all')), then], list.snapshots.length > 0 && to('#/files', say('overview.files')), list.snapshots.length === 0 && !told.plan && to('#/guide', say('overview.guide')), told.running && to('#/activity', say('overview.running'), 'btn')))),
     notes.map((one) => note(levels[one.level], [h('b', {}, one.text), one.command && h('div', {}, h('code', {}, one.command))], to('#/health', say('overview.health'), 'btn s'))),
     own || list.sources.size > 0 ? h('section', { class: 'card flush', 'aria-label': say('overview.sources') }, [...list.sources.values()].map((one) => sourceRow(one, many, told.plan))) : null,
     told.drill && note(told.drill.failed > 0 ? 'bad' : 'ok', say('drill.last', { files: told.drill.files, when: ago(told.drill.time), failed: told.drill.failed })),

@@ -4,12 +4,13 @@ import { overview } from './overview.js';
 import { files } from './files.js';
 import { restore } from './restore.js';
 import { activity } from './activity.js';
+import { space } from './space.js';
 import * as more from './more.js';
 
 const SCREENS = {
   '': { icon: 'home', show: overview }, files: { icon: 'folder', show: files }, restore: { icon: 'restore', show: restore, hidden: true },
   activity: { icon: 'activity', show: activity }, search: { icon: 'search', show: more.search }, compare: { icon: 'compare', show: more.compare },
-  keep: { icon: 'keep', show: more.keep }, space: { icon: 'space', show: more.space }, health: { icon: 'health', show: more.health },
+  keep: { icon: 'keep', show: more.keep }, space: { icon: 'space', show: space }, health: { icon: 'health', show: more.health },
   keys: { icon: 'key', show: more.keys }, settings: { icon: 'settings', show: more.settings }, guide: { icon: 'more', show: more.guide, hidden: true },
 };
 const BAR = ['', 'files', 'search', 'activity', 'health'];

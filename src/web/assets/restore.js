@@ -1,5 +1,5 @@
 // The restore screen: what and where to, the changes as a dry run shows them, then the work and its proof.
-import { act, ask, bar, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, known, number, pill, raw, say, shown, size, snapshots, title, to } from './base.js';
+import { act, ask, bar, beside, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, known, number, pill, raw, say, shown, size, small, snapshots, title, to } from './base.js';
 
 // Waits until a job is over, and shows its progress.
 export function follow(id, show, signal) {
@@ -19,7 +19,7 @@ export function follow(id, show, signal) {
 export function progress(job) {
   const goal = job.bytes_goal || job.files_goal, done = job.bytes_goal ? job.bytes : job.files;
   return h('div', { class: 'stack' }, bar(done, goal, say('job.progress')),
-    h('p', { class: 'mute small' }, job.phase ? say(`phase.${job.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: job.files, size: size(job.bytes), time: duration(job.duration_ms) })));
+    small(job.phase ? say(`phase.${job.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: job.files, size: size(job.bytes), time: duration(job.duration_ms) })));
 }
 
 // The numbers of a restore or of its dry run.
@@ -30,12 +30,12 @@ export function counts(result) {
 }
 export function problems(result) {
   return [result.problems.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('result.problems') }, result.problems.map((one) => h('li', { class: one.damage ? 'd' : 'm' }, `${shown(one.path)}: ${one.what}`))),
-    Object.entries(result.not_permitted).map(([what, count]) => h('p', { class: 'mute small' }, say('result.not_permitted', { what, count })))];
+    Object.entries(result.not_permitted).map(([what, count]) => small(say('result.not_permitted', { what, count })))];
 }
 function changes(result) {
   const mark = { '+': 'a', M: 'm', '-': 'd' };
   return [h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('plan.changes') }, result.changes.map((one) => h('li', { class: mark[one.change] }, `${one.change}  ${shown(one.path)}${one.folder ? '/' : ''}`))),
-    result.change_count > result.changes.length && h('p', { class: 'mute small' }, say('plan.more', { count: result.change_count - result.changes.length }))];
+    result.change_count > result.changes.length && small(say('plan.more', { count: result.change_count - result.changes.length }))];
 }
 
 // Chooses a folder by browsing.
@@ -62,7 +62,7 @@ export async function restore(main, { parts: [id], query }) {
   const isOwn = info.host === known.status.host, left = new AbortController();
   let plan = null;
   const field = h('input', { class: 'field', id: 'folder', autocomplete: 'off', spellcheck: 'false', value: `${known.status.home ?? ''}/restored ${date(info.time).replaceAll(/[/:]/g, '.')}`, oninput: changed });
-  const below = h('div'), into = h('div', { class: 'stack' }, h('label', { for: 'folder' }, say('restore.folder')), h('div', { class: 'row' }, h('div', { class: 'grow' }, field), button(say('restore.choose'), () => fill(below, picker((chosen) => { field.value = `${raw(chosen).replace(/\/$/, '')}/${say('restore.name')}`; changed(); })), 's')), below);
+  const below = h('div'), into = h('div', { class: 'stack' }, h('label', { for: 'folder' }, say('restore.folder')), beside(h('div', { class: 'grow' }, field), button(say('restore.choose'), () => fill(below, picker((chosen) => { field.value = `${raw(chosen).replace(/\/$/, '')}/${say('restore.name')}`; changed(); })), 's')), below);
   const existing = h('fieldset', {}, h('legend', {}, say('restore.existing')), ['if-changed', 'keep-newer-copy', 'never'].map((one) => radio('overwrite', one, say(`overwrite.${one}`), say(`overwrite.${one}.hint`), one === 'if-changed', changed)));
   const remove = check('delete', say('restore.delete'), say('restore.delete.hint'), changed);
   const form = h('form', { onsubmit: (event) => event.preventDefault() },
@@ -96,7 +96,7 @@ export async function restore(main, { parts: [id], query }) {
       plan = { id: job.id, body };
       const result = job.result, nothing = result.change_count === 0;
       fill(outcome, h('section', { class: 'card stack', 'aria-label': say('plan.title') }, h('h2', {}, say('plan.title')), h('p', {}, nothing ? say('plan.nothing') : say('plan.text', { count: result.change_count })), counts(result), !nothing && changes(result), problems(result),
-        h('div', { class: 'row' }, button([icon('restore'), say('restore.do')], begin, 'primary'), button(say('restore.again'), tryIt))));
+        beside(button([icon('restore'), say('restore.do')], begin, 'primary'), button(say('restore.again'), tryIt))));
       outcome.querySelector('button.primary').focus();
     });
   }
