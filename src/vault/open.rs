@@ -185,7 +185,7 @@ fn state_name(id: VaultId, is_mirror: bool, store: &dyn Store) -> String {
     format!("{id}.{}", &blake3::hash(store.place().as_bytes()).to_hex()[..16])
 }
 
-/// Brings the catalogue of a vault up to date. If its file turns out to be damaged, it is built anew.
+/// Brings the catalogue of a vault up to date. If its file turns out to be damaged, it is rebuilt.
 fn caught_up(
     mut vault: Vault,
     path: &Path,

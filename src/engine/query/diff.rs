@@ -260,7 +260,7 @@ struct Side<'s, S> {
     next: Option<(Entry, bool)>,
 }
 
-/// What one tree has at a path: the entry, and the key of its listing if it is a folder that was entered.
+/// The state of a path in one tree: the entry, if there is one, and the key of its listing if it is a folder that was entered.
 type Item = (Option<Entry>, Option<StreamKey>);
 
 impl<'s, S: ChunkSource<Error = ReadError>> Side<'s, S> {

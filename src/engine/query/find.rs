@@ -119,7 +119,7 @@ pub fn find(
         broken: Vec::new(),
         matches: 0,
     };
-    let (matches, broken) = walk.to_end(top, progress, found)?;
+    let (matches, broken) = walk.run(top, progress, found)?;
     if let Some(otherwise) = otherwise.filter(|_| matches == 0) {
         lists_with(&index, &every, threads, |name| {
             otherwise(name);
@@ -149,7 +149,7 @@ struct Walk<'w, 'i, 'v> {
 impl Walk<'_, '_, '_> {
     /// Walks from these top folders on, until `found` returns `false`. Returns the number of matches, and the folders that could not be
     /// read.
-    fn to_end(
+    fn run(
         mut self,
         top: Group,
         progress: &dyn Progress,

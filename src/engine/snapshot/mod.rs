@@ -254,7 +254,8 @@ pub fn snapshot(
     Err(SnapshotError::Unsettled)
 }
 
-/// Refuses what cannot become a snapshot, and learns all that is known of the vault. Returns the time at which the work begins.
+/// Refuses what cannot become a snapshot, reads what this machine does not know of the vault yet, and mends the VAULT file if it was found
+/// bad. Returns the time at which the work begins.
 fn prepare(vault: &Vault, options: &SnapshotOptions<'_>, progress: &dyn Progress) -> Result<Time, SnapshotError> {
     check_inputs(&options.inputs)?;
     let begun = (options.clock)();
