@@ -198,48 +198,7 @@ fn json(report: &CheckReport, at_least: Option<bool>, restore_text: Option<Strin
 
 fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out: &mut Output) -> Result<(), Failure> {
     if !context.global.quiet {
-        out.say(format_args!(
-            "{} with {} in {}; {} of {}",
-            units::counted(report.snapshots, "snapshot", "snapshots"),
-            units::counted(report.files, "different file", "different files"),
-            units::counted(report.folders, "folder", "folders"),
-            units::counted(report.packs, "pack", "packs"),
-            units::size(report.bytes)
-        ))?;
-        if report.bytes_read > 0 {
-            out.say(format_args!(
-                "{} read and verified, {}",
-                units::counted(report.packs_read, "pack", "packs"),
-                units::size(report.bytes_read)
-            ))?;
-        }
-        if report.packs_sampled > 0 {
-            out.say(format_args!(
-                "{} that this machine has not put looked at, a part of each",
-                units::counted(report.packs_sampled, "pack", "packs")
-            ))?;
-        }
-        if report.packs_unseen > 0 {
-            out.say(format_args!(
-                "{} more such {} for the next check",
-                units::count(report.packs_unseen),
-                if report.packs_unseen == 1 { "pack is left" } else { "packs are left" }
-            ))?;
-        }
-        if report.out_of_time {
-            out.say("The time was over before everything was read; the next check goes on from there.")?;
-        }
-        match report.verified_since {
-            Some(secs) => {
-                let time = Time { secs, nanos: 0 };
-                out.say(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))?;
-            }
-            None if report.never_verified > 0 => out.say(format_args!(
-                "{} never read and verified on this machine: vault check --read-data",
-                units::packs_were(report.never_verified, report.packs)
-            ))?,
-            None => {}
-        }
+        tell_extent(context, report, out)?;
     }
     for finding in &report.findings {
         out.styled(Style::Warning, &format!("log: {finding}"))?;
@@ -254,6 +213,64 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         out.styled(Style::Warning, &format!("{}: {}: {}", problem.state.word(), problem.subject, problem.what))?;
     }
     tell_hurt(context, &report.hurt, snapshots, out)?;
+    tell_unsure(report, out)?;
+    if report.is_damaged() {
+        return tell_damaged(report, out);
+    }
+    if !context.global.quiet {
+        out.styled(Style::Bold, "No damage was found.")?;
+    }
+    Ok(())
+}
+
+/// Tells what there is, and how much of it was read.
+fn tell_extent(context: &Context, report: &CheckReport, out: &mut Output) -> Result<(), Failure> {
+    out.say(format_args!(
+        "{} with {} in {}; {} of {}",
+        units::counted(report.snapshots, "snapshot", "snapshots"),
+        units::counted(report.files, "different file", "different files"),
+        units::counted(report.folders, "folder", "folders"),
+        units::counted(report.packs, "pack", "packs"),
+        units::size(report.bytes)
+    ))?;
+    if report.bytes_read > 0 {
+        out.say(format_args!(
+            "{} read and verified, {}",
+            units::counted(report.packs_read, "pack", "packs"),
+            units::size(report.bytes_read)
+        ))?;
+    }
+    if report.packs_sampled > 0 {
+        out.say(format_args!(
+            "{} that this machine has not put looked at, a part of each",
+            units::counted(report.packs_sampled, "pack", "packs")
+        ))?;
+    }
+    if report.packs_unseen > 0 {
+        out.say(format_args!(
+            "{} more such {} for the next check",
+            units::count(report.packs_unseen),
+            if report.packs_unseen == 1 { "pack is left" } else { "packs are left" }
+        ))?;
+    }
+    if report.out_of_time {
+        out.say("The time was over before everything was read; the next check goes on from there.")?;
+    }
+    match report.verified_since {
+        Some(secs) => {
+            let time = Time { secs, nanos: 0 };
+            out.say(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))
+        }
+        None if report.never_verified > 0 => out.say(format_args!(
+            "{} never read and verified on this machine: vault check --read-data",
+            units::packs_were(report.never_verified, report.packs)
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Lists the snapshots of which something cannot be judged yet.
+fn tell_unsure(report: &CheckReport, out: &mut Output) -> Result<(), Failure> {
     for unsure in &report.unsure {
         let text = if report.why_unsure == Some(ObjectState::Newer) {
             let count = units::counted(unsure.count, "file or folder needs", "files and folders need");
@@ -270,24 +287,22 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         };
         out.styled(Style::Warning, &format!("snapshot {}: {text}", unsure.id.short()))?;
     }
-    if report.is_damaged() {
-        out.styled(Style::Bold, "The vault is damaged.")?;
-        let costs = report.known.iter().any(|finding| finding.snapshots + finding.files > 0);
-        if report.hurt.is_empty() && costs {
-            // Earlier findings are listed above, each with the files that it affects.
-            out.say("  What was found earlier is still so; which files it hurts: vault check --read-data")?;
-        } else if report.hurt.is_empty() {
-            out.say("  No file of a snapshot is known to be hurt.")?;
-        } else {
-            out.say("  All other files can be restored.")?;
-        }
-        out.say("  A snapshot after it stores again what it finds. To mend what can be mended: vault repair")?;
-        return Ok(());
-    }
-    if !context.global.quiet {
-        out.styled(Style::Bold, "No damage was found.")?;
-    }
     Ok(())
+}
+
+/// Tells what the damage costs, and what to do.
+fn tell_damaged(report: &CheckReport, out: &mut Output) -> Result<(), Failure> {
+    out.styled(Style::Bold, "The vault is damaged.")?;
+    let costs = report.known.iter().any(|finding| finding.snapshots + finding.files > 0);
+    if report.hurt.is_empty() && costs {
+        // Earlier findings are listed above, each with the files that it affects.
+        out.say("  What was found earlier is still so; which files it hurts: vault check --read-data")?;
+    } else if report.hurt.is_empty() {
+        out.say("  No file of a snapshot is known to be hurt.")?;
+    } else {
+        out.say("  All other files can be restored.")?;
+    }
+    out.say("  A snapshot after it stores again what it finds. To mend what can be mended: vault repair")
 }
 
 /// Lists the files that cannot be restored, by snapshot.

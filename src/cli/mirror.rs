@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::mirror;
 use crate::engine::mirror::Judge;
+use crate::engine::mirror::MirrorReport;
 use crate::engine::mirror::compare;
 use crate::engine::mirror::compare::{Comparison, Difference};
 use crate::id::VaultId;
@@ -14,6 +15,7 @@ use crate::store::Store;
 use crate::store::dir::DirStore;
 use crate::store::place::Place;
 use crate::vault::Vault;
+use crate::vault::Wanted;
 use crate::vault::findings::is_known_synced;
 use serde::Serialize;
 
@@ -21,6 +23,7 @@ use crate::cli::args::MirrorArgs;
 use crate::cli::args::PromoteArgs;
 use crate::cli::consent::Consent;
 use crate::cli::context;
+use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
@@ -80,32 +83,11 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         return Err(Failure::usage("a vault is no mirror of itself: --to is where it lies"));
     }
     context.screen.watch_interrupts();
-    let source = context.paced(context.store(&from.place)?);
-    let wanted = context.wanted(&context::place_name(&from.place), from.config.as_ref());
     if args.verify || args.mend {
-        let target = context.paced(context.store(&to)?);
-        let found = compare::compare(source.as_ref(), target.as_ref(), &wanted, args.mend, &context.screen);
-        context.screen.clear();
-        let mut found = found?;
-        let opened = if found.needs_judge() { context.open_unasked() } else { None };
-        let judge = judge(context, opened.as_ref(), &from.place, found.vault);
-        found.judge(judge)?;
-        return tell_compared(context, &to.to_string(), &found, matches!(judge, Judge::Synced));
+        return run_compare(context, &from, &to, args.mend);
     }
-    local::refuse_around(&to, "a mirror")?;
-    if !args.another && !matches!(context.remembered_in(&to), Ok(None)) && !context.has_vault(&to)? {
-        let anyway = "To make a new mirror there all the same: --another";
-        init::refuse_where_one_is_known(context, &to, anyway)?;
-    }
-    let target: Arc<dyn Store> = match &to {
-        Place::Folder(folder) if folder.join("VAULT").exists() => Arc::new(DirStore::open(folder)?),
-        Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
-        Place::Far(address) => {
-            context.prepare(address)?;
-            context.far(address)?
-        }
-    };
-    let target = context.paced(target);
+    let (source, wanted) = source(context, &from)?;
+    let target = target(context, &to, args.another)?;
     let mut report = mirror::mirror(source.as_ref(), target.as_ref(), &wanted, &context.screen)?;
     if let Some(id) = report.vault {
         context.met(&context::place_name(&to), id, false, &BTreeSet::new());
@@ -120,8 +102,55 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
     }
     let judge = judge(context, opened.as_ref(), &from.place, report.vault);
     report.judge(judge)?;
-    let late = late_words(matches!(judge, Judge::Synced));
     context.screen.clear();
+    tell(context, &to, &report, matches!(judge, Judge::Synced))?;
+    Ok(match (report.damaged.is_empty(), report.late.is_empty()) {
+        (true, true) => Exit::Done,
+        (true, false) => Exit::Skipped,
+        (false, _) => Exit::Damage,
+    })
+}
+
+/// The store of the vault that is mirrored, and the vault that is wanted in it.
+fn source(context: &Context, from: &Chosen) -> Result<(Arc<dyn Store>, Wanted), Failure> {
+    let store = context.paced(context.store(&from.place)?);
+    Ok((store, context.wanted(&context::place_name(&from.place), from.config.as_ref())))
+}
+
+/// The store of the mirror, which is made if it is new. If a vault or a mirror is remembered there and has gone, only
+/// `another` makes a new one.
+fn target(context: &Context, to: &Place, another: bool) -> Result<Arc<dyn Store>, Failure> {
+    local::refuse_around(to, "a mirror")?;
+    if !another && !matches!(context.remembered_in(to), Ok(None)) && !context.has_vault(to)? {
+        let anyway = "To make a new mirror there all the same: --another";
+        init::refuse_where_one_is_known(context, to, anyway)?;
+    }
+    let target: Arc<dyn Store> = match to {
+        Place::Folder(folder) if folder.join("VAULT").exists() => Arc::new(DirStore::open(folder)?),
+        Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
+        Place::Far(address) => {
+            context.prepare(address)?;
+            context.far(address)?
+        }
+    };
+    Ok(context.paced(target))
+}
+
+/// Compares the mirror with the vault, byte by byte, and mends it if wanted.
+fn run_compare(context: &Context, from: &Chosen, to: &Place, mend: bool) -> Result<Exit, Failure> {
+    let (source, wanted) = source(context, from)?;
+    let target = context.paced(context.store(to)?);
+    let found = compare::compare(source.as_ref(), target.as_ref(), &wanted, mend, &context.screen);
+    context.screen.clear();
+    let mut found = found?;
+    let opened = if found.needs_judge() { context.open_unasked() } else { None };
+    let judge = judge(context, opened.as_ref(), &from.place, found.vault);
+    found.judge(judge)?;
+    tell_compared(context, &to.to_string(), &found, matches!(judge, Judge::Synced))
+}
+
+/// Reports what was copied. `is_unsure`: the vault was not opened, so what may be late may be damaged, too.
+fn tell(context: &Context, to: &Place, report: &MirrorReport, is_unsure: bool) -> Result<(), Failure> {
     let mut out = Output::new();
     if context.global.json {
         out.json(&MirrorJson {
@@ -158,14 +187,10 @@ pub(super) fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure>
         crate::cli::note(&format!("warning: {key} is damaged in the vault, and was not copied (see: vault check)"));
     }
     for key in &report.late {
+        let late = late_words(is_unsure);
         crate::cli::note(&format!("warning: {key} {late}, and comes with the next mirror"));
     }
-    out.finish()?;
-    Ok(match (report.damaged.is_empty(), report.late.is_empty()) {
-        (true, true) => Exit::Done,
-        (true, false) => Exit::Skipped,
-        (false, _) => Exit::Damage,
-    })
+    out.finish()
 }
 
 /// The judge of late and damaged objects: the opened vault, or else whether things are known to arrive late in it.

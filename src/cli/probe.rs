@@ -133,51 +133,64 @@ fn rate((bytes, time): (u64, Duration)) -> u64 {
 fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out: &mut Output) -> Result<(), Failure> {
     let verdict = if fit { "can hold a vault." } else { "should not be used for a vault as it is:" };
     out.styled(Style::Bold, &format!("{address} {verdict}"))?;
-    let mut line = |is_good: bool, text: &str| -> Result<(), Failure> {
-        if is_good { out.line(format!("  ✓ {text}")) } else { out.styled(Style::Warning, &format!("  ! {text}")) }
-    };
-    if found.is_kept {
-        line(true, "What is put is kept, and read back whole.")?;
-    } else {
-        line(false, "What was put was not read back as it was put: nothing must be trusted to this place.")?;
-    }
-    if found.gives_parts {
-        line(true, "A part of an object can be read alone.")?;
-    } else {
-        line(false, "A part of an object is not given as it was asked for.")?;
-    }
-    if found.is_exclusive {
-        line(true, "What is there is not replaced by a second put of its name.")?;
-    } else {
-        line(
-            false,
+    for (is_good, good, bad) in [
+        (
+            found.is_kept,
+            "What is put is kept, and read back whole.",
+            "What was put was not read back as it was put: nothing must be trusted to this place.",
+        ),
+        (
+            found.gives_parts,
+            "A part of an object can be read alone.",
+            "A part of an object is not given as it was asked for.",
+        ),
+        (
+            found.is_exclusive,
+            "What is there is not replaced by a second put of its name.",
             "A second put of a name replaces what is there. Names are random, so no vault is harmed by it; but \
              whoever has the credentials can replace objects.",
-        )?;
-    }
-    if found.listings.show_puts {
-        line(true, "A list shows at once what was put.")?;
-    } else {
-        line(false, "A list does not show at once what was put: make the vault with --delivery synced.")?;
+        ),
+        (
+            found.listings.show_puts,
+            "A list shows at once what was put.",
+            "A list does not show at once what was put: make the vault with --delivery synced.",
+        ),
+    ] {
+        line(is_good, if is_good { good } else { bad }, out)?;
     }
     match found.listings.show_deletions {
-        Some(true) => line(true, "A list shows at once what was deleted.")?,
-        Some(false) => line(false, "A list still shows what was deleted: make the vault with --delivery synced.")?,
+        Some(true) => line(true, "A list shows at once what was deleted.", out)?,
+        Some(false) => {
+            line(false, "A list still shows what was deleted: make the vault with --delivery synced.", out)?;
+        }
         None => line(
             true,
             "Nothing may be deleted with these credentials: snapshots work, and prune from another \
              machine. A few small objects of this command stay below 'doctor'.",
+            out,
         )?,
     }
     let speed = |sum| units::size(rate(sum));
     let trip = found.round_trip.as_secs_f64() * 1000.0;
-    line(true, &format!("A request takes {trip:.0} ms; {}/s up, {}/s down.", speed(found.up), speed(found.down)))?;
+    let speeds = format!("A request takes {trip:.0} ms; {}/s up, {}/s down.", speed(found.up), speed(found.down));
+    line(true, &speeds, out)?;
+    tell_told(found, offset, out)
+}
+
+/// A line about one property of a place.
+fn line(is_good: bool, text: &str, out: &mut Output) -> Result<(), Failure> {
+    if is_good { out.line(format!("  ✓ {text}")) } else { out.styled(Style::Warning, &format!("  ! {text}")) }
+}
+
+/// Shows what the place tells about itself.
+fn tell_told(found: &Findings, offset: Option<i64>, out: &mut Output) -> Result<(), Failure> {
     match found.told.verifies_digests {
-        Some(true) => line(true, "What is damaged on its way is refused there.")?,
+        Some(true) => line(true, "What is damaged on its way is refused there.", out)?,
         Some(false) => line(
             false,
             "What is damaged on its way is accepted there: vault compares what the server says it got, and the list, \
              before it relies on it.",
+            out,
         )?,
         None => {}
     }
@@ -186,22 +199,24 @@ fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out
             true,
             "Deleted and replaced objects are kept as versions: they take room, and can be brought back, until a rule \
              of the place removes them.",
+            out,
         )?,
-        Some(false) => line(true, "Deleted objects are gone: the place keeps no versions.")?,
+        Some(false) => line(true, "Deleted objects are gone: the place keeps no versions.", out)?,
         None => {}
     }
     if let Some(locked) = &found.told.locked {
-        line(true, &format!("New objects are locked ({locked}): nobody deletes them for good before that."))?;
+        let text = format!("New objects are locked ({locked}): nobody deletes them for good before that.");
+        line(true, &text, out)?;
     }
     if let Some(server) = &found.told.server {
-        line(true, &format!("The server calls itself {}.", Shown(server.as_bytes())))?;
+        line(true, &format!("The server calls itself {}.", Shown(server.as_bytes())), out)?;
     }
     match offset {
         Some(offset) if offset.unsigned_abs() > CLOCKS_APART => {
             let way = if offset > 0 { "before" } else { "behind" };
-            line(false, &format!("The clock there is {} s {way} this machine's.", offset.unsigned_abs()))
+            line(false, &format!("The clock there is {} s {way} this machine's.", offset.unsigned_abs()), out)
         }
-        Some(_) => line(true, "The clocks agree."),
+        Some(_) => line(true, "The clocks agree.", out),
         None => Ok(()),
     }
 }

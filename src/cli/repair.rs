@@ -6,6 +6,7 @@ use crate::engine::repair;
 use crate::engine::repair::RepairOptions;
 use crate::engine::repair::RepairPlan;
 use crate::engine::repair::RepairReport;
+use crate::engine::repair::packs::BrokenPack;
 use crate::engine::repair::small::LostRecord;
 use crate::path::Shown;
 use crate::store::Delivery;
@@ -125,31 +126,19 @@ pub(super) fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure>
         }
     } else {
         consent.ask(context, "Do this?")?;
+        report = carry_out(context, &vault, plan, &options, text.is_some())?;
         if !is_empty {
-            let done = repair::execute(&vault, plan, &options, &context.screen);
-            context.screen.clear();
-            report = done?;
             has_losses = report.has_losses;
-        }
-        if text.is_some() {
-            companion::mend(&vault)?;
-            report.moved_aside += 1;
         }
         if !context.global.json && !context.global.quiet {
             tell_report(&report, &mut out)?;
         }
     }
     if let Some(json) = &mut json {
-        json["moved_aside"] = report.moved_aside.into();
-        json["bytes_stored"] = report.bytes_stored.into();
-        json["chunks_brought"] = report.chunks_brought.into();
-        json["chunks_not_brought"] = report.chunks_not_brought.into();
-        json["files_brought"] = report.files_brought.into();
-        json["late"] = report.late.max(late).into();
+        add_done(json, &report, late);
         if !args.dry_run && !is_empty {
             json["hurt_left"] = report.hurt_left.into();
         }
-        json["packs_left"] = report.packs_left.iter().map(ToString::to_string).collect::<Vec<_>>().into();
         out.json(json)?;
     }
     key::settle(context, &vault);
@@ -166,6 +155,38 @@ pub(super) fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure>
         (false, false) => Exit::Done,
     };
     Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
+}
+
+/// Does what is planned, and replaces RESTORE.txt if that is due.
+fn carry_out(
+    context: &Context,
+    vault: &Vault,
+    plan: RepairPlan,
+    options: &RepairOptions<'_>,
+    is_text_due: bool,
+) -> Result<RepairReport, Failure> {
+    let mut report = RepairReport::default();
+    if !plan.is_empty() {
+        let done = repair::execute(vault, plan, options, &context.screen);
+        context.screen.clear();
+        report = done?;
+    }
+    if is_text_due {
+        companion::mend(vault)?;
+        report.moved_aside += 1;
+    }
+    Ok(report)
+}
+
+/// Adds to the JSON form of a plan what was done. `late` is the number of objects that the plan found still under way.
+fn add_done(json: &mut serde_json::Value, report: &RepairReport, late: u64) {
+    json["moved_aside"] = report.moved_aside.into();
+    json["bytes_stored"] = report.bytes_stored.into();
+    json["chunks_brought"] = report.chunks_brought.into();
+    json["chunks_not_brought"] = report.chunks_not_brought.into();
+    json["files_brought"] = report.files_brought.into();
+    json["late"] = report.late.max(late).into();
+    json["packs_left"] = report.packs_left.iter().map(ToString::to_string).collect::<Vec<_>>().into();
 }
 
 /// Opens the vault at the place from which lost data may be fetched.
@@ -256,6 +277,15 @@ fn record_line(lost: &LostRecord) -> String {
     format!("record {}{place}{sort}", &lost.name.to_string()[..8])
 }
 
+fn pack_line(pack: &BrokenPack) -> String {
+    let copied = if pack.bytes_saved > 0 {
+        format!("{} of it copied first", units::size(pack.bytes_saved))
+    } else {
+        "nothing in it has to be copied".to_owned()
+    };
+    format!("move aside   {}: {}; {copied}", pack.key(), pack.what)
+}
+
 /// Explains what the objects that may still return are waiting for.
 fn late_line(count: u64) -> String {
     let count = units::counted(count, "piece of what is lost is", "pieces of what is lost are");
@@ -289,15 +319,44 @@ fn tell(
     )?;
     tell_some(&plan.aside, |aside| format!("move aside   {}: {}", aside.key, aside.what), out)?;
     tell_some(&plan.lost_records, |lost| format!("lost         {}", record_line(lost)), out)?;
-    let pack = |pack: &repair::packs::BrokenPack| {
-        let copied = if pack.bytes_saved > 0 {
-            format!("{} of it copied first", units::size(pack.bytes_saved))
-        } else {
-            "nothing in it has to be copied".to_owned()
+    tell_some(&plan.packs, pack_line, out)?;
+    tell_back(plan, out)?;
+    for problem in &plan.left {
+        let why = match problem.state {
+            ObjectState::Newer => "it was written by a newer vault; update this one",
+            ObjectState::NotArrived => "it has not arrived yet; the sync brings it",
+            _ => "it is left as it is",
         };
-        format!("move aside   {}: {}; {copied}", pack.key(), pack.what)
-    };
-    tell_some(&plan.packs, pack, out)?;
+        out.styled(Style::Warning, &format!("left         {}: {} ({why})", problem.subject, problem.what))?;
+    }
+    check::tell_hurt(context, &plan.hurt, &vault.snapshots(), out)?;
+    if !plan.hurt.is_empty() {
+        out.say("Of these, the next snapshot stores again what it still finds on the disk.")?;
+    }
+    if (!plan.is_empty() || text.is_some()) && vault.delivery() == Delivery::Synced {
+        out.styled(Style::Warning, "The vault is in a synced folder: go on only when all of it has arrived.")?;
+    }
+    if plan.is_empty() && text.is_none() && !context.global.quiet {
+        out.styled(Style::Bold, why_nothing(vault, plan))?;
+    }
+    Ok(())
+}
+
+/// Why an empty plan is empty.
+fn why_nothing(vault: &Vault, plan: &RepairPlan) -> &'static str {
+    if plan.has_losses() {
+        "Nothing more can be repaired here."
+    } else if !plan.lost_records.is_empty() {
+        "What is lost cannot be brought back from here: another machine may remember it, or it is accepted with vault accept."
+    } else if plan.left.is_empty() && vault.findings().is_empty() {
+        "Nothing is damaged."
+    } else {
+        "There is nothing to repair."
+    }
+}
+
+/// Shows what comes back from elsewhere, and how that changes the snapshots.
+fn tell_back(plan: &RepairPlan, out: &mut Output) -> Result<(), Failure> {
     if plan.lent.count() > 0 {
         let chunks = units::counted(plan.lent.count(), "piece of files and folders", "pieces of files and folders");
         out.say(format_args!("bring back   {chunks} ({})", units::size(plan.lent.bytes)))?;
@@ -320,33 +379,6 @@ fn tell(
             let count = units::counted(whole, "snapshot is", "snapshots are");
             out.say(format_args!("unmark       {count} whole again"))?;
         }
-    }
-    for problem in &plan.left {
-        let why = match problem.state {
-            ObjectState::Newer => "it was written by a newer vault; update this one",
-            ObjectState::NotArrived => "it has not arrived yet; the sync brings it",
-            _ => "it is left as it is",
-        };
-        out.styled(Style::Warning, &format!("left         {}: {} ({why})", problem.subject, problem.what))?;
-    }
-    check::tell_hurt(context, &plan.hurt, &vault.snapshots(), out)?;
-    if !plan.hurt.is_empty() {
-        out.say("Of these, the next snapshot stores again what it still finds on the disk.")?;
-    }
-    if (!plan.is_empty() || text.is_some()) && vault.delivery() == Delivery::Synced {
-        out.styled(Style::Warning, "The vault is in a synced folder: go on only when all of it has arrived.")?;
-    }
-    if plan.is_empty() && text.is_none() && !context.global.quiet {
-        let line = if plan.has_losses() {
-            "Nothing more can be repaired here."
-        } else if !plan.lost_records.is_empty() {
-            "What is lost cannot be brought back from here: another machine may remember it, or it is accepted with vault accept."
-        } else if plan.left.is_empty() && vault.findings().is_empty() {
-            "Nothing is damaged."
-        } else {
-            "There is nothing to repair."
-        };
-        out.styled(Style::Bold, line)?;
     }
     Ok(())
 }

@@ -380,24 +380,26 @@ fn tell_report(
             ))?;
         }
     }
-    if report.problem_count > 0 {
-        out.styled(Style::Warning, &format!("  not restored as it was: {}", units::count(report.problem_count)))?;
-        for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
-            out.say(format_args!("    {}: {}", called(&problem.path), problem.what))?;
-        }
-        let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
-        if more > 0 {
-            out.say(format_args!("    and {} more", units::count(more)))?;
-        }
-        if report.damage_count > 0 {
-            out.say("  The vault is damaged. What that costs, and what to do: vault check")?;
-        } else if report.is_late {
-            out.say(
-                "  Nothing is lost. When the sync has brought the rest: the same command with --overwrite if-changed",
-            )?;
-        }
+    if report.problem_count > 0 { tell_problems(report, out) } else { Ok(()) }
+}
+
+/// Lists what could not be restored as it was, and says what to do.
+fn tell_problems(report: &RestoreReport, out: &mut Output) -> Result<(), Failure> {
+    out.styled(Style::Warning, &format!("  not restored as it was: {}", units::count(report.problem_count)))?;
+    for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+        out.say(format_args!("    {}: {}", called(&problem.path), problem.what))?;
     }
-    Ok(())
+    let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
+    if more > 0 {
+        out.say(format_args!("    and {} more", units::count(more)))?;
+    }
+    if report.damage_count > 0 {
+        out.say("  The vault is damaged. What that costs, and what to do: vault check")
+    } else if report.is_late {
+        out.say("  Nothing is lost. When the sync has brought the rest: the same command with --overwrite if-changed")
+    } else {
+        Ok(())
+    }
 }
 
 /// Lists the files that were not deleted, and the reasons.

@@ -22,6 +22,7 @@ use crate::path::check_name;
 use crate::progress::Progress;
 use crate::progress::plain;
 use crate::tree::Verdict;
+use crate::vault::Vault;
 use serde::Serialize;
 
 use crate::cli::args::ExcludeArgs;
@@ -32,6 +33,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
+use crate::cli::init::Created;
 use crate::cli::init::CreatedJson;
 use crate::cli::key;
 use crate::cli::machine::shell;
@@ -66,24 +68,12 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
     let exclude = exclude_options(context, &args.exclude)?;
     let sources = Sources::from_args(args)?;
     let mut out = Output::new();
-    let chosen = context.chosen()?;
-    let mut created = None;
-    let vault = if args.init && !context.has_vault(&chosen.place)? {
-        let new = created.insert(init::create(context, &args.new)?);
-        if !context.global.json {
-            init::tell(context, new, &mut out)?;
-            out.flush()?;
-        }
-        context.open_with(new.store.clone(), &new.password, args.host.as_deref())?
-    } else {
-        context.open_chosen(&chosen, args.host.as_deref(), &context.screen)?.0
-    };
+    let (vault, created) = open(context, args, &mut out)?;
     context.screen.watch_interrupts();
     let source = source_name(context, args, &sources)?;
     // A list of files already gives their number, and input from elsewhere cannot be counted.
-    let is_plain = sources.group.is_none() && sources.stdin.is_none() && sources.special.is_empty();
-    let roots: Vec<PathBuf> =
-        if is_plain { sources.roots.iter().map(|root| root.path.clone()).collect() } else { Vec::new() };
+    let counted = sources.roots.iter().filter(|_| sources.is_plain());
+    let roots: Vec<PathBuf> = counted.map(|root| root.path.clone()).collect();
     let options = SnapshotOptions {
         source,
         inputs: sources.into_inputs(args)?,
@@ -112,30 +102,11 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
     let report = report?;
     offer::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     if args.retire_after_run && !args.dry_run {
-        match retire_self(&vault, dates::now(), &context.screen)? {
-            OwnRetirement::Done => {}
-            OwnRetirement::Busy => context.screen.warn("this client is not retired: other work of it is under way"),
-            OwnRetirement::Last => context.screen.warn(
-                "this client is not retired: it is the only one of a vault in a synced folder, and another must stay",
-            ),
-        }
+        retire(context, &vault)?;
     }
     let exit = if report.snapshot.verdict == Verdict::Partial { Exit::Skipped } else { Exit::Done };
     let told = if context.global.json {
-        let json = ReportJson {
-            snapshot: (report.id.is_some() || args.dry_run).then(|| SnapshotJson::new(report.id, &report.snapshot)),
-            dry_run: args.dry_run,
-            unchanged: report.same.is_some(),
-            skipped: report.skipped.iter().map(SkippedJson::from).collect(),
-            left_out: report
-                .left_out
-                .first
-                .iter()
-                .map(|path| LeftOutJson { path: Name(path), why: ELSEWHERE })
-                .collect(),
-            init: created.as_ref().map(CreatedJson::from),
-        };
-        out.json(&json)
+        out.json(&json(&report, args.dry_run, created.as_ref()))
     } else {
         tell(context, args, &report, &mut out)
     };
@@ -155,14 +126,53 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
     }
 }
 
+/// Opens the vault. With `--init` it is made, and shown, if there is none.
+fn open(context: &Context, args: &SnapshotArgs, out: &mut Output) -> Result<(Vault, Option<Created>), Failure> {
+    let chosen = context.chosen()?;
+    if !args.init || context.has_vault(&chosen.place)? {
+        return Ok((context.open_chosen(&chosen, args.host.as_deref(), &context.screen)?.0, None));
+    }
+    let created = init::create(context, &args.new)?;
+    if !context.global.json {
+        init::tell(context, &created, out)?;
+        out.flush()?;
+    }
+    let vault = context.open_with(created.store.clone(), &created.password, args.host.as_deref())?;
+    Ok((vault, Some(created)))
+}
+
+/// Retires the client that took the snapshot.
+fn retire(context: &Context, vault: &Vault) -> Result<(), Failure> {
+    match retire_self(vault, dates::now(), &context.screen)? {
+        OwnRetirement::Done => {}
+        OwnRetirement::Busy => context.screen.warn("this client is not retired: other work of it is under way"),
+        OwnRetirement::Last => context.screen.warn(
+            "this client is not retired: it is the only one of a vault in a synced folder, and another must stay",
+        ),
+    }
+    Ok(())
+}
+
+/// The `--json` output.
+fn json<'a>(report: &'a SnapshotReport, dry_run: bool, created: Option<&Created>) -> ReportJson<'a> {
+    let left_out = report.left_out.first.iter();
+    ReportJson {
+        snapshot: (report.id.is_some() || dry_run).then(|| SnapshotJson::new(report.id, &report.snapshot)),
+        dry_run,
+        unchanged: report.same.is_some(),
+        skipped: report.skipped.iter().map(SkippedJson::from).collect(),
+        left_out: left_out.map(|path| LeftOutJson { path: Name(path), why: ELSEWHERE }).collect(),
+        init: created.map(CreatedJson::from),
+    }
+}
+
 /// The name of the source: the given one; or the name of the configured source with exactly these paths; or the paths.
 fn source_name(context: &Context, args: &SnapshotArgs, sources: &Sources) -> Result<String, Failure> {
     if let Some(name) = &args.source {
         return Ok(name.clone());
     }
-    let is_plain = sources.group.is_none() && sources.stdin.is_none() && sources.special.is_empty();
     let paths: BTreeSet<&Path> = sources.roots.iter().map(|root| root.path.as_path()).collect();
-    let config = context.config()?.filter(|_| is_plain);
+    let config = context.config()?.filter(|_| sources.is_plain());
     let same = config
         .into_iter()
         .flat_map(|config| &config.sources)
@@ -243,6 +253,11 @@ impl Sources {
         let is_special = |root: &roots::NamedRoot| special_kind(&root.path).is_some();
         let (special, roots) = roots.into_iter().partition(is_special);
         Ok(Self { roots, special, group, stdin, default_name: names.join(", ") })
+    }
+
+    /// Whether there is nothing but paths of the command line.
+    fn is_plain(&self) -> bool {
+        self.group.is_none() && self.stdin.is_none() && self.special.is_empty()
     }
 
     /// Starts the command, if there is one, and opens pipes and devices.

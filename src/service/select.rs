@@ -178,16 +178,7 @@ impl Wanted {
         zone: &TimeZone,
     ) -> Result<(&'a SnapshotInfo, Option<String>), Failure> {
         if let Which::Id(prefix) = &self.which {
-            let is_meant = |id: &ObjectName| id.to_string().starts_with(prefix);
-            // An id that the snapshot had before tag, amend or rewrite also selects it.
-            let fits = |info: &&SnapshotInfo| is_meant(&info.id) || info.replaced.iter().any(is_meant);
-            let fitting: Vec<_> = snapshots.iter().filter(fits).collect();
-            return match fitting[..] {
-                [info] if is_meant(&info.id) => Ok((info, None)),
-                [info] => Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short())))),
-                [] => Err(self.not_found(snapshots, filter)),
-                _ => Err(ambiguous(prefix, &fitting, zone)),
-            };
+            return self.choose_by_id(prefix, snapshots, filter, zone);
         }
         let fitting: Vec<&SnapshotInfo> = snapshots.iter().filter(|info| filter.matches(info)).collect();
         let (mut chosen, is_own) = if filter.host.is_some() { (fitting, true) } else { own.only(fitting) };
@@ -207,22 +198,7 @@ impl Wanted {
             let covering: Vec<_> = chosen.iter().copied().filter(|info| covers(info, path)).collect();
             chosen = if covering.is_empty() { chosen } else { covering };
         } else if aim != Aim::Read {
-            for (option, names) in [("--host", hosts(&chosen)), ("--source", sources(&chosen))] {
-                if names.len() > 1 {
-                    let what = if option == "--host" { "machines" } else { "sources" };
-                    let all: Vec<String> = names.iter().map(|name| Shown(name.as_bytes()).to_string()).collect();
-                    return Err(Failure::usage(format!(
-                        "{} could be of {} {what}: {}",
-                        self.text,
-                        all.len(),
-                        all.join(", ")
-                    ))
-                    .hint(match aim {
-                        Aim::Name => BY_ID.to_owned(),
-                        _ => format!("Say which: {}", options(option, names)),
-                    }));
-                }
-            }
+            self.require_one_row(&chosen, aim)?;
         }
         let mut newest_first = chosen.iter().rev().copied();
         let found = match &self.which {
@@ -247,6 +223,41 @@ impl Wanted {
             format!("there is no snapshot of this machine, {own}: {} is one of {host} (--host chooses)", self.text)
         });
         Ok((info, note))
+    }
+
+    /// Finds the snapshot whose id begins so. An id that it had before tag, amend or rewrite also selects it.
+    fn choose_by_id<'a>(
+        &self,
+        prefix: &str,
+        snapshots: &'a [SnapshotInfo],
+        filter: &Filter,
+        zone: &TimeZone,
+    ) -> Result<(&'a SnapshotInfo, Option<String>), Failure> {
+        let is_meant = |id: &ObjectName| id.to_string().starts_with(prefix);
+        let fits = |info: &&SnapshotInfo| is_meant(&info.id) || info.replaced.iter().any(is_meant);
+        let fitting: Vec<_> = snapshots.iter().filter(fits).collect();
+        match fitting[..] {
+            [info] if is_meant(&info.id) => Ok((info, None)),
+            [info] => Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short())))),
+            [] => Err(self.not_found(snapshots, filter)),
+            _ => Err(ambiguous(prefix, &fitting, zone)),
+        }
+    }
+
+    /// Refuses a name that could be of several machines or sources.
+    fn require_one_row(&self, chosen: &[&SnapshotInfo], aim: Aim) -> Result<(), Failure> {
+        for (option, what, names) in [("--host", "machines", hosts(chosen)), ("--source", "sources", sources(chosen))] {
+            if names.len() > 1 {
+                let all: Vec<String> = names.iter().map(|name| Shown(name.as_bytes()).to_string()).collect();
+                let (text, count, all) = (&self.text, all.len(), all.join(", "));
+                let failure = Failure::usage(format!("{text} could be of {count} {what}: {all}"));
+                return Err(failure.hint(match aim {
+                    Aim::Name => BY_ID.to_owned(),
+                    _ => format!("Say which: {}", options(option, names)),
+                }));
+            }
+        }
+        Ok(())
     }
 
     fn not_found(&self, snapshots: &[SnapshotInfo], filter: &Filter) -> Failure {

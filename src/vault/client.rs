@@ -182,7 +182,6 @@ impl Vault {
         session: &Session,
         progress: &dyn Progress,
     ) -> Result<Option<Vec<ObjectName>>, VaultError> {
-        let Batch { bodies, pinned, ends } = batch;
         let mut earlier = Vec::new();
         for _ in 0..ATTEMPTS {
             let lock = self.lock_client()?;
@@ -211,42 +210,18 @@ impl Vault {
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
             }
-            let writer = Writer { own: Some(session), ends: true };
-            self.record_first_slots(&mut state, time, Writer { ends: false, ..writer })?;
-            let (client, count) = (state.client, bodies.len());
-            let names: Vec<ObjectName> = (0..count).map(|_| random_name()).collect::<Result<_, _>>()?;
-            let pins: Vec<ObjectName> =
-                (0..).zip(&names).filter(|(number, _)| pinned.contains(number)).map(|(_, name)| *name).collect();
-            if !pins.is_empty() {
-                let body = RecordBody::Pin { snapshots: pins, pinned: true };
-                self.put_in_parts(&mut state, random_name()?, body, time, Writer { ends: false, ..writer })?;
-            }
-            for ((number, body), name) in (0..).zip(bodies.iter()).zip(&names) {
-                // Each record is true by itself, so the batch may end between any two.
-                if number > 0 && number % TOGETHER == 0 {
-                    if progress.stopped() {
-                        return Err(VaultError::Interrupted);
-                    }
-                    self.prove_records(None)?;
-                }
-                let writer = Writer { ends: ends && number + 1 == count, ..writer };
-                self.put_in_parts(&mut state, *name, body.clone(), time, writer)?;
-            }
+            let names = self.put_batch(&mut state, &batch, time, session, progress)?;
             drop(lock);
-            if self.delivery() == Delivery::Direct && self.rules.looked_behind {
-                self.look_at_log(progress)?;
-                let is_known = session.is_known() || !self.rules.bound;
-                if !self.log().chains.may_go_on(&client) || !is_known {
-                    progress.detail("this client was retired meanwhile: it goes on as a new one");
-                    for (body, name) in bodies.iter_mut().zip(names) {
-                        match body {
-                            RecordBody::Snapshot(body) if body.replaces.is_empty() => earlier.push(name),
-                            RecordBody::Snapshot(body) => body.replaces.push(name),
-                            _ => {}
-                        }
+            if self.is_retired_behind(&state.client, session, progress)? {
+                progress.detail("this client was retired meanwhile: it goes on as a new one");
+                for (body, name) in batch.bodies.iter_mut().zip(names) {
+                    match body {
+                        RecordBody::Snapshot(body) if body.replaces.is_empty() => earlier.push(name),
+                        RecordBody::Snapshot(body) => body.replaces.push(name),
+                        _ => {}
                     }
-                    continue;
                 }
+                continue;
             }
             self.prove_records(None)?;
             self.withdraw(earlier, time, session, progress)?;
@@ -254,6 +229,56 @@ impl Vault {
         }
         self.withdraw(earlier, time, session, progress)?;
         Ok(None)
+    }
+
+    /// Puts the records of a batch, and before them the pins. Returns the names of the records. The caller must hold
+    /// the lock.
+    fn put_batch(
+        &self,
+        state: &mut ClientState,
+        Batch { bodies, pinned, ends }: &Batch<'_>,
+        time: Time,
+        session: &Session,
+        progress: &dyn Progress,
+    ) -> Result<Vec<ObjectName>, VaultError> {
+        let writer = Writer { own: Some(session), ends: false };
+        self.record_first_slots(state, time, writer)?;
+        let count = bodies.len();
+        let names: Vec<ObjectName> = (0..count).map(|_| random_name()).collect::<Result<_, _>>()?;
+        let pins: Vec<ObjectName> =
+            (0..).zip(&names).filter(|(number, _)| pinned.contains(number)).map(|(_, name)| *name).collect();
+        if !pins.is_empty() {
+            let body = RecordBody::Pin { snapshots: pins, pinned: true };
+            self.put_in_parts(state, random_name()?, body, time, writer)?;
+        }
+        for ((number, body), name) in (0..).zip(bodies.iter()).zip(&names) {
+            // Each record is true by itself, so the batch may end between any two.
+            if number > 0 && number % TOGETHER == 0 {
+                if progress.stopped() {
+                    return Err(VaultError::Interrupted);
+                }
+                self.prove_records(None)?;
+            }
+            let writer = Writer { ends: *ends && number + 1 == count, ..writer };
+            self.put_in_parts(state, *name, body.clone(), time, writer)?;
+        }
+        Ok(names)
+    }
+
+    /// Whether a look at the log, behind the records just put, shows that their client was retired meanwhile. Where
+    /// clients do not see the same at once, such a look shows nothing.
+    fn is_retired_behind(
+        &self,
+        client: &ClientId,
+        session: &Session,
+        progress: &dyn Progress,
+    ) -> Result<bool, VaultError> {
+        if self.delivery() != Delivery::Direct || !self.rules.looked_behind {
+            return Ok(false);
+        }
+        self.look_at_log(progress)?;
+        let is_known = session.is_known() || !self.rules.bound;
+        Ok(!self.log().chains.may_go_on(client) || !is_known)
     }
 
     /// Forgets snapshots that were never reported.

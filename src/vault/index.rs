@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use crate::id::ObjectName;
 use crate::limits::INDEX_ENTRIES_MAX;
 use crate::pack::index::{
-    Extent, Hint, IndexBuilder, IndexNote, IndexReader, IndexedPack, Start, choose, key, merge, start_of,
+    Extent, Hint, IndexBuilder, IndexHead, IndexNote, IndexReader, IndexedPack, Start, choose, key, merge, start_of,
 };
 use crate::pack::{PackError, PackReader};
 use crate::progress::Progress;
@@ -83,21 +83,6 @@ impl Vault {
     /// If the store or the catalogue fails as a whole, or the user stops it.
     pub fn bad_indexes(&self, thoroughly: bool, progress: &dyn Progress) -> Result<Vec<BadObject>, VaultError> {
         let reader = IndexReader::new(self.store(), self.keys());
-        let mut bad = Vec::new();
-        let mut judge = |name, error: PackError| -> Result<(), VaultError> {
-            match error {
-                PackError::Store(error) if error.is_of_whole() => return Err(error.into()),
-                // It was merged into another object since it was listed.
-                PackError::Store(StoreError::Missing { .. }) => return Ok(()),
-                _ => {}
-            }
-            let key = key(name);
-            let state = if error.is_newer() { ObjectState::Newer } else { self.state_of(&key)? };
-            if state != ObjectState::OfAnotherVault {
-                bad.push(BadObject { key, state, what: error.reason() });
-            }
-            Ok(())
-        };
         let listed = self.listed_indexes();
         let read = try_share(listed.len(), self.store().limits().reads, |at| {
             let head = reader.head(listed[at].0, listed[at].1);
@@ -106,53 +91,60 @@ impl Vault {
                 Ok((head, packs))
             }))
         })?;
-        let mut sound = Vec::new();
+        let (mut sound, mut bad) = (Vec::new(), Vec::new());
         for ((name, _), read) in listed.iter().zip(read) {
             match read {
                 Ok(read) => sound.push(read),
-                Err(error) => judge(*name, error)?,
+                Err(error) => bad.extend(self.bad_index(*name, error)?),
             }
         }
-        if !thoroughly || sound.is_empty() {
-            return Ok(bad);
+        if thoroughly && !sound.is_empty() {
+            bad.extend(self.false_indexes(&reader, &sound, progress)?);
         }
-        let (infos, reader_of_places) = {
-            let view = self.catalogue().reader()?;
-            (view.packs()?, view)
-        };
+        Ok(bad)
+    }
+
+    /// The state of an index object that cannot be read or says something false; `None` if that concerns no one.
+    fn bad_index(&self, name: ObjectName, error: PackError) -> Result<Option<BadObject>, VaultError> {
+        match error {
+            PackError::Store(error) if error.is_of_whole() => return Err(error.into()),
+            // It was merged into another object since it was listed.
+            PackError::Store(StoreError::Missing { .. }) => return Ok(None),
+            _ => {}
+        }
+        let key = key(name);
+        let state = if error.is_newer() { ObjectState::Newer } else { self.state_of(&key)? };
+        Ok((state != ObjectState::OfAnotherVault).then(|| BadObject { key, state, what: error.reason() }))
+    }
+
+    /// The index objects among these whose entries are not those of the catalogue.
+    fn false_indexes(
+        &self,
+        reader: &IndexReader<'_>,
+        objects: &[(IndexHead, Vec<IndexedPack>)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<BadObject>, VaultError> {
+        let view = self.catalogue().reader()?;
+        let infos = view.packs()?;
         let numbers: HashMap<(ObjectName, u64), u32> =
             infos.iter().map(|(number, info)| ((info.name, info.len), *number)).collect();
         // Positions of the objects that describe a pack, by its number.
         let mut described: HashMap<u32, Vec<usize>> = HashMap::new();
         let mut found: Vec<Result<Sum, PackError>> = Vec::new();
-        for (at, (head, packs)) in sound.iter().enumerate() {
+        for (at, (head, packs)) in objects.iter().enumerate() {
             let there =
                 packs.iter().filter_map(|pack| Some((*numbers.get(&(pack.name, pack.len))?, start_of(&pack.name))));
             let there: HashMap<u32, Start> = there.collect();
             there.keys().for_each(|number| described.entry(*number).or_default().push(at));
             let there: HashSet<Start> = there.into_values().collect();
-            let all: HashSet<Start> = packs.iter().map(|pack| start_of(&pack.name)).collect();
-            found.push(reader.verify(head).and_then(|()| {
-                let mut sum = Sum::default();
-                let mut entries = reader.entries(head);
-                while let Some(hint) = entries.peek()? {
-                    if there.contains(&hint.pack) {
-                        sum.add(hint);
-                    } else if !all.contains(&hint.pack) {
-                        let what = "it has entries of packs that it does not name".to_owned();
-                        return Err(PackError::Damaged { object: key(head.name), what });
-                    }
-                    entries.advance();
-                }
-                Ok(sum)
-            }));
+            found.push(sum_of(reader, head, packs, &there));
             if progress.stopped() {
                 return Err(VaultError::Interrupted);
             }
         }
-        let mut expected = vec![Sum::default(); sound.len()];
+        let mut expected = vec![Sum::default(); objects.len()];
         let mut hints: Vec<(usize, Hint)> = Vec::new();
-        reader_of_places.for_each_place(|_, id, places| {
+        view.for_each_place(|_, id, places| {
             hints.clear();
             for place in places {
                 let (Some(objects), Some(info)) = (described.get(&place.pack), infos.get(&place.pack)) else {
@@ -165,18 +157,43 @@ impl Vault {
             hints.iter().for_each(|(at, hint)| expected[*at].add(*hint));
             true
         })?;
-        for (((head, _), found), expected) in sound.iter().zip(found).zip(expected) {
+        let mut bad = Vec::new();
+        for (((head, _), found), expected) in objects.iter().zip(found).zip(expected) {
             match found {
                 Ok(found) if found == expected => {}
                 Ok(_) => {
                     let what = "it is not what the footers of its packs say".to_owned();
-                    judge(head.name, PackError::Damaged { object: key(head.name), what })?;
+                    bad.extend(self.bad_index(head.name, PackError::Damaged { object: key(head.name), what })?);
                 }
-                Err(error) => judge(head.name, error)?,
+                Err(error) => bad.extend(self.bad_index(head.name, error)?),
             }
         }
         Ok(bad)
     }
+}
+
+/// The checksum of those entries of an index object whose packs are `there`. Each entry must be of a pack that the
+/// object names.
+fn sum_of(
+    reader: &IndexReader<'_>,
+    head: &IndexHead,
+    packs: &[IndexedPack],
+    there: &HashSet<Start>,
+) -> Result<Sum, PackError> {
+    let all: HashSet<Start> = packs.iter().map(|pack| start_of(&pack.name)).collect();
+    reader.verify(head)?;
+    let mut sum = Sum::default();
+    let mut entries = reader.entries(head);
+    while let Some(hint) = entries.peek()? {
+        if there.contains(&hint.pack) {
+            sum.add(hint);
+        } else if !all.contains(&hint.pack) {
+            let what = "it has entries of packs that it does not name".to_owned();
+            return Err(PackError::Damaged { object: key(head.name), what });
+        }
+        entries.advance();
+    }
+    Ok(sum)
 }
 
 impl<'a> Shelf<'a> {

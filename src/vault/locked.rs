@@ -131,6 +131,31 @@ impl Slots {
         counted
     }
 
+    /// The slots to try, in this order: those of the chosen vault that were asked for.
+    fn candidates(
+        &self,
+        chosen: Option<VaultId>,
+        wanted: &Wanted,
+        state: &Path,
+        place: &dyn Fn() -> String,
+    ) -> Result<Vec<SlotFile>, VaultError> {
+        let mut candidates = self.distinct();
+        if let Some(id) = chosen {
+            // A slot of another vault, put here by mistake or malice, opens nothing.
+            candidates.retain(|slot| slot.vault() == id);
+        }
+        if let Some(start) = &wanted.slot {
+            candidates.retain(|slot| slot.id().to_string().starts_with(start.as_str()));
+            if candidates.is_empty() {
+                return Err(VaultError::NoSuchSlot { place: place(), slot: start.clone() });
+            }
+        }
+        // Planted slots come last if this machine remembers a slot, and otherwise after those that cost less.
+        let last: HashSet<SlotId> = self.vaults().iter().filter_map(|id| opened_last(state, *id)).collect();
+        candidates.sort_by_key(|slot| (!last.contains(&slot.id()), slot.work(), slot.id()));
+        Ok(candidates)
+    }
+
     /// Unreadable copies that concern this vault. A copy does not tell its vault: if others share the store, only
     /// copies of a later version concern it.
     pub(super) fn bad_of(&self, shared: bool) -> impl Iterator<Item = &BadObject> {
@@ -237,6 +262,19 @@ impl LockedVault {
         Ok(())
     }
 
+    /// Why it cannot be opened if no slot of it can be read.
+    fn without_slot(&self, place: &dyn Fn() -> String) -> VaultError {
+        let bad = &self.slots.bad;
+        if self.file.claimed.is_none() && bad.is_empty() {
+            return VaultError::NoVault { place: place() };
+        }
+        if let Some(newer) = bad.iter().find(|slot| slot.state == ObjectState::Newer) {
+            return VaultError::Newer { place: place(), what: newer.what.clone() };
+        }
+        let what = bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.key, slot.what));
+        VaultError::NoSlot { place: place(), what }
+    }
+
     /// The vault to open, if anything decides.
     ///
     /// # Errors
@@ -320,30 +358,10 @@ pub(super) fn unlock(
     bad.extend(bad_file.iter().cloned());
     let vaults = slots.vaults();
     if vaults.is_empty() {
-        if claimed.is_none() && slots.bad.is_empty() {
-            return Err(VaultError::NoVault { place: place() });
-        }
-        if let Some(newer) = slots.bad.iter().find(|slot| slot.state == ObjectState::Newer) {
-            return Err(VaultError::Newer { place: place(), what: newer.what.clone() });
-        }
-        let what = slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.key, slot.what));
-        return Err(VaultError::NoSlot { place: place(), what });
+        return Err(locked.without_slot(place));
     }
     let chosen = choose(&vaults, claimed, wanted, place)?;
-    let mut candidates = slots.distinct();
-    if let Some(id) = chosen {
-        // A slot of another vault, put here by mistake or malice, opens nothing.
-        candidates.retain(|slot| slot.vault() == id);
-    }
-    if let Some(start) = &wanted.slot {
-        candidates.retain(|slot| slot.id().to_string().starts_with(start.as_str()));
-        if candidates.is_empty() {
-            return Err(VaultError::NoSuchSlot { place: place(), slot: start.clone() });
-        }
-    }
-    // Planted slots come last if this machine remembers a slot, and otherwise after those that cost less.
-    let last: HashSet<SlotId> = vaults.iter().filter_map(|id| opened_last(state, *id)).collect();
-    candidates.sort_by_key(|slot| (!last.contains(&slot.id()), slot.work(), slot.id()));
+    let mut candidates = slots.candidates(chosen, wanted, state, place)?;
     let count = candidates.iter().filter(|slot| slot.takes_password()).count();
     let works: Vec<u64> = candidates.iter().filter(|slot| slot.takes_password()).map(SlotFile::work).collect();
     let mut told = false;
@@ -373,18 +391,23 @@ pub(super) fn unlock(
             let slots = slots.counted().into_iter().filter(|(slot, _)| slot.vault() == id).collect();
             Ok(Unlocked { keyring, slot, slots, others, named })
         }
-        Err(UnlockError::Stopped) => Err(VaultError::Interrupted),
-        Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {
+        Err(error) => {
             let others = vaults.into_iter().filter(|id| chosen.is_some_and(|chosen| chosen != *id)).collect();
-            let mistyped = matches!(error, UnlockError::Mistyped);
-            Err(VaultError::WrongSecret { place: place(), mistyped, others })
+            Err(why_locked(error, others, place()))
         }
-        Err(UnlockError::Slot(SlotError::PreRelease)) => Err(VaultError::PreRelease { place: place() }),
-        Err(UnlockError::Slot(SlotError::Newer { what })) => {
-            Err(VaultError::Newer { place: place(), what: format!("unknown {what}") })
-        }
+    }
+}
+
+/// Why no slot was opened. `others` are the vaults here whose slots were not tried.
+fn why_locked(error: UnlockError, others: Vec<VaultId>, place: String) -> VaultError {
+    match error {
+        UnlockError::Stopped => VaultError::Interrupted,
+        UnlockError::Wrong => VaultError::WrongSecret { place, mistyped: false, others },
+        UnlockError::Mistyped => VaultError::WrongSecret { place, mistyped: true, others },
+        UnlockError::Slot(SlotError::PreRelease) => VaultError::PreRelease { place },
+        UnlockError::Slot(SlotError::Newer { what }) => VaultError::Newer { place, what: format!("unknown {what}") },
         // This error says nothing about the slot.
-        Err(UnlockError::Slot(error @ SlotError::Memory { .. })) => Err(error.into()),
-        Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
+        UnlockError::Slot(error @ SlotError::Memory { .. }) => error.into(),
+        UnlockError::NoSlots | UnlockError::Slot(_) => VaultError::NoSlot { place, what: error.to_string() },
     }
 }

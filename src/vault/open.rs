@@ -1,12 +1,12 @@
 //! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Spare};
-use crate::id::{ClientId, ObjectName};
+use crate::id::{ClientId, ObjectName, VaultId};
 use crate::log::{Chains, Finding, SweepRules};
 use crate::pack::index::IndexReader;
 use crate::progress::Progress;
@@ -127,19 +127,14 @@ fn open_as(
     let Unlocked { keyring, slot, slots, others, named } =
         unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
-    // The state of a mirror says nothing about the vault itself, nor about another mirror.
-    let mut name = keyring.vault.to_string();
-    if locked.is_mirror() {
-        name = format!("{name}.{}", &blake3::hash(store.place().as_bytes()).to_hex()[..16]);
-    }
-    let state = options.state.join(name);
+    let state = options.state.join(state_name(keyring.vault, locked.is_mirror(), store.as_ref()));
     make_private_folder(&state)?;
     // This only makes the next opening quick, so a failure is no error.
     let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);
     let key = keys.derive_local("catalogue");
     let path = state.join("catalogue.redb");
     let (catalogue, fresh) = Catalogue::open_with(&path, key, options.spare.as_ref())?;
-    let mut vault = Vault {
+    let vault = Vault {
         store,
         keys,
         keyring,
@@ -169,20 +164,7 @@ fn open_as(
     if fresh {
         progress.detail("the catalogue is new: it is built from the store");
     }
-    // redb may panic over damage inside its file; that only means that the catalogue must be rebuilt.
-    let synced = catch(|| vault.refresh(progress))
-        .unwrap_or_else(|| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
-    // What the system refuses, it refuses a new catalogue as well.
-    if let Err(VaultError::Catalogue(error @ (CatalogueError::Damaged { .. } | CatalogueError::Database(_)))) = synced {
-        // The file was a damaged catalogue: start again with an empty one.
-        progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
-        drop(vault.catalogue);
-        vault.unread = Mutex::default();
-        vault.catalogue = Catalogue::anew(&path, key, options.spare.as_ref())?;
-        vault.refresh(progress)?;
-    } else {
-        synced?;
-    }
+    let vault = caught_up(vault, &path, key, options.spare.as_ref(), progress)?;
     if vault.named.is_some_and(|named| vault.others().contains(&named)) {
         bad.retain(|object| object.key != ObjectKey::Vault);
     }
@@ -191,6 +173,39 @@ fn open_as(
     vault.log().bad.extend::<Vec<_>>(of_file);
     vault.note_bad(of_slots)?;
     vault.remember_delivery();
+    Ok(vault)
+}
+
+/// The name of the state folder of a vault.
+fn state_name(id: VaultId, is_mirror: bool, store: &dyn Store) -> String {
+    if !is_mirror {
+        return id.to_string();
+    }
+    // The state of a mirror says nothing about the vault itself, nor about another mirror.
+    format!("{id}.{}", &blake3::hash(store.place().as_bytes()).to_hex()[..16])
+}
+
+/// Brings the catalogue of a vault up to date. If its file turns out to be damaged, it is rebuilt.
+fn caught_up(
+    mut vault: Vault,
+    path: &Path,
+    key: [u8; 32],
+    spare: Option<&Spare>,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
+    // redb may panic over damage inside its file; that only means that the catalogue must be rebuilt.
+    let synced = catch(|| vault.refresh(progress))
+        .unwrap_or_else(|| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
+    // What the system refuses, it refuses a new catalogue as well.
+    if let Err(VaultError::Catalogue(error @ (CatalogueError::Damaged { .. } | CatalogueError::Database(_)))) = synced {
+        progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
+        drop(vault.catalogue);
+        vault.unread = Mutex::default();
+        vault.catalogue = Catalogue::anew(path, key, spare)?;
+        vault.refresh(progress)?;
+    } else {
+        synced?;
+    }
     Ok(vault)
 }
 

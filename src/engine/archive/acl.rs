@@ -67,44 +67,7 @@ pub fn list_from_text(text: &[u8], is_default: bool, names: &OwnerNames) -> Resu
         if line.is_empty() {
             continue;
         }
-        let malformed = || format!("'{line}' is no entry of one");
-        let mut fields: Vec<&str> = line.split(':').map(str::trim).collect();
-        if fields.len() > 2 && matches!(fields[0], "default" | "d") {
-            fields.remove(0);
-        }
-        // The name may be omitted if it is empty.
-        if fields.len() == 2 {
-            fields.insert(1, "");
-        }
-        let [kind, name, rights, number @ ..] = fields.as_slice() else { return Err(malformed()) };
-        let tag = match (*kind, name.is_empty()) {
-            ("user" | "u", true) => OWNER,
-            ("user" | "u", false) => USER,
-            ("group" | "g", true) => OWNING_GROUP,
-            ("group" | "g", false) => GROUP,
-            ("mask" | "m", true) => MASK,
-            ("other" | "o", true) => OTHER,
-            _ => return Err(malformed()),
-        };
-        let mut bits = 0;
-        for letter in rights.chars() {
-            bits |= match letter {
-                'r' => 4,
-                'w' => 2,
-                'x' => 1,
-                '-' => 0,
-                _ => return Err(malformed()),
-            };
-        }
-        let id = if matches!(tag, USER | GROUP) {
-            let given = number.first().and_then(|number| number.parse().ok()).or_else(|| name.parse().ok());
-            let known = || if tag == USER { names.uid(name.as_bytes()) } else { names.gid(name.as_bytes()) };
-            let unknown = || format!("there is no {} '{name}' here", if tag == USER { "user" } else { "group" });
-            given.or_else(known).ok_or_else(unknown)?
-        } else {
-            NOBODY
-        };
-        entries.push((tag, id, bits));
+        entries.push(entry_from_text(line, names)?);
     }
     if entries.is_empty() {
         return Ok(None);
@@ -131,6 +94,46 @@ pub fn list_from_text(text: &[u8], is_default: bool, names: &OwnerNames) -> Resu
         value.extend_from_slice(&id.to_le_bytes());
     }
     Ok(Some(value))
+}
+
+/// An entry of an access list: its tag, its id and its rights.
+fn entry_from_text(line: &str, names: &OwnerNames) -> Result<(u16, u32, u16), String> {
+    let malformed = || format!("'{line}' is no entry of one");
+    let mut fields: Vec<&str> = line.split(':').map(str::trim).collect();
+    if fields.len() > 2 && matches!(fields[0], "default" | "d") {
+        fields.remove(0);
+    }
+    // The name may be omitted if it is empty.
+    if fields.len() == 2 {
+        fields.insert(1, "");
+    }
+    let [kind, name, rights, number @ ..] = fields.as_slice() else { return Err(malformed()) };
+    let tag = match (*kind, name.is_empty()) {
+        ("user" | "u", true) => OWNER,
+        ("user" | "u", false) => USER,
+        ("group" | "g", true) => OWNING_GROUP,
+        ("group" | "g", false) => GROUP,
+        ("mask" | "m", true) => MASK,
+        ("other" | "o", true) => OTHER,
+        _ => return Err(malformed()),
+    };
+    let mut bits = 0;
+    for letter in rights.chars() {
+        bits |= match letter {
+            'r' => 4,
+            'w' => 2,
+            'x' => 1,
+            '-' => 0,
+            _ => return Err(malformed()),
+        };
+    }
+    if !matches!(tag, USER | GROUP) {
+        return Ok((tag, NOBODY, bits));
+    }
+    let given = number.first().and_then(|number| number.parse().ok()).or_else(|| name.parse().ok());
+    let known = || if tag == USER { names.uid(name.as_bytes()) } else { names.gid(name.as_bytes()) };
+    let unknown = || format!("there is no {} '{name}' here", if tag == USER { "user" } else { "group" });
+    Ok((tag, given.or_else(known).ok_or_else(unknown)?, bits))
 }
 
 /// Flags with their words; the first word is the one that is written.

@@ -149,7 +149,40 @@ impl Extras {
     fn number(&self, key: &[u8]) -> Option<u64> {
         std::str::from_utf8(self.get(key)?).ok()?.parse().ok()
     }
+
+    /// The extended attributes, sorted by name, and what a snapshot cannot contain.
+    fn attributes(&self) -> (Vec<(Vec<u8>, Vec<u8>)>, Vec<&'static str>) {
+        let records = || self.globals.iter().chain(self.records.iter().map(|(key, value)| (key, value)));
+        let mut lost: Vec<&'static str> =
+            LOST.iter().filter(|(key, _)| self.get(key).is_some()).map(|(_, what)| *what).collect();
+        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        // bsdtar writes both forms; the plain one needs no decoding, so it takes precedence.
+        for (key, value) in records() {
+            if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+                match acl::from_base64(value) {
+                    Some(value) => xattrs.push((acl::from_percent(name), value)),
+                    None => lost.push("an extended attribute of it is malformed"),
+                }
+            }
+        }
+        if let Some(label) = self.get(b"RHT.security.selinux") {
+            // The attribute ends with a zero byte.
+            xattrs.push((b"security.selinux".to_vec(), [label.strip_suffix(b"\0").unwrap_or(label), b"\0"].concat()));
+        }
+        xattrs.extend(
+            records().filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))),
+        );
+        xattrs.retain(|(name, _)| !name.is_empty() && !name.contains(&0));
+        // Of several with the same name, the last counts.
+        xattrs.reverse();
+        xattrs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        xattrs.dedup_by(|(a, _), (b, _)| a == b);
+        (xattrs, lost)
+    }
 }
+
+/// The length of a file including its holes and, if it is sparse, the ranges that have data.
+type Extent = (u64, Option<Vec<(u64, u64)>>);
 
 /// A text field, up to its first zero.
 fn text(field: &[u8]) -> Vec<u8> {
@@ -170,6 +203,33 @@ fn number(field: &[u8]) -> Option<i64> {
     let digits = text(field);
     let digits = std::str::from_utf8(&digits).ok()?.trim_matches(' ');
     if digits.is_empty() { Some(0) } else { i64::from_str_radix(digits, 8).ok().filter(|value| *value >= 0) }
+}
+
+/// A member's path: from the records before it, or else from its header.
+fn path_of(header: &[u8; BLOCK], extras: &Extras) -> Vec<u8> {
+    if let Some(long) = extras.get(b"GNU.sparse.name").or(extras.get(b"path")).or(extras.path.as_deref()) {
+        return long.to_vec();
+    }
+    let path = text(&header[..100]);
+    let is_posix = &header[257..263] == b"ustar\0";
+    let prefix = if is_posix { text(&header[345..500]) } else { Vec::new() };
+    if prefix.is_empty() { path } else { [prefix.as_slice(), b"/", &path].concat() }
+}
+
+/// The kind of a member, by its letter.
+fn kind_of(letter: u8, path: &[u8]) -> MemberKind {
+    match letter {
+        // In the old form, a trailing slash marks folders.
+        b'0' | 0 if path.ends_with(b"/") => MemberKind::Directory,
+        b'0' | 0 | b'7' | b'S' => MemberKind::File,
+        b'1' => MemberKind::Link,
+        b'2' => MemberKind::Symlink,
+        b'3' => MemberKind::CharDevice,
+        b'4' => MemberKind::BlockDevice,
+        b'5' | b'D' => MemberKind::Directory,
+        b'6' => MemberKind::Fifo,
+        other => MemberKind::Other(other),
+    }
 }
 
 /// Whether the checksum in a header is right, computed in either of the two ways that were in use.
@@ -320,52 +380,11 @@ impl<R: Read> ArchiveReader<R> {
     fn member(&mut self, header: &[u8; BLOCK], begin: u64, len: u64, extras: &Extras) -> Result<Member, ArchiveError> {
         let malformed = |what| ArchiveError::Malformed { at: begin, what };
         let field = |range: std::ops::Range<usize>, what| number(&header[range]).ok_or_else(|| malformed(what));
-        let mut path = text(&header[..100]);
-        if &header[257..263] == b"ustar\0" {
-            let prefix = text(&header[345..500]);
-            if !prefix.is_empty() {
-                path = [prefix.as_slice(), b"/", &path].concat();
-            }
-        }
-        if let Some(long) = extras.get(b"GNU.sparse.name").or(extras.get(b"path")).or(extras.path.as_deref()) {
-            path = long.to_vec();
-        }
+        let path = path_of(header, extras);
         let link =
             extras.get(b"linkpath").or(extras.link.as_deref()).map_or_else(|| text(&header[157..257]), <[u8]>::to_vec);
-        let kind = match header[156] {
-            // In the old form, a trailing slash marks folders.
-            b'0' | 0 if path.ends_with(b"/") => MemberKind::Directory,
-            b'0' | 0 | b'7' | b'S' => MemberKind::File,
-            b'1' => MemberKind::Link,
-            b'2' => MemberKind::Symlink,
-            b'3' => MemberKind::CharDevice,
-            b'4' => MemberKind::BlockDevice,
-            b'5' | b'D' => MemberKind::Directory,
-            b'6' => MemberKind::Fifo,
-            other => MemberKind::Other(other),
-        };
-        let len = extras.number(b"size").unwrap_or(len);
-        let has_content = matches!(kind, MemberKind::File | MemberKind::Other(_)) || header[156] == b'D';
-        if len > LEN_MAX {
-            return Err(malformed("a member is longer than any file"));
-        }
-        self.content = if has_content { len } else { 0 };
-        self.padding = self.content.next_multiple_of(BLOCK as u64) - self.content;
-        let (mut size, mut parts) = (self.content, None);
-        if header[156] == b'S' {
-            (size, parts) = self.gnu_parts(header, begin)?;
-        } else if kind == MemberKind::File {
-            (size, parts) = self.pax_parts(extras, begin)?.unwrap_or((size, None));
-        }
-        if size > LEN_MAX {
-            return Err(malformed("a member is longer than any file"));
-        }
-        if let Some(parts) = &parts {
-            let data: u64 = parts.iter().map(|(from, until)| until - from).sum();
-            if data != self.content {
-                return Err(malformed("a sparse file has not as much data as it says"));
-            }
-        }
+        let kind = kind_of(header[156], &path);
+        let (size, parts) = self.begin_content(header, begin, extras.number(b"size").unwrap_or(len), extras, kind)?;
         let id = |range, key: &[u8]| -> Result<u32, ArchiveError> {
             let id = match extras.number(key) {
                 Some(id) => Some(id),
@@ -383,31 +402,7 @@ impl<R: Read> ArchiveReader<R> {
             None => Time { secs: field(136..148, "a time is no number")?, nanos: 0 },
         };
         let major_minor = |range| number(&header[range]).and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
-        let records = || extras.globals.iter().chain(extras.records.iter().map(|(key, value)| (key, value)));
-        let mut lost: Vec<&'static str> =
-            LOST.iter().filter(|(key, _)| extras.get(key).is_some()).map(|(_, what)| *what).collect();
-        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        // bsdtar writes both forms; the plain one needs no decoding, so it takes precedence.
-        for (key, value) in records() {
-            if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                match acl::from_base64(value) {
-                    Some(value) => xattrs.push((acl::from_percent(name), value)),
-                    None => lost.push("an extended attribute of it is malformed"),
-                }
-            }
-        }
-        if let Some(label) = extras.get(b"RHT.security.selinux") {
-            // The attribute ends with a zero byte.
-            xattrs.push((b"security.selinux".to_vec(), [label.strip_suffix(b"\0").unwrap_or(label), b"\0"].concat()));
-        }
-        xattrs.extend(
-            records().filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))),
-        );
-        xattrs.retain(|(name, _)| !name.is_empty() && !name.contains(&0));
-        // Of several with the same name, the last counts.
-        xattrs.reverse();
-        xattrs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        xattrs.dedup_by(|(a, _), (b, _)| a == b);
+        let (xattrs, lost) = extras.attributes();
         Ok(Member {
             path,
             kind,
@@ -427,9 +422,43 @@ impl<R: Read> ArchiveReader<R> {
         })
     }
 
+    /// Finds out how much content a member has, and how long its file is. The map of a sparse file is read.
+    fn begin_content(
+        &mut self,
+        header: &[u8; BLOCK],
+        begin: u64,
+        len: u64,
+        extras: &Extras,
+        kind: MemberKind,
+    ) -> Result<Extent, ArchiveError> {
+        let malformed = |what| ArchiveError::Malformed { at: begin, what };
+        let has_content = matches!(kind, MemberKind::File | MemberKind::Other(_)) || header[156] == b'D';
+        if len > LEN_MAX {
+            return Err(malformed("a member is longer than any file"));
+        }
+        self.content = if has_content { len } else { 0 };
+        self.padding = self.content.next_multiple_of(BLOCK as u64) - self.content;
+        let (size, parts) = if header[156] == b'S' {
+            self.gnu_parts(header, begin)?
+        } else if kind == MemberKind::File {
+            self.pax_parts(extras, begin)?.unwrap_or((self.content, None))
+        } else {
+            (self.content, None)
+        };
+        if size > LEN_MAX {
+            return Err(malformed("a member is longer than any file"));
+        }
+        if let Some(parts) = &parts {
+            let data: u64 = parts.iter().map(|(from, until)| until - from).sum();
+            if data != self.content {
+                return Err(malformed("a sparse file has not as much data as it says"));
+            }
+        }
+        Ok((size, parts))
+    }
+
     /// Reads the map of a sparse file of the GNU form, which may continue in blocks after the header.
-    #[allow(clippy::type_complexity)] // size and parts
-    fn gnu_parts(&mut self, header: &[u8; BLOCK], begin: u64) -> Result<(u64, Option<Vec<(u64, u64)>>), ArchiveError> {
+    fn gnu_parts(&mut self, header: &[u8; BLOCK], begin: u64) -> Result<Extent, ArchiveError> {
         let malformed = |what| ArchiveError::Malformed { at: begin, what };
         let bad = || malformed("the map of a sparse file is malformed");
         let size = number(&header[483..495]).and_then(|size| u64::try_from(size).ok()).ok_or_else(bad)?;
@@ -455,12 +484,7 @@ impl<R: Read> ArchiveReader<R> {
     }
 
     /// Reads the map of a sparse file of the POSIX form, in any of its three versions.
-    #[allow(clippy::type_complexity)] // size and parts
-    fn pax_parts(
-        &mut self,
-        extras: &Extras,
-        begin: u64,
-    ) -> Result<Option<(u64, Option<Vec<(u64, u64)>>)>, ArchiveError> {
+    fn pax_parts(&mut self, extras: &Extras, begin: u64) -> Result<Option<Extent>, ArchiveError> {
         let bad = || ArchiveError::Malformed { at: begin, what: "the map of a sparse file is malformed" };
         let Some(size) = extras.number(b"GNU.sparse.realsize").or(extras.number(b"GNU.sparse.size")) else {
             return Ok(None);

@@ -62,17 +62,7 @@ fn extra(out: &mut Vec<u8>, kind: EntryType, name: &[u8], content: &[u8]) {
 /// The header of a member with everything before its content; `None` for kinds that archives cannot contain (sockets).
 pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
     let entry = member.entry;
-    let kind = match entry.kind {
-        _ if member.link.is_some() => EntryType::Link,
-        FileKind::File if member.sparse.is_some() => EntryType::GNUSparse,
-        FileKind::File => EntryType::Regular,
-        FileKind::Directory => EntryType::Directory,
-        FileKind::Symlink => EntryType::Symlink,
-        FileKind::Fifo => EntryType::Fifo,
-        FileKind::CharDevice => EntryType::Char,
-        FileKind::BlockDevice => EntryType::Block,
-        FileKind::Socket => return None,
-    };
+    let kind = kind_of(member)?;
     let mut path = member.path.to_vec();
     if entry.kind == FileKind::Directory {
         path.push(b'/');
@@ -95,40 +85,9 @@ pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
         }
     }
     let Entry { owner, mtime, .. } = entry;
-    if mtime.nanos > 0 || mtime.secs < 0 || mtime.secs.cast_unsigned() > SIZE_MAX {
-        pax::put(&mut records, b"mtime", pax::time(*mtime).as_bytes());
-    }
-    for (id, key) in [(owner.uid, &b"uid"[..]), (owner.gid, b"gid")] {
-        if id > OWNER_ID_MAX {
-            pax::put(&mut records, key, id.to_string().as_bytes());
-        }
-    }
-    for (name, key) in [(&owner.user, &b"uname"[..]), (&owner.group, b"gname")] {
-        if name.len() > OWNER_MAX && std::str::from_utf8(name).is_ok() {
-            pax::put(&mut records, key, name);
-        }
-    }
-    if size > SIZE_MAX {
-        pax::put(&mut records, b"size", size.to_string().as_bytes());
-    }
+    put_too_long(&mut records, entry, size);
     if member.link.is_none() {
-        for (name, value) in &entry.xattrs {
-            let list = acl::LISTS.iter().find(|(_, other)| other == name).map(|(key, _)| key);
-            if let Some((key, text)) = list.zip(acl::list_to_text(value)) {
-                // In addition to the attribute: some programs read only one of the two.
-                pax::put(&mut records, key, &text);
-            }
-            if name.contains(&b'=') {
-                // In the plain form the name would end there.
-                let key = [b"LIBARCHIVE.xattr.", acl::percent(name).as_slice()].concat();
-                pax::put(&mut records, &key, &acl::base64(value));
-            } else {
-                pax::put(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
-            }
-        }
-        if entry.flags != 0 {
-            pax::put(&mut records, b"SCHILY.fflags", &acl::flags_to_text(entry.flags));
-        }
+        put_attributes(&mut records, entry);
     }
     if !records.is_empty() {
         extra(&mut out, EntryType::XHeader, b"././@PaxHeader", &records);
@@ -153,6 +112,63 @@ pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(&more);
     Some(out)
+}
+
+/// The kind in a member's header; `None` for a socket.
+const fn kind_of(member: &Member<'_>) -> Option<EntryType> {
+    Some(match member.entry.kind {
+        _ if member.link.is_some() => EntryType::Link,
+        FileKind::File if member.sparse.is_some() => EntryType::GNUSparse,
+        FileKind::File => EntryType::Regular,
+        FileKind::Directory => EntryType::Directory,
+        FileKind::Symlink => EntryType::Symlink,
+        FileKind::Fifo => EntryType::Fifo,
+        FileKind::CharDevice => EntryType::Char,
+        FileKind::BlockDevice => EntryType::Block,
+        FileKind::Socket => return None,
+    })
+}
+
+/// Writes records for time, owner and size, where these are too long or too fine for the fields of a header.
+fn put_too_long(records: &mut Vec<u8>, entry: &Entry, size: u64) {
+    let Entry { owner, mtime, .. } = entry;
+    if mtime.nanos > 0 || mtime.secs < 0 || mtime.secs.cast_unsigned() > SIZE_MAX {
+        pax::put(records, b"mtime", pax::time(*mtime).as_bytes());
+    }
+    for (id, key) in [(owner.uid, &b"uid"[..]), (owner.gid, b"gid")] {
+        if id > OWNER_ID_MAX {
+            pax::put(records, key, id.to_string().as_bytes());
+        }
+    }
+    for (name, key) in [(&owner.user, &b"uname"[..]), (&owner.group, b"gname")] {
+        if name.len() > OWNER_MAX && std::str::from_utf8(name).is_ok() {
+            pax::put(records, key, name);
+        }
+    }
+    if size > SIZE_MAX {
+        pax::put(records, b"size", size.to_string().as_bytes());
+    }
+}
+
+/// Writes records for extended attributes, access lists and flags.
+fn put_attributes(records: &mut Vec<u8>, entry: &Entry) {
+    for (name, value) in &entry.xattrs {
+        let list = acl::LISTS.iter().find(|(_, other)| other == name).map(|(key, _)| key);
+        if let Some((key, text)) = list.zip(acl::list_to_text(value)) {
+            // In addition to the attribute: some programs read only one of the two.
+            pax::put(records, key, &text);
+        }
+        if name.contains(&b'=') {
+            // In the plain form the name would end there.
+            let key = [b"LIBARCHIVE.xattr.", acl::percent(name).as_slice()].concat();
+            pax::put(records, &key, &acl::base64(value));
+        } else {
+            pax::put(records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+        }
+    }
+    if entry.flags != 0 {
+        pax::put(records, b"SCHILY.fflags", &acl::flags_to_text(entry.flags));
+    }
 }
 
 /// Writes the map of a sparse file into its header; returns the blocks after the header in which the map continues.

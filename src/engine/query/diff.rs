@@ -260,7 +260,15 @@ struct Side<'s, S> {
     next: Option<(Entry, bool)>,
 }
 
-impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
+/// The state of a path in one tree: the entry, if there is one, and the key of its listing if it is a folder that was entered.
+type Item = (Option<Entry>, Option<StreamKey>);
+
+impl<'s, S: ChunkSource<Error = ReadError>> Side<'s, S> {
+    /// The walk of a folder's content; of anything else, a walk without entries.
+    fn new(base: &[u8], top: &Entry, source: &'s mut S) -> Self {
+        Self { walk: listing_of(top).map(|listing| TreeWalk::new(base, listing)), source, next: None }
+    }
+
     /// Reads the next entry. Returns whether there is one.
     fn peek(&mut self, work: &mut Work<'_>) -> Result<bool, BrowseError> {
         while self.next.is_none() {
@@ -290,18 +298,41 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
         self.walk.as_ref().map_or(&[], TreeWalk::path)
     }
 
-    /// Takes the next entry: its path, the entry itself, and the key of its listing if it was entered.
-    fn take(&mut self) -> Option<(Vec<u8>, Entry, Option<StreamKey>)> {
-        let path = self.path().to_vec();
-        let (entry, is_entered) = self.next.take()?;
+    /// Takes the next entry, if it has been read, and the key of its listing if it was entered.
+    fn take(&mut self) -> Item {
+        let Some((entry, is_entered)) = self.next.take() else { return (None, None) };
         let key = entry.content.as_ref().filter(|_| is_entered).map(stream_key);
-        Some((path, entry, key))
+        (Some(entry), key)
     }
 
     /// Skips the content of the folder taken last.
     fn skip(&mut self) {
         self.walk.iter_mut().for_each(TreeWalk::skip);
     }
+}
+
+/// Takes the next path of two trees, with what each of them has there; `None` at the end of both.
+fn next_path<A, B>(
+    a: &mut Side<'_, A>,
+    b: &mut Side<'_, B>,
+    work: &mut Work<'_>,
+) -> Result<Option<(Vec<u8>, Item, Item)>, BrowseError>
+where
+    A: ChunkSource<Error = ReadError>,
+    B: ChunkSource<Error = ReadError>,
+{
+    let (from_a, from_b) = match (a.peek(work)?, b.peek(work)?) {
+        (false, false) => return Ok(None),
+        (true, true) => {
+            let order = order(a.path(), b.path());
+            (order.is_le(), order.is_ge())
+        }
+        sides => sides,
+    };
+    let path = if from_a { a.path() } else { b.path() }.to_vec();
+    let old = if from_a { a.take() } else { (None, None) };
+    let new = if from_b { b.take() } else { (None, None) };
+    Ok(Some((path, old, new)))
 }
 
 /// The keys of two folders that are compared; `None` if one does not exist.
@@ -322,7 +353,27 @@ struct Work<'u> {
     known: HashMap<Pair, Sums>,
 }
 
-impl Work<'_> {
+impl<'u> Work<'u> {
+    /// A comparison that has not begun.
+    fn new(unknown: &'u [Vec<u8>]) -> Self {
+        let mut unknown: Vec<&[u8]> = unknown.iter().map(Vec::as_slice).collect();
+        unknown.sort_unstable();
+        Self {
+            compared: Compared::default(),
+            unknown,
+            told: HashSet::new(),
+            shut: Vec::new(),
+            way: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Counts a difference and reports it. Returns whether to go on.
+    fn report(&mut self, difference: Difference, visitor: &mut dyn Visitor) -> bool {
+        self.compared.sums.add(&difference);
+        visitor.differs(difference)
+    }
+
     /// Records that a folder cannot be read.
     fn broken(&mut self, path: &[u8], listing: Option<&Stream>, error: ReadError) {
         self.shut.push(path.to_vec());
@@ -384,12 +435,14 @@ fn lies_in(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest.starts_with(b"/"))
 }
 
+/// The listing of a folder.
+fn listing_of(entry: &Entry) -> Option<&Stream> {
+    entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory)
+}
+
 /// To be called before two trees of one vault are compared: brings the folders that differ from a far store, those of one depth together.
 pub fn bring(old: &Entry, new: &Entry, trees: &TreeReader<'_>, progress: &dyn Progress) {
-    fn listing(entry: &Entry) -> Option<&Stream> {
-        entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory)
-    }
-    if let (Some(old), Some(new)) = (listing(old), listing(new)) {
+    if let (Some(old), Some(new)) = (listing_of(old), listing_of(new)) {
         trees.bring_differences(old, new, &|| !progress.stopped());
     }
 }
@@ -412,16 +465,7 @@ where
     A: ChunkSource<Error = ReadError>,
     B: ChunkSource<Error = ReadError>,
 {
-    let mut unknown: Vec<&[u8]> = unknown.iter().map(Vec::as_slice).collect();
-    unknown.sort_unstable();
-    let mut work = Work {
-        compared: Compared::default(),
-        unknown,
-        told: HashSet::new(),
-        shut: Vec::new(),
-        way: Vec::new(),
-        known: HashMap::new(),
-    };
+    let mut work = Work::new(unknown);
     let ((old, old_source), (new, new_source)) = (old, new);
     if !base.is_empty()
         && !work.is_unknown(base)
@@ -429,42 +473,24 @@ where
     {
         let (old, new) = (Some(old.clone()), Some(new.clone()));
         let difference = Difference { path: base.to_vec(), change, fields, old, new };
-        work.compared.sums.add(&difference);
-        if !visitor.differs(difference) {
+        if !work.report(difference, visitor) {
             return Ok(work.compared);
         }
     }
-    let (is_folder, listing) =
-        (|entry: &Entry| entry.kind == FileKind::Directory, |entry: &Entry| entry.content.clone());
-    let (a, b) = (listing(&old).filter(|_| is_folder(&old)), listing(&new).filter(|_| is_folder(&new)));
-    if a == b {
+    if listing_of(&old) == listing_of(&new) {
         return Ok(work.compared);
     }
-    let walk = |listing: Option<Stream>| listing.map(|listing| TreeWalk::new(base, &listing));
-    let mut a = Side { walk: walk(a), source: old_source, next: None };
-    let mut b = Side { walk: walk(b), source: new_source, next: None };
+    let mut a = Side::new(base, &old, old_source);
+    let mut b = Side::new(base, &new, new_source);
     loop {
         if progress.stopped() {
             return Err(BrowseError::Interrupted);
         }
-        let (from_a, from_b) = match (a.peek(&mut work)?, b.peek(&mut work)?) {
-            (false, false) => return Ok(work.compared),
-            (true, true) => {
-                let order = order(a.path(), b.path());
-                (order.is_le(), order.is_ge())
-            }
-            sides => sides,
+        let Some((path, (old, old_key), (new, new_key))) = next_path(&mut a, &mut b, &mut work)? else {
+            return Ok(work.compared);
         };
-        let old = if from_a { a.take() } else { None };
-        let new = if from_b { b.take() } else { None };
         progress.counters().add(1, 0);
-        let Some(path) = old.as_ref().or(new.as_ref()).map(|(path, ..)| path.clone()) else { continue };
         work.come_to(&path);
-        let part = |side: Option<(Vec<u8>, Entry, Option<StreamKey>)>| match side {
-            Some((_, entry, key)) => (Some(entry), key),
-            None => (None, None),
-        };
-        let ((old, old_key), (new, new_key)) = (part(old), part(new));
         let are_folders = old_key.is_some() && new_key.is_some();
         let is_same = are_folders && matches!((&old, &new), (Some(a), Some(b)) if a.content == b.content);
         let difference = difference(&path, old, new);
@@ -472,11 +498,9 @@ where
             && !work.shut.iter().any(|folder| lies_in(&path, folder))
             && !work.is_unknown(&path)
             && let Some(difference) = visitor.judge(difference)
+            && !work.report(difference, visitor)
         {
-            work.compared.sums.add(&difference);
-            if !visitor.differs(difference) {
-                return Ok(work.compared);
-            }
+            return Ok(work.compared);
         }
         let is_entered = old_key.is_some() || new_key.is_some();
         if is_entered && (is_same || !work.enter(path, (old_key, new_key), visitor)) {

@@ -106,54 +106,20 @@ pub fn find(
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
     let late = vault.late_among(snapshots.iter().map(|info| info.id));
     let may_be_late: Vec<_> = snapshots.iter().map(|info| (info.id, late.contains(&info.id))).collect();
-    let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
     let mut top: Group = Vec::new();
     for (number, tree) in tops.iter().enumerate().filter(|(_, tree)| leads(tree)) {
         put(&mut top, tree, &[number]);
     }
-    let mut hand = index.hand();
-    let mut waiting = vec![Next::Enter { path: Vec::new(), group: top, places: pattern.start(), depth: 0 }];
-    let (mut matches, mut barren, mut told) = (0, HashSet::new(), HashSet::new());
-    'walk: while let Some(next) = waiting.pop() {
-        let (path, mut group, places, depth) = match next {
-            Next::Enter { path, group, places, depth } => (path, group, places, depth),
-            Next::Leave { group, places, matches: before } => {
-                if matches == before {
-                    barren.extend(group.into_iter().map(|listing| (listing, places.clone())));
-                }
-                continue;
-            }
-        };
-        group.retain(|(listing, _)| !barren.contains(&(stream_key(listing), places.clone())));
-        if group.is_empty() {
-            continue;
-        }
-        if progress.stopped() {
-            return Err(IndexError::Interrupted);
-        }
-        let mut here = Here::default();
-        here.read(&mut hand, &path, &group, pattern, &leads, (&mut told, &may_be_late), &mut result)?;
-        let keys = group.iter().map(|(listing, _)| stream_key(listing)).collect();
-        waiting.push(Next::Leave { group: keys, places: places.clone(), matches });
-        for (name, mut versions) in here.matches {
-            matches += 1;
-            for version in &mut versions {
-                version.snapshots.sort_unstable();
-            }
-            versions.sort_by_key(|version| version.snapshots.first().copied());
-            if !found(Match { path: join(&path, &name), versions }) {
-                break 'walk;
-            }
-        }
-        if depth < PATH_DEPTH_MAX {
-            waiting.extend(here.folders.into_iter().rev().filter_map(|(name, group)| {
-                let below = pattern.below(&places, &name);
-                let path = join(&path, &name);
-                (!below.is_empty()).then_some(Next::Enter { path, group, places: below, depth: depth + 1 })
-            }));
-        }
-    }
-    drop(hand);
+    let walk = Walk {
+        hand: index.hand(),
+        pattern,
+        leads: &leads,
+        may_be_late: &may_be_late,
+        told: HashSet::new(),
+        broken: Vec::new(),
+        matches: 0,
+    };
+    let (matches, broken) = walk.run(top, progress, found)?;
     if let Some(otherwise) = otherwise.filter(|_| matches == 0) {
         lists_with(&index, &every, threads, |name| {
             otherwise(name);
@@ -161,7 +127,77 @@ pub fn find(
         })?;
     }
     index.finish(None)?;
-    Ok(result)
+    Ok(Found { folders: graph.nodes.len() as u64, broken })
+}
+
+/// A walk by path through the folders that contain or lead to matches.
+struct Walk<'w, 'i, 'v> {
+    hand: Hand<'i, 'v>,
+    pattern: &'w Pattern,
+    /// Whether a folder contains or leads to matches.
+    leads: &'w dyn Fn(&Stream) -> bool,
+    /// For each snapshot its id, and whether parts of it may not have arrived yet.
+    may_be_late: &'w [(ObjectName, bool)],
+    /// Listings that could not be read and have been reported.
+    told: HashSet<StreamKey>,
+    /// As in [`Found`].
+    broken: Vec<(Vec<u8>, ReadError)>,
+    /// Number of matching paths.
+    matches: u64,
+}
+
+impl Walk<'_, '_, '_> {
+    /// Walks from these top folders on, until `found` returns `false`. Returns the number of matches, and the folders that could not be
+    /// read.
+    fn run(
+        mut self,
+        top: Group,
+        progress: &dyn Progress,
+        found: &mut dyn FnMut(Match) -> bool,
+    ) -> Result<(u64, Vec<(Vec<u8>, ReadError)>), IndexError> {
+        let mut waiting = vec![Next::Enter { path: Vec::new(), group: top, places: self.pattern.start(), depth: 0 }];
+        let mut barren = HashSet::new();
+        while let Some(next) = waiting.pop() {
+            let (path, mut group, places, depth) = match next {
+                Next::Enter { path, group, places, depth } => (path, group, places, depth),
+                Next::Leave { group, places, matches: before } => {
+                    if self.matches == before {
+                        barren.extend(group.into_iter().map(|listing| (listing, places.clone())));
+                    }
+                    continue;
+                }
+            };
+            group.retain(|(listing, _)| !barren.contains(&(stream_key(listing), places.clone())));
+            if group.is_empty() {
+                continue;
+            }
+            if progress.stopped() {
+                return Err(IndexError::Interrupted);
+            }
+            let mut here = Here::default();
+            here.read(&mut self, &path, &group)?;
+            let keys = group.iter().map(|(listing, _)| stream_key(listing)).collect();
+            waiting.push(Next::Leave { group: keys, places: places.clone(), matches: self.matches });
+            for (name, mut versions) in here.matches {
+                self.matches += 1;
+                for version in &mut versions {
+                    version.snapshots.sort_unstable();
+                }
+                versions.sort_by_key(|version| version.snapshots.first().copied());
+                if !found(Match { path: join(&path, &name), versions }) {
+                    return Ok((self.matches, self.broken));
+                }
+            }
+            if depth < PATH_DEPTH_MAX {
+                waiting.extend(here.folders.into_iter().rev().filter_map(|(name, group)| {
+                    let below = self.pattern.below(&places, &name);
+                    let path = join(&path, &name);
+                    (!below.is_empty()).then_some(Next::Enter { path, group, places: below, depth: depth + 1 })
+                }));
+            }
+        }
+        Ok((self.matches, self.broken))
+    }
 }
 
 /// Adds a folder of these snapshots.
@@ -182,22 +218,14 @@ struct Here {
 }
 
 impl Here {
-    #[allow(clippy::too_many_arguments)] // the state of a search
-    fn read(
-        &mut self,
-        hand: &mut Hand<'_, '_>,
-        path: &[u8],
-        group: &Group,
-        pattern: &Pattern,
-        leads: &dyn Fn(&Stream) -> bool,
-        (told, may_be_late): (&mut HashSet<StreamKey>, &[(ObjectName, bool)]),
-        result: &mut Found,
-    ) -> Result<(), IndexError> {
+    /// Reads what these folders contain; `path` is theirs.
+    fn read(&mut self, walk: &mut Walk<'_, '_, '_>, path: &[u8], group: &Group) -> Result<(), IndexError> {
+        let (pattern, leads) = (walk.pattern, walk.leads);
         for (listing, snapshots) in group {
-            if self.read_index(hand.reader(), path, (listing, snapshots), pattern, leads)? {
+            if self.read_index(walk.hand.reader(), path, (listing, snapshots), pattern, leads)? {
                 continue;
             }
-            let read = hand.visit(listing, &mut |entry| {
+            let read = walk.hand.visit(listing, &mut |entry| {
                 if pattern.matches(path, entry.name) {
                     self.add(entry, snapshots);
                 }
@@ -208,9 +236,10 @@ impl Here {
             match read {
                 Ok(()) => {}
                 Err(error) if error.is_contained() => {
-                    if told.insert(stream_key(listing)) {
-                        let of = snapshots.iter().map(|number| may_be_late[*number]);
-                        result.broken.push((path.to_vec(), hand.judged(error, of)));
+                    if walk.told.insert(stream_key(listing)) {
+                        let of = snapshots.iter().map(|number| walk.may_be_late[*number]);
+                        let error = walk.hand.judged(error, of);
+                        walk.broken.push((path.to_vec(), error));
                     }
                 }
                 Err(error) => return Err(error.into()),

@@ -75,6 +75,44 @@ struct Judged {
     left: Vec<crate::engine::check::Problem>,
 }
 
+impl Judged {
+    /// Adds a pack by the verdict on it. `others`: the packs that only other machines mend, with the names of these.
+    fn add(
+        &mut self,
+        vault: &Vault,
+        others: &HashMap<ObjectName, String>,
+        pack: &ListedPack,
+        inspection: Inspection,
+    ) -> Result<(), VaultError> {
+        let key = object_key(pack.kind, pack.name);
+        let errors = inspection.footer.as_ref().err().into_iter().chain(inspection.bad.iter().map(|(_, error)| error));
+        match errors.clone().find(|error| !is_broken(error)) {
+            // It was deleted since it was listed.
+            Some(PackError::Store(StoreError::Missing { .. })) => {}
+            Some(error) => {
+                let state = if error.is_newer() { ObjectState::Newer } else { ObjectState::Damaged };
+                self.left.push(left(key, error.reason(), state));
+            }
+            None if inspection.is_sound() => self.sound.push(pack.name),
+            None => match vault.state_of(&key)? {
+                ObjectState::Damaged => match others.get(&pack.name) {
+                    Some(host) => {
+                        let what = format!(
+                            "{}; the machine {host} put it: repair it there, or with --of-others",
+                            reason(&inspection)
+                        );
+                        self.left.push(left(key, what, ObjectState::Damaged));
+                    }
+                    None => self.broken.push((*pack, inspection)),
+                },
+                ObjectState::OfAnotherVault => {}
+                state => self.left.push(left(key, state.told(reason(&inspection)), state)),
+            },
+        }
+        Ok(())
+    }
+}
+
 impl Packs {
     /// Checks all packs, corrects the catalogue, and plans the replacement of broken packs.
     pub(super) fn diagnose(
@@ -194,8 +232,7 @@ fn judge(
     let judged: Mutex<Judged> = Mutex::default();
     let wrong = AtomicU64::new(0);
     let done = |pack: &ListedPack, inspection: Inspection| -> Result<(), VaultError> {
-        let is_sound = inspection.is_sound();
-        if let (true, Ok(footer)) = (is_sound, &inspection.footer) {
+        if let (true, Ok(footer)) = (inspection.is_sound(), &inspection.footer) {
             let known = infos.get(&pack.name);
             let fits = match known {
                 Some((number, info)) => fits(&reader, *number, info, footer, rows.get(number).copied().unwrap_or(0))?,
@@ -205,34 +242,7 @@ fn judge(
                 wrong.fetch_add(1, Relaxed);
             }
         }
-        let mut judged = judged.lock().unwrap_or_else(PoisonError::into_inner);
-        let errors = inspection.footer.as_ref().err().into_iter().chain(inspection.bad.iter().map(|(_, error)| error));
-        match errors.clone().find(|error| !is_broken(error)) {
-            // It was deleted since it was listed.
-            Some(PackError::Store(StoreError::Missing { .. })) => {}
-            Some(error) => {
-                let state = if error.is_newer() { ObjectState::Newer } else { ObjectState::Damaged };
-                judged.left.push(left(object_key(pack.kind, pack.name), error.reason(), state));
-            }
-            None if is_sound => judged.sound.push(pack.name),
-            None => match vault.state_of(&object_key(pack.kind, pack.name))? {
-                ObjectState::Damaged => match others.get(&pack.name) {
-                    Some(host) => {
-                        let what = format!(
-                            "{}; the machine {host} put it: repair it there, or with --of-others",
-                            reason(&inspection)
-                        );
-                        judged.left.push(left(object_key(pack.kind, pack.name), what, ObjectState::Damaged));
-                    }
-                    None => judged.broken.push((*pack, inspection)),
-                },
-                ObjectState::OfAnotherVault => {}
-                state => {
-                    judged.left.push(left(object_key(pack.kind, pack.name), state.told(reason(&inspection)), state));
-                }
-            },
-        }
-        Ok(())
+        judged.lock().unwrap_or_else(PoisonError::into_inner).add(vault, &others, pack, inspection)
     };
     progress
         .counters()
@@ -241,24 +251,34 @@ fn judge(
     if read_data {
         inspect(vault, &listed, &|| true, &done, progress)?;
     } else {
-        let footers = PackReader::new(vault.store(), vault.keys());
-        listed.par_iter().try_for_each(|pack| -> Result<(), VaultError> {
-            if progress.stopped() {
-                return Err(VaultError::Interrupted);
-            }
-            let footer = footers.frame(pack.kind, pack.name, pack.len).map(|(_, footer)| footer);
-            if let Err(error) = footer.as_ref()
-                && !error.is_of_pack()
-            {
-                footer?;
-                return Ok(());
-            }
-            progress.counters().add(1, 0);
-            done(pack, Inspection { footer, bad: Vec::new(), is_checksum_wrong: false })
-        })?;
+        inspect_frames(vault, &listed, &done, progress)?;
     }
     plan.catalogue = wrong.into_inner();
     Ok(crate::sync::into_inner(judged))
+}
+
+/// Inspects the frames of packs only: their headers and footers.
+fn inspect_frames(
+    vault: &Vault,
+    packs: &[ListedPack],
+    done: &(dyn Fn(&ListedPack, Inspection) -> Result<(), VaultError> + Sync),
+    progress: &dyn Progress,
+) -> Result<(), VaultError> {
+    let reader = PackReader::new(vault.store(), vault.keys());
+    packs.par_iter().try_for_each(|pack| {
+        if progress.stopped() {
+            return Err(VaultError::Interrupted);
+        }
+        let footer = reader.frame(pack.kind, pack.name, pack.len).map(|(_, footer)| footer);
+        if let Err(error) = footer.as_ref()
+            && !error.is_of_pack()
+        {
+            footer?;
+            return Ok(());
+        }
+        progress.counters().add(1, 0);
+        done(pack, Inspection { footer, bad: Vec::new(), is_checksum_wrong: false })
+    })
 }
 
 /// The fault of a pack that was checked.

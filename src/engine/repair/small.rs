@@ -195,48 +195,13 @@ fn records(
         if progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
-        let name = &names[number];
-        let key = ObjectKey::Named(Kind::Log, *name);
-        let mut newer = None;
-        let judge = |bytes: &[u8]| match Record::open(vault.keys(), *name, bytes) {
-            Ok(_) => None,
-            Err(RecordError::Newer { what, .. }) => {
-                newer = Some(what);
-                None
-            }
-            Err(error) => Some(error.reason()),
-        };
-        let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
-            Ok(what) => what,
-            Err(StoreError::Missing { .. }) => None,
-            Err(error) if error.is_of_whole() => return Err(error.into()),
-            Err(error) => return Ok((key, None, Some(left(key, error.reason(), ObjectState::Damaged)))),
-        };
-        Ok((key, what, newer.map(|what| left(key, what, ObjectState::Newer))))
+        read_again(vault, names[number])
     })?;
-    let chains = vault.chains();
-    for (key, what, problem) in judged {
+    for (name, (what, problem)) in names.into_iter().zip(judged) {
         plan.left.extend(problem);
-        let (Some(what), ObjectKey::Named(_, name)) = (what, key) else { continue };
-        if !aside_or_left(vault, key, what, plan)? {
-            continue;
-        }
-        let remembered = match (vault.remembered_record(&name)?, mirror) {
-            (None, Some(mirror)) => mirror.remembered_record(&name)?,
-            (remembered, _) => remembered,
-        };
-        match remembered {
-            // Merges say everything that it says.
-            Some(found) if vault.is_made_up_for(&found) => {}
-            None if chains.held(&name).is_some() || chains.is_past(&name) => {}
-            // Put it with everything that it held, even if the held objects exist: others may be about to delete them, relying on this
-            // record.
-            Some(found) => {
-                let Held { records, past } = unfold(found);
-                plan.found.extend(records.into_iter().filter_map(|found| Some((describe(&found)?, found))));
-                plan.past.extend(Some(past).filter(|past| !past.is_empty()));
-            }
-            None => plan.lost_records.push(LostRecord { name, place: None, is_snapshot: None }),
+        let Some(what) = what else { continue };
+        if aside_or_left(vault, ObjectKey::Named(Kind::Log, name), what, plan)? {
+            bring_back(vault, mirror, name, plan)?;
         }
     }
     let Lost { records, inner, past } = vault.missing_records()?;
@@ -260,6 +225,55 @@ fn records(
             // If put again, it would be a snapshot that cannot be restored.
             plan.lost_records.push(lost);
         }
+    }
+    Ok(())
+}
+
+/// Reads a record again. Returns its fault if it is damaged, and otherwise the problem if it cannot be judged.
+fn read_again(vault: &Vault, name: ObjectName) -> Result<(Option<String>, Option<Problem>), RepairError> {
+    let key = ObjectKey::Named(Kind::Log, name);
+    let mut newer = None;
+    let judge = |bytes: &[u8]| match Record::open(vault.keys(), name, bytes) {
+        Ok(_) => None,
+        Err(RecordError::Newer { what, .. }) => {
+            newer = Some(what);
+            None
+        }
+        Err(error) => Some(error.reason()),
+    };
+    let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
+        Ok(what) => what,
+        Err(StoreError::Missing { .. }) => None,
+        Err(error) if error.is_of_whole() => return Err(error.into()),
+        Err(error) => return Ok((None, Some(left(key, error.reason(), ObjectState::Damaged)))),
+    };
+    Ok((what, newer.map(|what| left(key, what, ObjectState::Newer))))
+}
+
+/// Plans to put the record of a damaged object again, if this machine or the mirror remembers it; otherwise it is lost.
+fn bring_back(
+    vault: &Vault,
+    mirror: Option<&Vault>,
+    name: ObjectName,
+    plan: &mut RepairPlan,
+) -> Result<(), RepairError> {
+    let remembered = match (vault.remembered_record(&name)?, mirror) {
+        (None, Some(mirror)) => mirror.remembered_record(&name)?,
+        (remembered, _) => remembered,
+    };
+    let chains = vault.chains();
+    match remembered {
+        // Merges say everything that it says.
+        Some(found) if vault.is_made_up_for(&found) => {}
+        None if chains.held(&name).is_some() || chains.is_past(&name) => {}
+        // Put it with everything that it held, even if the held objects exist: others may be about to delete them, relying on this
+        // record.
+        Some(found) => {
+            let Held { records, past } = unfold(found);
+            plan.found.extend(records.into_iter().filter_map(|found| Some((describe(&found)?, found))));
+            plan.past.extend(Some(past).filter(|past| !past.is_empty()));
+        }
+        None => plan.lost_records.push(LostRecord { name, place: None, is_snapshot: None }),
     }
     Ok(())
 }

@@ -418,48 +418,12 @@ impl<'r, 'a> Executor<'r, 'a> {
             Action::Update { size, .. } => !state.begun && size == task.size,
             _ => false,
         };
-        if run.options.dry_run && !unchanged && !self.begin(task, state)? {
-            return Ok(());
-        }
-        let counted = || {
-            if unchanged {
-                run.tally.files_unchanged.fetch_add(1, Relaxed);
-                run.progress.counters().files_unchanged.fetch_add(1, Relaxed);
-            }
-            run.count_file(task.size);
-            run.progress.counters().add(1, task.holes_len);
-            let (mark, why): (_, Cow<'static, str>) = match task.action {
-                Action::Create => (Mark::Added, "it is not there".into()),
-                Action::Replace => (Mark::Changed, task.replaced.into()),
-                Action::Update { .. } if unchanged && !task.differs.any() => (Mark::Same, UNCHANGED.into()),
-                Action::Update { size, .. } => {
-                    let content = if size == task.size { "content" } else { "size" };
-                    let words = if unchanged { Vec::new() } else { vec![content] };
-                    (Mark::Changed, task.differs.after(words).into())
-                }
-            };
-            if run.tells(mark) {
-                run.change(mark, task.path(), false, why, Some(task.place));
-            }
-        };
         if run.options.dry_run {
-            if task.keeps_copy && !unchanged {
-                run.keep_copy(&*run.handles.open(&task.folder)?, &task.name, &task.folder.path(), Some(task.place))?;
+            if !unchanged && !self.begin(task, state)? {
+                return Ok(());
             }
-            let identity = match task.action {
-                Action::Update { identity, .. } if unchanged || !task.keeps_copy => Some(identity),
-                _ => None,
-            };
-            let meta = task.attributes.meta(FileKind::File, &run.names, run.meta);
-            let problems = match identity {
-                Some(_) => run.handles.open(&task.folder)?.foresee_metadata(&task.name, &meta, !unchanged),
-                None => run.foresee_new(&task.folder, &meta),
-            };
-            run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
-            if let Some(group) = task.group {
-                self.links.made(group, First { identity, size: task.size, changed: !unchanged || task.differs.any() });
-            }
-            counted();
+            self.foresee(task, unchanged)?;
+            self.count(task, unchanged);
             return Ok(());
         }
         let meta = task.attributes.meta(FileKind::File, &run.names, run.meta);
@@ -494,8 +458,54 @@ impl<'r, 'a> Executor<'r, 'a> {
             self.links.made(group, First { identity: Some(identity), size: task.size, changed: task.differs.any() });
         }
         run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
-        counted();
+        self.count(task, unchanged);
         Ok(())
+    }
+
+    /// For a dry run: finds out what the last steps of a file would meet.
+    fn foresee(&self, task: &FileTask, unchanged: bool) -> Result<(), FinishError> {
+        let run = self.run;
+        if task.keeps_copy && !unchanged {
+            run.keep_copy(&*run.handles.open(&task.folder)?, &task.name, &task.folder.path(), Some(task.place))?;
+        }
+        let identity = match task.action {
+            Action::Update { identity, .. } if unchanged || !task.keeps_copy => Some(identity),
+            _ => None,
+        };
+        let meta = task.attributes.meta(FileKind::File, &run.names, run.meta);
+        let problems = match identity {
+            Some(_) => run.handles.open(&task.folder)?.foresee_metadata(&task.name, &meta, !unchanged),
+            None => run.foresee_new(&task.folder, &meta),
+        };
+        run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
+        if let Some(group) = task.group {
+            self.links.made(group, First { identity, size: task.size, changed: !unchanged || task.differs.any() });
+        }
+        Ok(())
+    }
+
+    /// Counts a finished file, and tells how it changed.
+    fn count(&self, task: &FileTask, unchanged: bool) {
+        let run = self.run;
+        if unchanged {
+            run.tally.files_unchanged.fetch_add(1, Relaxed);
+            run.progress.counters().files_unchanged.fetch_add(1, Relaxed);
+        }
+        run.count_file(task.size);
+        run.progress.counters().add(1, task.holes_len);
+        let (mark, why): (_, Cow<'static, str>) = match task.action {
+            Action::Create => (Mark::Added, "it is not there".into()),
+            Action::Replace => (Mark::Changed, task.replaced.into()),
+            Action::Update { .. } if unchanged && !task.differs.any() => (Mark::Same, UNCHANGED.into()),
+            Action::Update { size, .. } => {
+                let content = if size == task.size { "content" } else { "size" };
+                let words = if unchanged { Vec::new() } else { vec![content] };
+                (Mark::Changed, task.differs.after(words).into())
+            }
+        };
+        if run.tells(mark) {
+            run.change(mark, task.path(), false, why, Some(task.place));
+        }
     }
 
     /// Removes the written part of a file that cannot be restored. Returns what to report about it.

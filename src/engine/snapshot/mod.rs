@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::catalogue::{Catalogue, CatalogueError};
+use crate::catalogue::{Catalogue, CatalogueError, Reader};
 use crate::engine::patterns::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::snapshot::presence::{Presence, is_future};
 use crate::engine::snapshot::walk::{Found, LeftOut, MountPoints, TAKEN_OUT, Walk, Wanted};
@@ -193,28 +193,8 @@ pub fn snapshot(
     mut options: SnapshotOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<SnapshotReport, SnapshotError> {
-    check_inputs(&options.inputs)?;
-    let begun = (options.clock)();
-    if is_future(options.given, options.time, begun) {
-        return Err(SnapshotError::Future);
-    }
-    vault.findings().iter().for_each(|finding| progress.warn(&finding.to_string()));
-    vault.know_all(progress)?;
-    if !options.dry_run {
-        vault.mend_vault_file_if_found_bad(progress)?;
-    }
-    let inputs = std::mem::take(&mut options.inputs);
-    let (mut paths, mut readers) = (Vec::new(), Vec::new());
-    for input in inputs {
-        match input {
-            Input::Path { name, path, only } => {
-                paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
-            }
-            Input::Reader { name, reader, finish, may_be_empty } => {
-                readers.push(Feeding { name, reader, finish, may_be_empty });
-            }
-        }
-    }
+    let begun = prepare(vault, &options, progress)?;
+    let (paths, mut readers) = by_kind(std::mem::take(&mut options.inputs));
     let snapshots = vault.snapshots();
     let mut presence = Presence::load(vault);
     let lost: Vec<Option<&'static str>> = paths
@@ -238,7 +218,7 @@ pub fn snapshot(
             pay_debts(vault, options.others, progress)?;
         }
         let unusable = vault.unusable();
-        let usable = vault.pack_names().into_iter().filter(|name| !unusable.contains(name));
+        let usable = vault.pack_names().into_iter().filter(|name| !unusable.contains(name)).collect();
         let pass = Pass {
             vault,
             options: &options,
@@ -252,16 +232,8 @@ pub fn snapshot(
         };
         let taken = pass.take(&mut readers, &mut fed)?;
         let body = pass.body(&taken, begun);
-        let is_same =
-            |other: &&SnapshotInfo| other.body.tree == body.tree && other.body.links == body.links && body.skipped == 0;
-        let same = previous.as_ref().filter(is_same).map(|other| other.id);
-        let report = |id| SnapshotReport {
-            id,
-            snapshot: body.clone(),
-            skipped: taken.skipped.clone(),
-            same,
-            left_out: taken.left_out.clone(),
-        };
+        let same = previous.as_ref().filter(|other| has_same_trees(other, &body)).map(|other| other.id);
+        let report = |id| taken.report(id, &body, same);
         if options.dry_run {
             return Ok(report(None));
         }
@@ -269,17 +241,7 @@ pub fn snapshot(
             presence.remember(&options.source, &mounts)?;
             return Ok(report(None));
         }
-        progress.phase(Phase::Publish);
-        // Packs found damaged meanwhile are not relied on: their content was stored again.
-        let damaged = vault.damaged_packs();
-        let usable = usable.filter(|name| !damaged.contains(name));
-        let needed: HashSet<ObjectName> = usable.chain(taken.published.packs.iter().copied()).collect();
-        let record = RecordBody::Snapshot(Box::new(body.clone()));
-        let id = match &session {
-            Some(session) => vault.publish_relying(&record, &needed, (options.clock)(), session, progress)?,
-            None => None,
-        };
-        if let Some(id) = id {
+        if let Some(id) = pass.publish(&body, usable, &taken.published.packs)? {
             remember(vault, &taken, session)?;
             presence.remember(&options.source, &mounts)?;
             if !taken.published.packs.is_empty() {
@@ -290,6 +252,22 @@ pub fn snapshot(
         progress.detail("packs went away while the snapshot was taken: it is taken again");
     }
     Err(SnapshotError::Unsettled)
+}
+
+/// Refuses what cannot become a snapshot, reads what this machine does not know of the vault yet, and mends the VAULT file if it was found
+/// bad. Returns the time at which the work begins.
+fn prepare(vault: &Vault, options: &SnapshotOptions<'_>, progress: &dyn Progress) -> Result<Time, SnapshotError> {
+    check_inputs(&options.inputs)?;
+    let begun = (options.clock)();
+    if is_future(options.given, options.time, begun) {
+        return Err(SnapshotError::Future);
+    }
+    vault.findings().iter().for_each(|finding| progress.warn(&finding.to_string()));
+    vault.know_all(progress)?;
+    if !options.dry_run {
+        vault.mend_vault_file_if_found_bad(progress)?;
+    }
+    Ok(begun)
 }
 
 /// The trees of a source as it is now; nothing of them is stored.
@@ -317,12 +295,7 @@ pub(crate) fn look(
 ) -> Result<Looked, SnapshotError> {
     check_inputs(&options.inputs)?;
     options.dry_run = true;
-    let mut paths = Vec::new();
-    for input in std::mem::take(&mut options.inputs) {
-        if let Input::Path { name, path, only } = input {
-            paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
-        }
-    }
+    let (paths, _) = by_kind(std::mem::take(&mut options.inputs));
     vault.know_all(progress)?;
     progress.counters().restart(0, 0);
     progress.phase(Phase::Snapshot);
@@ -385,6 +358,22 @@ struct Feeding {
     may_be_empty: bool,
 }
 
+/// The items to snapshot, by kind: paths, and bytes from other sources.
+fn by_kind(inputs: Vec<Input>) -> (Vec<SourcePath>, Vec<Feeding>) {
+    let (mut paths, mut readers) = (Vec::new(), Vec::new());
+    for input in inputs {
+        match input {
+            Input::Path { name, path, only } => {
+                paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
+            }
+            Input::Reader { name, reader, finish, may_be_empty } => {
+                readers.push(Feeding { name, reader, finish, may_be_empty });
+            }
+        }
+    }
+    (paths, readers)
+}
+
 /// The stored result of a [`Feeding`].
 struct Fed {
     entry: Entry,
@@ -431,6 +420,19 @@ struct Taken {
     epoch: u64,
 }
 
+impl Taken {
+    /// The report of an attempt that ended with this snapshot, if any.
+    fn report(&self, id: Option<ObjectName>, body: &Snapshot, same: Option<ObjectName>) -> SnapshotReport {
+        SnapshotReport {
+            id,
+            snapshot: body.clone(),
+            skipped: self.skipped.clone(),
+            same,
+            left_out: self.left_out.clone(),
+        }
+    }
+}
+
 impl Pass<'_> {
     fn take(&self, readers: &mut Vec<Feeding>, fed: &mut Vec<Fed>) -> Result<Taken, SnapshotError> {
         let options = self.options;
@@ -460,62 +462,16 @@ impl Pass<'_> {
         readers: &mut Vec<Feeding>,
         fed: &mut Vec<Fed>,
     ) -> Result<Taken, Ended> {
-        let (options, vault, progress) = (self.options, self.vault, self.progress);
         let reader = depot.reader();
-        let mut session = [0; 8];
-        random(&mut session).map_err(|error| Ended::vault(error.into()))?;
         let owners = OwnerNames::new();
-        let walk = Walk {
-            depot,
-            progress,
-            exclude: &options.exclude,
-            source: hash_of(options.source.as_bytes()),
-            session: u64::from_le_bytes(session),
-            trusted: reader.trusted_sessions().map_err(|error| Ended::vault(error.into()))?,
-            read_all: options.read_all,
-            racy_from: earlier(self.begun, CLOCK_TICK),
-            never: own_folders(vault),
-            owners: &owners,
-            trees: vault.tree_reader().map_err(SnapshotError::from)?,
-            found: Found::default(),
-            links: Mutex::default(),
-            skipped: Mutex::default(),
-            read_special: options.read_special,
-            elsewhere: Mutex::default(),
-            rules: Mutex::new(RuleSet { options: options.exclude.to_rules(), ..RuleSet::default() }),
-            top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
-            mounts: self.mounts,
-        };
-        let root = |(at, SourcePath { name, path, .. }): (usize, &SourcePath)| Root {
-            name: name.clone(),
-            path: crate::path::from_path(path),
-            real: real_path(path)
-                .ok()
-                .filter(|real| real != path)
-                .map_or_else(Vec::new, |real| crate::path::from_path(&real)),
-            lost: self.lost.get(at).is_some_and(Option::is_some),
-        };
-        let mut roots: Vec<Root> = self.paths.iter().enumerate().map(root).collect();
+        let walk = self.new_walk(depot, &reader, &owners)?;
+        let mut roots = self.roots();
         for (root, why) in roots.iter().zip(self.lost) {
             why.iter().for_each(|why| walk.skip(&root.name, why, false));
         }
-        let (paths, patterns) = (self.paths, &options.exclude.patterns);
-        pool.scope(|scope| {
-            let begin = |(index, source): (usize, &SourcePath)| -> Result<(), SnapshotError> {
-                let SourcePath { name, path, only } = source;
-                let rules = Rules::new(patterns, path)?;
-                let root = |source| SnapshotError::Root { path: path.display().to_string(), source };
-                walk.begin(scope, index, name, path, only.clone(), rules).map_err(root)
-            };
-            let begun = paths.iter().enumerate().try_for_each(begin);
-            if begun.is_err() {
-                // Tasks that were started already end at once.
-                depot.abandon();
-            }
-            begun
-        })?;
+        self.walk_paths(&walk, pool)?;
         self.read_feeds(depot, pool, readers, fed)?;
-        if progress.stopped() {
+        if self.progress.stopped() {
             return Err(SnapshotError::Interrupted.into());
         }
         if depot.has_failed() {
@@ -531,18 +487,9 @@ impl Pass<'_> {
         let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
         // Entries that could not be encoded were skipped.
         entries.retain(|(_, bytes)| !bytes.is_empty());
-        for Fed { entry, lacking } in fed.iter() {
-            if *lacking {
-                walk.doubt(&entry.name, "nothing came: the file is empty");
-            }
-            let mut bytes = Vec::new();
-            crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
-            entries.push((entry.name.clone(), bytes.into()));
-            roots.push(Root::new(entry.name.clone(), Vec::new()));
-            walk.found.files.fetch_add(1, Relaxed);
-            walk.found.files_new.fetch_add(1, Relaxed);
-            walk.found.bytes.fetch_add(entry.size, Relaxed);
-            walk.found.bytes_read.fetch_add(entry.size, Relaxed);
+        for fed in fed.iter() {
+            entries.push(enter_fed(&walk, fed)?);
+            roots.push(Root::new(fed.entry.name.clone(), Vec::new()));
         }
         entries.sort_unstable();
         let tree = store_listing(entries.iter().map(|(_, entry)| entry), depot)?;
@@ -565,6 +512,72 @@ impl Pass<'_> {
             found: walk.found,
             published: Published::default(),
             roots,
+        })
+    }
+
+    /// A walk that has not begun. `reader` tells which rows of the stat cache are trusted.
+    fn new_walk<'w>(
+        &'w self,
+        depot: &'w Depot<'w>,
+        reader: &Reader,
+        owners: &'w OwnerNames,
+    ) -> Result<Walk<'w>, Ended> {
+        let (options, vault) = (self.options, self.vault);
+        let mut session = [0; 8];
+        random(&mut session).map_err(|error| Ended::vault(error.into()))?;
+        Ok(Walk {
+            depot,
+            progress: self.progress,
+            exclude: &options.exclude,
+            source: hash_of(options.source.as_bytes()),
+            session: u64::from_le_bytes(session),
+            trusted: reader.trusted_sessions().map_err(|error| Ended::vault(error.into()))?,
+            read_all: options.read_all,
+            racy_from: earlier(self.begun, CLOCK_TICK),
+            never: own_folders(vault),
+            owners,
+            trees: vault.tree_reader().map_err(SnapshotError::from)?,
+            found: Found::default(),
+            links: Mutex::default(),
+            skipped: Mutex::default(),
+            read_special: options.read_special,
+            elsewhere: Mutex::default(),
+            rules: Mutex::new(RuleSet { options: options.exclude.to_rules(), ..RuleSet::default() }),
+            top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
+            mounts: self.mounts,
+        })
+    }
+
+    /// The paths as the record names them.
+    fn roots(&self) -> Vec<Root> {
+        let root = |(at, SourcePath { name, path, .. }): (usize, &SourcePath)| Root {
+            name: name.clone(),
+            path: crate::path::from_path(path),
+            real: real_path(path)
+                .ok()
+                .filter(|real| real != path)
+                .map_or_else(Vec::new, |real| crate::path::from_path(&real)),
+            lost: self.lost.get(at).is_some_and(Option::is_some),
+        };
+        self.paths.iter().enumerate().map(root).collect()
+    }
+
+    /// Walks all paths at the same time. If one cannot be read at all, the attempt has failed.
+    fn walk_paths(&self, walk: &Walk<'_>, pool: &rayon::ThreadPool) -> Result<(), SnapshotError> {
+        let (paths, patterns) = (self.paths, &self.options.exclude.patterns);
+        pool.scope(|scope| {
+            let begin = |(index, source): (usize, &SourcePath)| -> Result<(), SnapshotError> {
+                let SourcePath { name, path, only } = source;
+                let rules = Rules::new(patterns, path)?;
+                let root = |source| SnapshotError::Root { path: path.display().to_string(), source };
+                walk.begin(scope, index, name, path, only.clone(), rules).map_err(root)
+            };
+            let begun = paths.iter().enumerate().try_for_each(begin);
+            if begun.is_err() {
+                // Tasks that were started already end at once.
+                walk.depot.abandon();
+            }
+            begun
         })
     }
 
@@ -608,6 +621,23 @@ impl Pass<'_> {
         !self.options.exclude.one_file_system && is_removable_disk(&path) && is_away()
     }
 
+    /// Publishes the record. It relies on the packs that were usable when the attempt began, and on those that the attempt has put; `None`
+    /// if some of these have gone.
+    fn publish(
+        &self,
+        body: &Snapshot,
+        usable: HashSet<ObjectName>,
+        put: &[ObjectName],
+    ) -> Result<Option<ObjectName>, VaultError> {
+        let (Some(session), progress) = (self.session, self.progress) else { return Ok(None) };
+        progress.phase(Phase::Publish);
+        // Packs found damaged meanwhile are not relied on: their content was stored again.
+        let mut needed = &usable - &self.vault.damaged_packs();
+        needed.extend(put);
+        let record = RecordBody::Snapshot(Box::new(body.clone()));
+        self.vault.publish_relying(&record, &needed, (self.options.clock)(), session, progress)
+    }
+
     /// The record's body.
     fn body(&self, taken: &Taken, begun: Time) -> Snapshot {
         let (options, found) = (self.options, &taken.found);
@@ -647,6 +677,25 @@ impl Pass<'_> {
             origin: None,
         }
     }
+}
+
+/// Whether a snapshot has the same content as one that would be taken now, of which nothing was skipped.
+fn has_same_trees(other: &SnapshotInfo, body: &Snapshot) -> bool {
+    other.body.tree == body.tree && other.body.links == body.links && body.skipped == 0
+}
+
+/// Counts a file that came from another source. Returns its name and its encoded entry.
+fn enter_fed(walk: &Walk<'_>, Fed { entry, lacking }: &Fed) -> Result<(Vec<u8>, Bytes), SnapshotError> {
+    if *lacking {
+        walk.doubt(&entry.name, "nothing came: the file is empty");
+    }
+    let mut bytes = Vec::new();
+    crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
+    walk.found.files.fetch_add(1, Relaxed);
+    walk.found.files_new.fetch_add(1, Relaxed);
+    walk.found.bytes.fetch_add(entry.size, Relaxed);
+    walk.found.bytes_read.fetch_add(entry.size, Relaxed);
+    Ok((entry.name.clone(), bytes.into()))
 }
 
 fn hash_of(bytes: &[u8]) -> [u8; 16] {

@@ -239,17 +239,7 @@ impl<'t> Reader<'t> {
 
     fn source(&mut self, name: String, table: &Spanned<DeValue<'t>>, config: &Config) -> Option<SourceConfig> {
         let mut section = Section::new(self, table)?;
-        let paths: Vec<PathBuf> =
-            section.paths("paths").unwrap_or_default().into_iter().map(|(path, _)| path).collect();
-        match section.table.get("paths").map(Spanned::get_ref) {
-            None => {
-                section.missing(table, &format!("the source '{name}' needs paths, such as paths = [\"~/Documents\"]"));
-            }
-            Some(DeValue::Array(list)) if list.is_empty() => {
-                section.missing(table, &format!("the source '{name}' has no paths"));
-            }
-            Some(_) => {}
-        }
+        let paths = section.source_paths(&name, table);
         let every = section.parsed("every", parse_duration).unwrap_or(EVERY);
         let overdue = section.parsed("overdue", parse_duration).unwrap_or(every.saturating_mul(OVERDUE_TIMES));
         let patterns = section.strings("exclude").unwrap_or_default();
@@ -266,16 +256,7 @@ impl<'t> Reader<'t> {
         let skip_if_unchanged = section.flag("skip-if-unchanged").unwrap_or(false);
         let vaults = section.strings("vaults");
         let keep = section.table("keep");
-        let mut hooks = Hooks {
-            before: section.string("before").map(|(command, _)| command),
-            after: section.string("after").map(|(command, _)| command),
-            on_failure: section.string("on-failure").map(|(command, _)| command),
-            go_on: section.choice("if-before-fails", &[("stop", false), ("go-on", true)]).unwrap_or(false),
-            ..Hooks::default()
-        };
-        if let Some(timeout) = section.parsed("hook-timeout", parse_duration) {
-            hooks.timeout = timeout;
-        }
+        let hooks = section.hooks();
         section.finish();
         let all = || config.vaults.iter().map(|vault| vault.name.clone()).collect();
         let vaults = match vaults {
@@ -625,6 +606,36 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
             table.iter().map(|(name, value)| (name.get_ref().to_string(), name.span(), value)).collect();
         named.sort_by_key(|(_, at, _)| at.start);
         named
+    }
+
+    /// The paths of a source, which needs at least one.
+    fn source_paths(&mut self, name: &str, table: &Spanned<DeValue<'t>>) -> Vec<PathBuf> {
+        let paths = self.paths("paths").unwrap_or_default().into_iter().map(|(path, _)| path).collect();
+        match self.table.get("paths").map(Spanned::get_ref) {
+            None => {
+                self.missing(table, &format!("the source '{name}' needs paths, such as paths = [\"~/Documents\"]"));
+            }
+            Some(DeValue::Array(list)) if list.is_empty() => {
+                self.missing(table, &format!("the source '{name}' has no paths"));
+            }
+            Some(_) => {}
+        }
+        paths
+    }
+
+    /// The commands around the snapshots of a source.
+    fn hooks(&mut self) -> Hooks {
+        let mut hooks = Hooks {
+            before: self.string("before").map(|(command, _)| command),
+            after: self.string("after").map(|(command, _)| command),
+            on_failure: self.string("on-failure").map(|(command, _)| command),
+            go_on: self.choice("if-before-fails", &[("stop", false), ("go-on", true)]).unwrap_or(false),
+            ..Hooks::default()
+        };
+        if let Some(timeout) = self.parsed("hook-timeout", parse_duration) {
+            hooks.timeout = timeout;
+        }
+        hooks
     }
 
     /// Adds a mistake for every key that was never asked for.

@@ -483,47 +483,8 @@ impl<'a> Walk<'a> {
         rules: Rules,
         wanted: Option<Arc<Wanted>>,
     ) -> io::Result<Arc<Folder>> {
-        let mut names = Names::new();
-        dir.names(&mut names)?;
-        if let Some(marker) = marker(self.exclude, &names, &dir) {
-            // The folder stays, with its marker, so that a restored folder is marked too.
-            lock(&self.rules).emptied.insert(place.path.clone());
-            names.clear();
-            names.push(&marker, None)?;
-        }
-        if let Some(wanted) = wanted.as_ref().filter(|wanted| !wanted.all) {
-            let mut kept = Names::new();
-            for (index, name) in names.iter().enumerate() {
-                if wanted.below.contains_key(name) {
-                    kept.push(name, names.kind_hint(index))?;
-                }
-            }
-            for name in wanted.below.keys().filter(|name| !kept.iter().any(|other| other == name.as_slice())) {
-                self.skip(&join(&place.path, name), "there is no such file", false);
-            }
-            kept.sort();
-            names = kept;
-        }
-        let mut rules = rules;
-        if let Some(file) = self.exclude.ignore_file.as_ref().filter(|file| has_name(&names, file)) {
-            let below = place.path.get(place.root_len..).unwrap_or_default();
-            // Unusable patterns are never ignored silently: many files would be stored that the user meant to leave out.
-            let unused = |why: String| {
-                let why = format!("the patterns in it are not used: {why}");
-                self.doubt(&join(&place.path, file), why);
-            };
-            match dir.read_small(file, IGNORE_FILE_MAX) {
-                Ok(Some(content)) => match rules.with_file(&content, below) {
-                    Ok(inner) => {
-                        lock(&self.rules).ignore_files.insert(place.path.clone(), content);
-                        rules = inner;
-                    }
-                    Err(error) => unused(error.to_string()),
-                },
-                Ok(None) => {}
-                Err(error) => unused(error.to_string()),
-            }
-        }
+        let names = self.included(&dir, &place, wanted.as_deref())?;
+        let rules = self.rules_inside(&dir, &names, &place, rules);
         self.found.folders.fetch_add(1, Relaxed);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.source).update(&stat.dev.to_le_bytes()).update(&stat.ino.to_le_bytes());
@@ -549,6 +510,50 @@ impl<'a> Walk<'a> {
             pages,
             state: Mutex::new(FolderState { listing: ListingBuilder::default(), rows }),
         }))
+    }
+
+    /// The names of a folder that are included: all of them, its marker alone, or the requested ones.
+    fn included(&self, dir: &Dir, place: &Place, wanted: Option<&Wanted>) -> io::Result<Names> {
+        let mut names = Names::new();
+        dir.names(&mut names)?;
+        if let Some(marker) = marker(self.exclude, &names, dir) {
+            // The folder stays, with its marker, so that a restored folder is marked too.
+            lock(&self.rules).emptied.insert(place.path.clone());
+            names.clear();
+            names.push(&marker, None)?;
+        }
+        let Some(wanted) = wanted.filter(|wanted| !wanted.all) else { return Ok(names) };
+        let mut kept = Names::new();
+        for (index, name) in names.iter().enumerate() {
+            if wanted.below.contains_key(name) {
+                kept.push(name, names.kind_hint(index))?;
+            }
+        }
+        for name in wanted.below.keys().filter(|name| !kept.iter().any(|other| other == name.as_slice())) {
+            self.skip(&join(&place.path, name), "there is no such file", false);
+        }
+        kept.sort();
+        Ok(kept)
+    }
+
+    /// The rules inside a folder: those around it and, if it has one, those of its file of patterns.
+    fn rules_inside(&self, dir: &Dir, names: &Names, place: &Place, rules: Rules) -> Rules {
+        let Some(file) = self.exclude.ignore_file.as_ref().filter(|file| has_name(names, file)) else { return rules };
+        let below = place.path.get(place.root_len..).unwrap_or_default();
+        let why = match dir.read_small(file, IGNORE_FILE_MAX) {
+            Ok(Some(content)) => match rules.with_file(&content, below) {
+                Ok(inner) => {
+                    lock(&self.rules).ignore_files.insert(place.path.clone(), content);
+                    return inner;
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => return rules,
+            Err(error) => error.to_string(),
+        };
+        // Unusable patterns are never ignored silently: many files would be stored that the user meant to leave out.
+        self.doubt(&join(&place.path, file), format!("the patterns in it are not used: {why}"));
+        rules
     }
 
     /// The key of this folder's earlier rows: that of its path or, if it was renamed, that of its old path.

@@ -82,72 +82,78 @@ impl<'a> Walk<'a> {
             old_entries,
             old_trusted,
         });
-        let mut slots = Vec::with_capacity(range.len());
-        let mut folders = Vec::new();
-        let mut files = Vec::new();
-        let mut specials = Vec::new();
+        let mut sorted = Sorted { slots: Vec::with_capacity(range.len()), ..Sorted::default() };
         for number in range {
-            let name = folder.names.get(number);
-            let Some(stat) = self.look(folder, name) else { continue };
-            let remembered = old.take(name);
-            let was_there = remembered.is_some();
-            let before = if self.progress.wants_reasons() { remembered.clone() } else { None };
-            let same = remembered.filter(|entry| self.is_unchanged(entry, &stat));
-            let slot_index = slots.len();
-            if stat.kind == FileKind::Directory {
-                let (remembered, known) = match same {
-                    Some(remembered) => {
-                        let known = decode_entry(&remembered.entry).ok().flatten().map(|(entry, _)| entry);
-                        (remembered, known)
-                    }
-                    None => (self.stat_entry(name, &stat), None),
-                };
-                folders.push((slot_index, stat, known));
-                slots.push(Slot { stat: remembered, reused: false });
-                continue;
-            }
-            self.found.files.fetch_add(1, Relaxed);
-            self.found.bytes.fetch_add(stat.size, Relaxed);
-            let path = || join(&folder.path, name);
-            if stat.nlink > 1 {
-                lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path());
-            }
-            let reusable = same.filter(|entry| old_trusted || self.is_stored(&entry.entry));
-            if let Some(remembered) = reusable {
-                self.count_unchanged(stat.size);
-                slots.push(Slot { stat: remembered, reused: true });
-                continue;
-            }
-            let mut slot = Slot { stat: self.stat_entry(name, &stat), reused: false };
-            let counter = if was_there { &self.found.files_changed } else { &self.found.files_new };
-            counter.fetch_add(1, Relaxed);
-            if self.progress.wants_details() {
-                self.tell(&path(), was_there, before.as_ref(), &stat, &folder.dir, name);
-            }
-            if stat.kind == FileKind::File {
-                files.push((slot_index, stat));
-            } else if self.reads(stat.kind) {
-                let page = page.clone();
-                page.outstanding.fetch_add(1, AcqRel);
-                specials.push((page, slot_index, stat));
-            } else {
-                let entry = self.special_entry(&folder.dir, name, name, &stat);
-                self.progress.counters().add(1, 0);
-                match entry {
-                    Ok(entry) => slot.stat.entry = self.encode(&entry, &path()),
-                    Err(error) => self.skip(&path(), error, false),
-                }
-            }
-            slots.push(slot);
+            self.sort(&page, folder.names.get(number), &mut old, &mut sorted);
         }
+        self.spawn_reading(scope, &page, sorted);
+        self.leave(&page);
+    }
+
+    /// Adds the slot of one name to a page, unless it is left out. What is as remembered, or is no file, gets its entry at once.
+    fn sort(&self, page: &Page, name: &[u8], old: &mut Joined, sorted: &mut Sorted) {
+        let folder = &page.folder;
+        let Some(stat) = self.look(folder, name) else { return };
+        let remembered = old.take(name);
+        let was_there = remembered.is_some();
+        let before = if self.progress.wants_reasons() { remembered.clone() } else { None };
+        let same = remembered.filter(|entry| self.is_unchanged(entry, &stat));
+        let at = sorted.slots.len();
+        if stat.kind == FileKind::Directory {
+            let known = same.as_ref().and_then(|row| decode_entry(&row.entry).ok().flatten()).map(|(entry, _)| entry);
+            let row = same.unwrap_or_else(|| self.stat_entry(name, &stat));
+            sorted.folders.push((at, stat, known));
+            sorted.slots.push(Slot { stat: row, reused: false });
+            return;
+        }
+        self.found.files.fetch_add(1, Relaxed);
+        self.found.bytes.fetch_add(stat.size, Relaxed);
+        let path = || join(&folder.path, name);
+        if stat.nlink > 1 {
+            lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path());
+        }
+        let reusable = same.filter(|entry| page.old_trusted || self.is_stored(&entry.entry));
+        if let Some(remembered) = reusable {
+            self.count_unchanged(stat.size);
+            sorted.slots.push(Slot { stat: remembered, reused: true });
+            return;
+        }
+        let mut slot = Slot { stat: self.stat_entry(name, &stat), reused: false };
+        let counter = if was_there { &self.found.files_changed } else { &self.found.files_new };
+        counter.fetch_add(1, Relaxed);
+        if self.progress.wants_details() {
+            self.tell(&path(), was_there, before.as_ref(), &stat, &folder.dir, name);
+        }
+        if stat.kind == FileKind::File {
+            sorted.files.push((at, stat));
+        } else if self.reads(stat.kind) {
+            sorted.specials.push((at, stat));
+        } else {
+            let entry = self.special_entry(&folder.dir, name, name, &stat);
+            self.progress.counters().add(1, 0);
+            match entry {
+                Ok(entry) => slot.stat.entry = self.encode(&entry, &path()),
+                Err(error) => self.skip(&path(), error, false),
+            }
+        }
+        sorted.slots.push(slot);
+    }
+
+    /// Spawns the reading of everything in a page that has no entry yet.
+    fn spawn_reading<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, sorted: Sorted)
+    where
+        'a: 's,
+    {
+        let Sorted { slots, folders, files, specials } = sorted;
         *lock(&page.slots) = slots;
-        page.outstanding.fetch_add(folders.len() + files.len(), AcqRel);
+        page.outstanding.fetch_add(folders.len() + files.len() + specials.len(), AcqRel);
         // The pool runs the newest first: spawn the folders in reverse order, then the files of this page on top of them.
         for (slot, stat, known) in folders.into_iter().rev() {
             let page = page.clone();
             scope.spawn(move |scope| self.enter_folder(scope, page, slot, &stat, known));
         }
-        for (page, slot, stat) in specials {
+        for (slot, stat) in specials {
+            let page = page.clone();
             scope.spawn(move |_| {
                 let name = lock(&page.slots)[slot].stat.name.to_vec();
                 let folder = page.folder.clone();
@@ -164,7 +170,6 @@ impl<'a> Walk<'a> {
             let page = page.clone();
             scope.spawn(move |scope| self.read_batch(scope, &page, batch));
         }
-        self.leave(&page);
     }
 
     /// The rows that may concern a page, with only the entries in the page, and the number of entries they had.
@@ -556,6 +561,17 @@ impl<'a> Walk<'a> {
         };
         read_large(self.depot, Feed::Reader(Box::new(opened)), None, self.progress, Box::new(finish));
     }
+}
+
+/// The slots of a page, and those of them whose entries are still missing, each with the metadata of its file.
+#[derive(Default)]
+struct Sorted {
+    slots: Vec<Slot>,
+    /// Folders, each with its remembered entry if it looks as remembered.
+    folders: Vec<(usize, Stat, Option<Entry>)>,
+    files: Vec<(usize, Stat)>,
+    /// Pipes and devices that are read like files.
+    specials: Vec<(usize, Stat)>,
 }
 
 /// Reads a file from its start.
