@@ -74,6 +74,9 @@ pub enum MemberKind {
     Other(u8),
 }
 
+/// The name and the value of an extended attribute.
+type Attribute = (Vec<u8>, Vec<u8>);
+
 /// A member of an archive, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -99,7 +102,7 @@ pub struct Member {
     /// Numbers of a device.
     pub device: (u32, u32),
     /// Extended attributes, sorted by name.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Attribute>,
     /// The access list as text, and a folder's default list for new items; empty if there is none.
     pub lists: [Vec<u8>; 2],
     /// Words for flags.
@@ -151,11 +154,11 @@ impl Extras {
     }
 
     /// The extended attributes, sorted by name, and what a snapshot cannot contain.
-    fn attributes(&self) -> (Vec<(Vec<u8>, Vec<u8>)>, Vec<&'static str>) {
+    fn attributes(&self) -> (Vec<Attribute>, Vec<&'static str>) {
         let records = || self.globals.iter().chain(self.records.iter().map(|(key, value)| (key, value)));
         let mut lost: Vec<&'static str> =
             LOST.iter().filter(|(key, _)| self.get(key).is_some()).map(|(_, what)| *what).collect();
-        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut xattrs: Vec<Attribute> = Vec::new();
         // bsdtar writes both forms; the plain one needs no decoding, so it takes precedence.
         for (key, value) in records() {
             if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {

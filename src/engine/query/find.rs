@@ -45,13 +45,16 @@ pub struct Match {
     pub versions: Vec<Version>,
 }
 
+/// The path of a folder that could not be read, and why not.
+pub type BrokenFolder = (Vec<u8>, ReadError);
+
 /// Result of a search.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Number of different folders searched.
     pub folders: u64,
     /// Folders that could not be read, each by the first path at which it was found, with the error; their content is unknown.
-    pub broken: Vec<(Vec<u8>, ReadError)>,
+    pub broken: Vec<BrokenFolder>,
 }
 
 /// Receives a name.
@@ -141,7 +144,7 @@ struct Walk<'w, 'i, 'v> {
     /// Listings that could not be read and have been reported.
     told: HashSet<StreamKey>,
     /// As in [`Found`].
-    broken: Vec<(Vec<u8>, ReadError)>,
+    broken: Vec<BrokenFolder>,
     /// Number of matching paths.
     matches: u64,
 }
@@ -154,7 +157,7 @@ impl Walk<'_, '_, '_> {
         top: Group,
         progress: &dyn Progress,
         found: &mut dyn FnMut(Match) -> bool,
-    ) -> Result<(u64, Vec<(Vec<u8>, ReadError)>), IndexError> {
+    ) -> Result<(u64, Vec<BrokenFolder>), IndexError> {
         let mut waiting = vec![Next::Enter { path: Vec::new(), group: top, places: self.pattern.start(), depth: 0 }];
         let mut barren = HashSet::new();
         while let Some(next) = waiting.pop() {
