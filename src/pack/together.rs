@@ -114,7 +114,7 @@ mod tests {
             .collect();
         assert_eq!((around(&sixths, 0), around(&sixths, 2), around(&sixths, 5)), (0..6, 0..6, 0..6));
         assert_eq!((around(&sixths, 6), around(&sixths, 9), around(&sixths, 10)), (1..7, 4..10, 0..0));
-        let long: Vec<_> = (0..3).filter_map(|number| near(number)).collect();
+        let long: Vec<_> = (0..3).filter_map(near).collect();
         assert_eq!((around(&long, 0), around(&long, 1), around(&long, 2)), (0..1, 1..2, 2..3));
         // A segment longer than the bound is read alone.
         let huge = |number: u32| place(ObjectKind::Pack, 1, number, u64::from(number) * (9 << 20), 9 << 20);
