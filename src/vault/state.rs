@@ -178,7 +178,7 @@ impl Vault {
     }
 
     /// The error of reading something that this snapshot needs: what looks like damage is [`ReadError::NotArrived`] if
-    /// the sync may still bring it. Both are remembered (see [`Self::saw_loss`]).
+    /// the sync may still bring it. Both are remembered.
     #[must_use]
     pub fn judged(&self, error: ReadError, snapshot: &ObjectName) -> ReadError {
         let is_late = error.is_damage()
