@@ -168,7 +168,8 @@ impl Vault {
         Ok(names.and_then(|names| names.last().copied()))
     }
 
-    /// As [`Self::publish_relying`] for several records. If the client was retired meanwhile, a snapshot that replaces
+    /// As [`Self::publish_relying`] for several records. `None` also if one of them replaces only snapshots that were
+    /// forgotten meanwhile. If the client was retired meanwhile, a snapshot that replaces
     /// others is not forgotten, since the replaced ones would be gone with it: the next attempt replaces it, too, and
     /// so must the retry of a caller who gets `None`.
     ///
@@ -210,6 +211,11 @@ impl Vault {
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
             }
+            if batch.bodies.iter().any(|body| self.replaces_forgotten(body)) {
+                drop(lock);
+                self.withdraw(earlier, time, session, progress)?;
+                return Ok(None);
+            }
             let names = self.put_batch(&mut state, &batch, time, session, progress)?;
             drop(lock);
             if self.is_retired_behind(&state.client, session, progress)? {
@@ -229,6 +235,14 @@ impl Vault {
         }
         self.withdraw(earlier, time, session, progress)?;
         Ok(None)
+    }
+
+    /// Whether a record would replace only snapshots that were forgotten meanwhile: their data may be gone, and it would
+    /// bring them back.
+    fn replaces_forgotten(&self, body: &RecordBody) -> bool {
+        let RecordBody::Snapshot(body) = body else { return false };
+        let stands = |name: &ObjectName| self.snapshots().iter().any(|info| info.stands_for(name));
+        !body.replaces.is_empty() && !body.replaces.iter().any(stands)
     }
 
     /// Puts the records of a batch, and before them the pins. Returns the names of the records. The caller must hold

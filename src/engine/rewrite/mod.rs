@@ -699,7 +699,7 @@ impl Work<'_> {
             }
         }
         let Some(names) = names else {
-            progress.detail("packs went away meanwhile: it is done again");
+            progress.detail("packs or snapshots went away meanwhile: it is done again");
             return Ok(());
         };
         let new: Vec<(ObjectName, ObjectName)> = goals.iter().map(|goal| goal.base.id).zip(names.clone()).collect();
