@@ -21,12 +21,13 @@ use crate::sync::lock;
 use crate::tree::Time;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 pub use crate::vault::late::{Awaited, CHUNKS_NAMED, Lacking, is_known_synced};
+use crate::vault::lookup::Lookup;
 pub(crate) use crate::vault::memory::note_lost;
 use crate::vault::memory::{Memory, is_known};
 pub use crate::vault::memory::{last_known, note_away};
 pub use crate::vault::notes::Note;
 use crate::vault::slots::{OddSlot, SlotFault};
-use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
+use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError, read_error};
 
 /// The kind of records among objects that findings name.
 const RECORD: u64 = ObjectRef::record(ObjectName::new([0; ObjectName::LEN])).kind;
@@ -571,6 +572,12 @@ impl Vault {
         let mut memory = Memory::load(self.state());
         let known = self.damage_with(&memory)?.remove(snapshot).unwrap_or_default();
         if memory.suspects.contains(snapshot) || is_known(&known, chunk) {
+            return Ok(());
+        }
+        // A prune may have moved what was read, or deleted it with a snapshot that was forgotten meanwhile.
+        self.refresh(&Silent::default())?;
+        let is_there = |chunk| Lookup::new(self)?.locate(chunk).map_err(read_error).map(|place| place.is_some());
+        if self.snapshot(snapshot).is_none() || chunk.map_or(Ok::<_, VaultError>(false), is_there)? {
             return Ok(());
         }
         memory.suspect(*snapshot);
