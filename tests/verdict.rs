@@ -55,12 +55,19 @@ fn ends(desk: &Desk, args: &[&str], code: i32) -> String {
 
 /// A vault with two snapshots; the second one has a file of its own.
 fn desk() -> Desk {
+    desk_and_new().0
+}
+
+/// The same, and the objects that were put with the second snapshot.
+fn desk_and_new() -> (Desk, Vec<PathBuf>) {
     let desk = Desk::new();
     desk.write("a", vec![1; 3000]);
     desk.take("2026-01-01 12:00");
+    let before = objects(&desk, "");
     desk.write("b", (0..40_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
     desk.take("2026-01-02 12:00");
-    desk
+    let new = objects(&desk, "").into_iter().filter(|path| !before.contains(path)).collect();
+    (desk, new)
 }
 
 fn flip(path: &Path, at: usize) {
@@ -1230,15 +1237,9 @@ fn a_loss_that_any_command_meets_is_known_from_then_on() {
 
 /// Whether this command meets the loss of the newest object in this folder. Then all others must speak of it.
 fn is_met(folder: &str, args: &[&str]) -> bool {
-    let desk = Desk::new();
-    desk.write("a", vec![1; 3000]);
-    desk.take("2026-01-01 12:00");
-    let before = objects(&desk, "");
-    desk.write("b", bytes(3, 160_000));
-    desk.take("2026-01-02 12:00");
+    let (desk, new) = desk_and_new();
     ends(&desk, &["list"], 0);
     ends(&desk, &["init", "--repo", desk.path("copy").to_str().unwrap()], 0);
-    let new: Vec<PathBuf> = objects(&desk, "").into_iter().filter(|path| !before.contains(path)).collect();
     take_aside(&desk, &new, folder);
     let (beside, source) = (desk.path("").to_str().unwrap().trim_end_matches('/').to_owned(), desk.source());
     let args: Vec<String> =

@@ -105,7 +105,8 @@ fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) 
     let listings: Vec<_> = listing.collect();
     let index = Index::new(vault)?;
     let mut digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
-    digests.broken = digests.broken.drain(..).map(|error| vault.judged(error, &spot.info.id)).collect();
+    let of = std::iter::once((spot.info.id, vault.may_be_late([spot.info.id])));
+    digests.broken = digests.broken.drain(..).map(|error| index.judged(error, of.clone())).collect();
     index.finish(None)?;
     context.screen.clear();
     if entry.kind == FileKind::Directory {

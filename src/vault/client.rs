@@ -168,10 +168,10 @@ impl Vault {
         Ok(names.and_then(|names| names.last().copied()))
     }
 
-    /// As [`Self::publish_relying`] for several records. `None` also if one of them replaces only snapshots that were
-    /// forgotten meanwhile. If the client was retired meanwhile, a snapshot that replaces
-    /// others is not forgotten, since the replaced ones would be gone with it: the next attempt replaces it, too, and
-    /// so must the retry of a caller who gets `None`.
+    /// As [`Self::publish_relying`] for several records; also `None` if one of them replaces only snapshots that are
+    /// known to be forgotten by then. If the client was retired meanwhile, a snapshot that replaces others is not
+    /// forgotten, since the replaced ones would be gone with it: the next attempt replaces it, too, and so must the retry
+    /// of a caller who gets `None`.
     ///
     /// # Errors
     /// As [`Self::publish_relying`], or if the user stops it. Records that were put by then stay.
@@ -211,7 +211,7 @@ impl Vault {
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
             }
-            if batch.bodies.iter().any(|body| self.replaces_forgotten(body)) {
+            if self.replaces_forgotten(batch.bodies) {
                 drop(lock);
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);
@@ -237,12 +237,22 @@ impl Vault {
         Ok(None)
     }
 
-    /// Whether a record would replace only snapshots that were forgotten meanwhile: their data may be gone, and it would
-    /// bring them back.
-    fn replaces_forgotten(&self, body: &RecordBody) -> bool {
-        let RecordBody::Snapshot(body) = body else { return false };
-        let stands = |name: &ObjectName| self.snapshots().iter().any(|info| info.stands_for(name));
-        !body.replaces.is_empty() && !body.replaces.iter().any(stands)
+    /// Whether one of these records would replace only snapshots that were forgotten meanwhile: their data may be gone, and
+    /// it would bring them back.
+    fn replaces_forgotten(&self, bodies: &[RecordBody]) -> bool {
+        let replaced: Vec<&[ObjectName]> = bodies
+            .iter()
+            .filter_map(|body| match body {
+                RecordBody::Snapshot(body) if !body.replaces.is_empty() => Some(&body.replaces[..]),
+                _ => None,
+            })
+            .collect();
+        if replaced.is_empty() {
+            return false;
+        }
+        let there = self.snapshots();
+        let stands = |name: &ObjectName| there.iter().any(|info| info.stands_for(name));
+        !replaced.iter().all(|names| names.iter().any(stands))
     }
 
     /// Puts the records of a batch, and before them the pins. Returns the names of the records. The caller must hold

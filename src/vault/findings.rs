@@ -6,28 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use serde_bytes::ByteBuf;
-
 use crate::catalogue::ChunkPlace;
 use crate::exit::Exit;
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::chain::NUMBERS_KEPT;
 use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef};
 use crate::log::{Chains, Damage, Finding, Findings, Record, RecordBody, Sight, SlotChange};
-use crate::pack::Witness;
 use crate::progress::{Progress, Silent};
 use crate::store::{Delivery, Kind, ObjectKey};
-use crate::sync::lock;
 use crate::tree::Time;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 pub use crate::vault::late::{Awaited, CHUNKS_NAMED, Lacking, is_known_synced};
-use crate::vault::lookup::Lookup;
 pub(crate) use crate::vault::memory::note_lost;
 use crate::vault::memory::{Memory, is_known};
 pub use crate::vault::memory::{last_known, note_away};
 pub use crate::vault::notes::Note;
 use crate::vault::slots::{OddSlot, SlotFault};
-use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError, read_error};
+use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
 
 /// The kind of records among objects that findings name.
 const RECORD: u64 = ObjectRef::record(ObjectName::new([0; ObjectName::LEN])).kind;
@@ -319,7 +314,7 @@ impl Vault {
         Ok(found)
     }
 
-    fn damage_with(&self, memory: &Memory) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
+    pub(super) fn damage_with(&self, memory: &Memory) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
         let mut lost = self.damage()?;
         if memory.lacking.is_empty() {
             return Ok(lost);
@@ -548,77 +543,15 @@ impl Vault {
         memory.save(self.state())
     }
 
-    /// Notes a pack that turned out to be damaged when it was read, up to [`SEEN_NOTED`] packs for each opening.
-    fn note_seen(&self, pack: &ObjectKey, what: &str) -> Result<(), VaultError> {
-        let Some(object) = ObjectRef::of(pack) else { return Ok(()) };
-        // Held to the end: otherwise a note that another thread makes meanwhile would be lost.
-        let mut seen = lock(&self.damage_seen);
-        if seen.len() >= SEEN_NOTED || !seen.insert(object) {
-            return Ok(());
-        }
-        if self.state_of(pack)? != ObjectState::Damaged {
-            return Ok(());
-        }
-        let damage = FoundDamage { object, what: what.to_owned(), snapshots: 0, files: 0 };
-        self.note_findings(vec![damage], &[])
-    }
-
-    /// Notes that a command met a loss in a snapshot: this chunk is in no pack, or something else cannot be read. Only a
-    /// check finds out what else is lost. A loss that is known already is not noted, accepted or not.
-    ///
-    /// # Errors
-    /// If the catalogue or the state folder fails.
-    pub(crate) fn note_loss(&self, snapshot: &ObjectName, chunk: Option<&ChunkId>) -> Result<(), VaultError> {
-        let mut memory = Memory::load(self.state());
-        let known = self.damage_with(&memory)?.remove(snapshot).unwrap_or_default();
-        if memory.suspects.contains(snapshot) || is_known(&known, chunk) {
-            return Ok(());
-        }
-        // A prune may have moved what was read, or deleted it with a snapshot that was forgotten meanwhile.
-        self.refresh(&Silent::default())?;
-        let is_there = |chunk| Lookup::new(self)?.locate(chunk).map_err(read_error).map(|place| place.is_some());
-        if self.snapshot(snapshot).is_none() || chunk.map_or(Ok::<_, VaultError>(false), is_there)? {
-            return Ok(());
-        }
-        memory.suspect(*snapshot);
-        memory.save(self.state())
-    }
-
-    /// Notes that a snapshot waits for this chunk, which the sync will bring.
-    ///
-    /// # Errors
-    /// If the state folder cannot be written.
-    pub(crate) fn note_late(&self, snapshot: &ObjectName, chunk: ChunkId) -> Result<(), VaultError> {
-        let waiting = Lacking { snapshot: *snapshot, count: 1, files: vec![(ByteBuf::new(), vec![chunk])] };
-        self.note_losses(Vec::new(), vec![waiting])
-    }
-
-    /// Notes an object of which only a part has arrived.
-    ///
-    /// # Errors
-    /// If the state folder cannot be written.
-    pub(crate) fn note_late_object(&self, key: &ObjectKey) -> Result<(), VaultError> {
-        let mut memory = Memory::load(self.state());
-        let Some(object) = ObjectRef::of(key).filter(|object| !memory.awaited.objects.contains(object)) else {
-            return Ok(());
-        };
-        memory.awaited.objects.push(object);
-        memory.save(self.state())
-    }
-
     /// Notes everything that cannot be read of these snapshots, lost or late. A check may know of more that they have lost:
-    /// a loss beside that is noted as in [`Self::note_loss`].
+    /// a loss beside that makes the snapshot one to be examined.
     ///
     /// # Errors
     /// If the catalogue or the state folder fails.
     pub(crate) fn note_losses(&self, lost: Vec<Lacking>, late: Vec<Lacking>) -> Result<(), VaultError> {
         let before = Memory::load(self.state());
         let (mut memory, mut damage) = (before.clone(), self.damage_with(&before)?);
-        for waiting in late {
-            if memory.awaited.snapshots.iter().all(|known| known.snapshot != waiting.snapshot) {
-                memory.awaited.snapshots.push(waiting);
-            }
-        }
+        late.into_iter().for_each(|waiting| memory.await_files(waiting));
         for lacking in lost {
             let known = damage.remove(&lacking.snapshot).unwrap_or_default();
             let mut chunks = lacking.files.iter().flat_map(|(_, chunks)| chunks);
@@ -751,17 +684,6 @@ pub(crate) fn warn_unless_noted(noted: Result<(), VaultError>, progress: &dyn Pr
         progress.warn(&format!("it cannot be remembered what was found: {error}"));
     }
 }
-
-impl Witness for Vault {
-    fn saw_damage(&self, pack: &ObjectKey, what: &str) {
-        self.forget_kept(pack);
-        // The reader reports the damage itself. If it cannot be remembered either, nothing more can be done here.
-        let _ = self.note_seen(pack, what);
-    }
-}
-
-/// Most packs found damaged by reading that one opening notes: a check finds the others.
-const SEEN_NOTED: usize = 1000;
 
 /// Largest difference in seconds between the clocks of machines that is not reported: a day, as retention counts by
 /// days.

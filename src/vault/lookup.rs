@@ -320,8 +320,7 @@ impl<'a> Lookup<'a> {
     /// As [`Vault::judged`], for the snapshots that need what is looked up here.
     pub(crate) fn judged(&self, error: ReadError) -> ReadError {
         let is_late = self.is_late(self.may_be_late, &error);
-        self.needed_by.iter().for_each(|snapshot| self.vault.saw_loss(&error, is_late, snapshot));
-        if is_late { ReadError::NotArrived } else { error }
+        self.vault.verdict(error, is_late, self.needed_by.iter().copied())
     }
 
     /// As [`Vault::judged`], for snapshots of which this is known: see [`Vault::may_be_late`].

@@ -70,6 +70,13 @@ impl Memory {
         }
     }
 
+    /// Notes that a snapshot waits for files, unless it is known to wait.
+    pub(super) fn await_files(&mut self, waiting: Lacking) {
+        if self.awaited.snapshots.iter().all(|known| known.snapshot != waiting.snapshot) {
+            self.awaited.snapshots.push(waiting);
+        }
+    }
+
     pub(super) fn save(&self, folder: &Path) -> Result<(), VaultError> {
         let path = folder.join(Note::Problems.file());
         let failed = |error: String| VaultError::State {

@@ -21,6 +21,7 @@ pub mod finding;
 pub mod findings;
 mod late;
 mod memory;
+mod met;
 pub mod notes;
 pub mod state;
 mod lookup;
@@ -46,7 +47,6 @@ pub use state::ObjectState;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
 use crate::limits::{PACK_LEN, PACK_LEN_GROWN, pack_len, sum_of};
-use crate::log::record::ObjectRef;
 use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, SweepRules};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
@@ -255,8 +255,8 @@ pub struct Vault {
     others: BTreeSet<VaultId>,
     /// Another vault that the VAULT file names, without key slots here.
     named: Option<VaultId>,
-    /// Packs that were found damaged by reading since the vault was opened.
-    damage_seen: Mutex<BTreeSet<ObjectRef>>,
+    /// Damage and losses that were met by reading since the vault was opened.
+    met: Mutex<met::Met>,
     log: Mutex<LogState>,
     /// Records that were put and not yet seen in the store.
     unproven: Mutex<Vec<unproven::Unproven>>,

@@ -148,7 +148,7 @@ fn open_as(
         slots: Mutex::new(slots),
         others,
         named,
-        damage_seen: Mutex::default(),
+        met: Mutex::default(),
         log: Mutex::new(LogState::default()),
         unproven: Mutex::default(),
         lazy: AtomicBool::new(lazy),

@@ -184,24 +184,7 @@ impl Vault {
         let is_late = error.is_damage()
             && self.may_be_late([*snapshot])
             && self.state_of_unread(&error, true) == ObjectState::NotArrived;
-        self.saw_loss(&error, is_late, snapshot);
-        if is_late { ReadError::NotArrived } else { error }
-    }
-
-    /// Remembers that this snapshot lacks something, if that is what the error says, or waits for it. What cannot be
-    /// remembered is still reported by the command that met it. A damaged object is remembered when it is read.
-    pub(crate) fn saw_loss(&self, error: &ReadError, is_late: bool, snapshot: &ObjectName) {
-        let chunk = match error {
-            ReadError::Lost(chunk) => Some(chunk),
-            _ => None,
-        };
-        let _ = match (error.object(), chunk) {
-            _ if !error.is_damage() => return,
-            (Some(object), _) if is_late => self.note_late_object(object),
-            (None, Some(chunk)) if is_late => self.note_late(snapshot, *chunk),
-            (None, chunk) if !is_late => self.note_loss(snapshot, chunk),
-            _ => return,
-        };
+        self.verdict(error, is_late, [*snapshot])
     }
 
     /// State of an object that a tree needs and that could not be read because of `error`. `may_be_late`: others have a

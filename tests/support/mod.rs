@@ -2,6 +2,8 @@
 //! is read from the disk and from a vault by two independent pieces of code.
 
 pub mod binary;
+#[cfg(feature = "remote")]
+pub mod faults;
 #[cfg(all(unix, feature = "ui"))]
 pub mod http;
 #[cfg(feature = "remote")]

@@ -1,6 +1,6 @@
 //! A server in this process that speaks restic's REST protocol like rclone, and can be made to fail; and rclone itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use super::faults::Faults;
 use super::s3::{Fault, Op};
 
 /// The authorization in requests of `me` with the password `secret`.
@@ -16,10 +17,7 @@ const AUTHORIZATION: &str = "Basic bWU6c2VjcmV0";
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Faults of requests of a kind, in order.
-    faults: BTreeMap<Op, VecDeque<Fault>>,
-    /// Fault of each request of this kind.
-    always: BTreeMap<Op, Fault>,
+    faults: Faults<Op, Fault>,
     asked: Vec<(Op, String)>,
     /// Whether replacing and deleting are refused.
     only_grows: bool,
@@ -65,19 +63,17 @@ impl FakeRest {
 
     /// Makes the next request of this kind fail.
     pub fn fail(&self, op: Op, fault: Fault) {
-        lock(&self.state).faults.entry(op).or_default().push_back(fault);
+        lock(&self.state).faults.script(op, [Some(fault)]);
     }
 
     /// Makes each request of this kind fail from now on.
     pub fn always(&self, op: Op, fault: Fault) {
-        lock(&self.state).always.insert(op, fault);
+        lock(&self.state).faults.always(op, fault);
     }
 
     /// Makes nothing fail from now on.
     pub fn heal(&self) {
-        let mut state = lock(&self.state);
-        state.faults.clear();
-        state.always.clear();
+        lock(&self.state).faults.heal();
     }
 
     /// Refuses to replace or delete anything from now on.
@@ -152,8 +148,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let fault = {
             let mut state = lock(state);
             state.asked.push((op, name.clone()));
-            let next = state.faults.get_mut(&op).and_then(VecDeque::pop_front);
-            next.or_else(|| state.always.get(&op).cloned())
+            state.faults.take(&op)
         };
         if fault == Some(Fault::Close) {
             return Ok(());

@@ -1,6 +1,6 @@
 //! An object storage server in this process, which can be made to fail in all ways of real ones.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+
+use super::faults::Faults;
 
 /// The key with which requests must be signed; only real servers verify the signatures.
 pub const KEY: &str = "AKFAKE";
@@ -63,10 +65,7 @@ pub enum Fault {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Bytes>,
-    /// Faults of requests of a kind, in order; `None` for one that succeeds.
-    faults: BTreeMap<Op, VecDeque<Option<Fault>>>,
-    /// Fault of each request of this kind.
-    always: BTreeMap<Op, Fault>,
+    faults: Faults<Op, Fault>,
     asked: Vec<(Op, String)>,
     /// The storage classes that objects were put with.
     classes: BTreeMap<String, String>,
@@ -125,7 +124,7 @@ impl FakeS3 {
 
     /// Makes the next requests of this kind fail in these ways, `None` for one that succeeds.
     pub fn script(&self, op: Op, faults: impl IntoIterator<Item = Option<Fault>>) {
-        lock(&self.state).faults.entry(op).or_default().extend(faults);
+        lock(&self.state).faults.script(op, faults);
     }
 
     /// Makes the next request of this kind fail.
@@ -135,14 +134,12 @@ impl FakeS3 {
 
     /// Makes each request of this kind fail from now on.
     pub fn always(&self, op: Op, fault: Fault) {
-        lock(&self.state).always.insert(op, fault);
+        lock(&self.state).faults.always(op, fault);
     }
 
     /// Makes nothing fail from now on.
     pub fn heal(&self) {
-        let mut state = lock(&self.state);
-        state.faults.clear();
-        state.always.clear();
+        lock(&self.state).faults.heal();
     }
 
     /// Makes conditional puts replace existing objects, as on some servers.
@@ -319,8 +316,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
             state.asked.push((op, request.name.clone()));
             state.under_way.0 += 1;
             state.under_way.1 = state.under_way.1.max(state.under_way.0);
-            let next = state.faults.get_mut(&op).and_then(VecDeque::pop_front);
-            (next.unwrap_or_else(|| state.always.get(&op).cloned()), state.delay)
+            (state.faults.take(&op), state.delay)
         };
         let under_way = UnderWay(state);
         thread::sleep(delay);

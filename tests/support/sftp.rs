@@ -1,7 +1,7 @@
 //! A server of SFTP in this process, which can be made to fail in all ways of real ones. In place of ssh the client runs
 //! a script of two lines, which connects both pipes to it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use tempfile::TempDir;
+
+use super::faults::Faults;
 
 /// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,10 +110,7 @@ type Content = Arc<Mutex<Vec<u8>>>;
 struct State {
     files: BTreeMap<String, Content>,
     folders: BTreeSet<String>,
-    /// Faults of requests of a kind, in order; `None` for one that succeeds.
-    faults: BTreeMap<Ask, VecDeque<Option<Fault>>>,
-    /// Fault of each request of this kind.
-    always: BTreeMap<Ask, Fault>,
+    faults: Faults<Ask, Fault>,
     asked: Vec<Ask>,
     /// Bytes that it still takes, if that is limited.
     room: Option<usize>,
@@ -173,19 +172,18 @@ impl FakeSftp {
 
     /// Makes the next requests of this kind fail in these ways, `None` for one that succeeds.
     pub fn script(&self, ask: Ask, faults: impl IntoIterator<Item = Option<Fault>>) {
-        lock(&self.state).faults.entry(ask).or_default().extend(faults);
+        lock(&self.state).faults.script(ask, faults);
     }
 
     /// Makes each request of this kind fail from now on.
     pub fn always(&self, ask: Ask, fault: Fault) {
-        lock(&self.state).always.insert(ask, fault);
+        lock(&self.state).faults.always(ask, fault);
     }
 
     /// Makes nothing fail from now on.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
-        state.faults.clear();
-        state.always.clear();
+        state.faults.heal();
         state.room = None;
     }
 
@@ -196,7 +194,7 @@ impl FakeSftp {
 
     /// Whether all scripted faults have happened.
     pub fn is_played(&self) -> bool {
-        lock(&self.state).faults.values().all(VecDeque::is_empty)
+        lock(&self.state).faults.are_played()
     }
 
     /// Number of requests of a kind so far.
@@ -540,8 +538,7 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>, offers: Offers) -> std::i
         let fault = {
             let mut state = lock(state);
             state.asked.push(what);
-            let next = state.faults.get_mut(&what).and_then(VecDeque::pop_front);
-            next.unwrap_or_else(|| state.always.get(&what).cloned())
+            state.faults.take(&what)
         };
         match &fault {
             Some(Fault::Status(code, words)) => {

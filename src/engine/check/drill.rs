@@ -276,9 +276,8 @@ impl Sample {
 
 /// Chooses files of a tree.
 fn choose(
-    vault: &Vault,
     index: &Index<'_>,
-    info: &SnapshotInfo,
+    (info, may_be_late): (&SnapshotInfo, bool),
     options: &DrillOptions,
     seed: u64,
     report: &mut DrillReport,
@@ -295,7 +294,7 @@ fn choose(
         let below = graph.nodes[number].children.iter().map(|child| graph.nodes[*child as usize].data).sum::<f64>();
         let node = &mut graph.nodes[number];
         node.data = (node.data + below).min(WEIGHT_MAX);
-        match node.broken.take().map(|error| vault.judged(error, &info.id)) {
+        match node.broken.take().map(|error| index.judged(error, std::iter::once((info.id, may_be_late)))) {
             Some(error) if error.is_newer() => report.newer += 1,
             Some(error) if error.is_late() => report.late += 1,
             Some(_) => report.broken += 1,
@@ -321,10 +320,10 @@ pub fn drill(
     let mut report = DrillReport::default();
     let mut chosen = Vec::new();
     progress.phase(Phase::Plan);
-    let index = Index::new(vault)?;
+    let (index, late) = (Index::new(vault)?, vault.late_among(snapshots.iter().map(|info| info.id)));
     for (number, info) in snapshots.iter().enumerate() {
         let seed = options.seed.wrapping_add(number as u64);
-        let found = choose(vault, &index, info, options, seed, &mut report, progress)?;
+        let found = choose(&index, (info, late.contains(&info.id)), options, seed, &mut report, progress)?;
         chosen.extend(found.into_iter().map(|one| (*info, one)));
     }
     index.finish(None)?;

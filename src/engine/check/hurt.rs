@@ -197,7 +197,7 @@ impl HurtSnapshot {
 }
 
 /// Remembers which of these snapshots lack one of these chunks, or something that cannot be read at all, or wait for it, unless a later
-/// version of the program may have it.
+/// version of the program may have it. Returns whether all of them may just wait for the sync.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
@@ -207,13 +207,14 @@ pub(crate) fn remember(
     snapshots: &[SnapshotInfo],
     lost: &HashSet<ChunkId>,
     progress: &dyn Progress,
-) -> Result<(), MarkError> {
+) -> Result<bool, MarkError> {
     let hurt = find(vault, None, reader, snapshots, lost, PATHS_KEPT)?;
     let (state, unsure, lost) = vault.part_unsure(hurt, |hurt| hurt.id);
     let late = unsure.iter().filter(|_| state == ObjectState::NotArrived);
-    let [lost, late] = [lost.iter().map(HurtSnapshot::lacking).collect(), late.map(HurtSnapshot::lacking).collect()];
-    warn_unless_noted(vault.note_losses(lost, late), progress);
-    Ok(())
+    let late: Vec<Lacking> = late.map(HurtSnapshot::lacking).collect();
+    let is_late = !late.is_empty() && lost.is_empty();
+    warn_unless_noted(vault.note_losses(lost.iter().map(HurtSnapshot::lacking).collect(), late), progress);
+    Ok(is_late)
 }
 
 impl Search<'_> {

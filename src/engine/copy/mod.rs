@@ -508,7 +508,7 @@ impl Run<'_> {
         let skipped = trees.skipped(skipped)?;
         let mut skipped = skipped.unwrap_or_else(|state| (note(skipped_name, state), SkippedList::default()).1);
         if lost.iter().any(|lost| lost.state.is_loss()) {
-            warn_unless_noted(self.from.note_loss(&info.id, None), self.progress);
+            warn_unless_noted(self.from.note_loss(info.id, None), self.progress);
         }
         if let Some(left) = self.left(info, &lost, is_nothing) {
             return Ok(Err(left));

@@ -114,6 +114,7 @@ pub fn find(
         put(&mut top, tree, &[number]);
     }
     let walk = Walk {
+        index: &index,
         hand: index.hand(),
         pattern,
         leads: &leads,
@@ -135,6 +136,7 @@ pub fn find(
 
 /// A walk by path through the folders that contain or lead to matches.
 struct Walk<'w, 'i, 'v> {
+    index: &'i Index<'v>,
     hand: Hand<'i, 'v>,
     pattern: &'w Pattern,
     /// Whether a folder contains or leads to matches.
@@ -241,7 +243,7 @@ impl Here {
                 Err(error) if error.is_contained() => {
                     if walk.told.insert(stream_key(listing)) {
                         let of = snapshots.iter().map(|number| walk.may_be_late[*number]);
-                        let error = walk.hand.judged(error, of);
+                        let error = walk.index.judged(error, of);
                         walk.broken.push((path.to_vec(), error));
                     }
                 }

@@ -73,6 +73,16 @@ impl<'a> Index<'a> {
         Ok(Self { vault, reader, chunks, fresh: Mutex::default() })
     }
 
+    /// As [`Vault::judged`], for these snapshots, each with whether it may be late (see [`Vault::may_be_late`]).
+    pub(crate) fn judged(
+        &self,
+        error: ReadError,
+        snapshots: impl Iterator<Item = (ObjectName, bool)> + Clone,
+    ) -> ReadError {
+        let is_late = self.chunks.lookup().is_late(snapshots.clone().all(|(_, is_late)| is_late), &error);
+        self.vault.verdict(error, is_late, snapshots.map(|(snapshot, _)| snapshot))
+    }
+
     /// A hand for the calling thread.
     pub const fn hand(&self) -> Hand<'_, 'a> {
         Hand { index: self, source: None }
@@ -122,19 +132,6 @@ impl<'a> Index<'a> {
 }
 
 impl Hand<'_, '_> {
-    /// As [`Vault::judged`], for these snapshots, each with whether it may be late (see [`Vault::may_be_late`]).
-    pub(crate) fn judged(
-        &self,
-        error: ReadError,
-        snapshots: impl Iterator<Item = (ObjectName, bool)> + Clone,
-    ) -> ReadError {
-        let is_late = self.index.chunks.lookup().is_late(snapshots.clone().all(|(_, is_late)| is_late), &error);
-        for (snapshot, _) in snapshots {
-            self.index.vault.saw_loss(&error, is_late, &snapshot);
-        }
-        if is_late { ReadError::NotArrived } else { error }
-    }
-
     /// The view of the catalogue that is used.
     pub fn reader(&self) -> &Reader {
         &self.index.reader

@@ -281,7 +281,7 @@ fn plan_without(
     plan.leave_newer(vault)?;
     part_late(vault, &mut plan.unread);
     for (info, _) in plan.unread.iter().filter(|(_, unread)| unread.why == Why::Damaged) {
-        warn_unless_noted(vault.note_loss(&info.id, None), progress);
+        warn_unless_noted(vault.note_loss(info.id, None), progress);
     }
     plan.leave_unawaited(vault, progress)?;
     Ok(plan)

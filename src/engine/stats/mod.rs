@@ -193,11 +193,9 @@ pub fn stats(
         walk.run(&snapshots)?;
         stats.newer = walk.newer;
         let lacking = std::mem::take(&mut *lock(&walk.lacking));
-        let is_any = walk.late > 0 || !lacking.is_empty();
-        if walk.unreadable > 0 || is_any {
-            hurt::remember(vault, &walk.reader, &snapshots, &lacking, progress)?;
-        }
-        (stats.unreadable, stats.late) = if is_any && hurt::is_late(vault, &walk.reader, &snapshots, &lacking)? {
+        let is_any = walk.unreadable + walk.late > 0 || !lacking.is_empty();
+        let is_late = is_any && hurt::remember(vault, &walk.reader, &snapshots, &lacking, progress)?;
+        (stats.unreadable, stats.late) = if is_late {
             (walk.unreadable, walk.late + lacking.len() as u64)
         } else {
             (walk.unreadable + walk.late, 0)
