@@ -176,9 +176,13 @@ impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Pipes<R, W> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
         let polled = std::pin::Pin::new(&mut self.from).poll_read(cx, buf);
-        self.tally.received.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        let len = buf.filled().len() - before;
+        self.tally.received.fetch_add(len as u64, Relaxed);
+        if polled.is_ready() && len == 0 && has_room {
+            self.tally.has_ended.store(true, Relaxed);
+        }
         polled
     }
 }
