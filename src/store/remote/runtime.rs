@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -13,9 +13,6 @@ use crate::store::remote::line::Watch;
 
 /// The interval at which a waiting thread checks whether the work is to stop, or its request has made progress.
 const LOOK: Duration = Duration::from_millis(50);
-/// Number of looks that a request still has after its connection ended: the reason why may come by another way. A
-/// protocol's client may not notice that the answer cannot come any more.
-const LOOKS_AFTER_END: u32 = 40;
 /// An answer longer than this is no mere refusal.
 const MUCH: u64 = 256 << 10;
 /// Threads that work for requests: mostly on the encryption of the connection.
@@ -28,8 +25,6 @@ pub(super) struct Tally {
     pub sent: AtomicU64,
     /// Bytes received, plus one for each answer that began.
     pub received: AtomicU64,
-    /// Whether the connection has ended, so that nothing more is received.
-    pub has_ended: AtomicBool,
 }
 
 /// A runtime.
@@ -60,7 +55,6 @@ impl Runtime {
         });
         let (mut sent, mut received) = before;
         let heard = received + MUCH;
-        let mut looks_after_end = 0;
         loop {
             let outcome = receiver.recv_timeout(LOOK);
             let (sent_now, received_now) = (tally.sent.load(Relaxed), tally.received.load(Relaxed));
@@ -78,10 +72,7 @@ impl Runtime {
                 // handle.
                 Err(RecvTimeoutError::Disconnected) => return Err(watch.failed("the answer makes no sense")),
                 Err(RecvTimeoutError::Timeout) => {
-                    looks_after_end += u32::from(tally.has_ended.load(Relaxed));
-                    let is_over = looks_after_end > LOOKS_AFTER_END;
-                    let ended = is_over.then(|| watch.failed("the connection has ended"));
-                    if let Some(error) = watch.check().err().or(ended) {
+                    if let Err(error) = watch.check() {
                         task.abort();
                         return Err(error);
                     }
@@ -97,45 +88,5 @@ impl Drop for Runtime {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Kind;
-    use crate::store::remote::line::{Line, Policy, Surroundings};
-
-    /// A world in which time stands still, so that nothing is too late.
-    struct Still;
-
-    impl Surroundings for Still {
-        fn now(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn wait(&self, _: Duration) {}
-
-        fn stopped(&self) -> bool {
-            false
-        }
-
-        fn random(&self) -> u64 {
-            0
-        }
-
-        fn tell(&self, _: &str) {}
-    }
-
-    #[test]
-    fn a_request_ends_with_its_connection() {
-        let line = Line::new("far", 1, Policy::default(), Arc::new(Still));
-        let (runtime, tally) = (Runtime::new().unwrap(), Arc::<Tally>::default());
-        let answered = runtime.run(&mut line.watch("read", Kind::Pack), &tally, async { 7 });
-        assert_eq!(answered.unwrap(), 7);
-        tally.has_ended.store(true, Relaxed);
-        let unanswered = std::future::pending::<()>();
-        let error = runtime.run(&mut line.watch("read", Kind::Pack), &tally, unanswered).unwrap_err();
-        assert!(format!("{error:?}").contains("the connection has ended"), "{error:?}");
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Each connection is a child `ssh` of its own, started when it is needed. A connection that fails is not used again.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -11,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt};
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as SftpError;
@@ -19,6 +22,7 @@ use russh_sftp::extensions;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
 use crate::id::ObjectName;
 use crate::progress::plain;
@@ -41,6 +45,8 @@ const NEVER: u64 = 24 * 3600;
 const DEAD: u32 = 7 * 24 * 3600;
 /// The length of ssh's error output that is kept, in bytes.
 const COMPLAINT_MAX: usize = 2000;
+/// The time that a request still has after its connection ended: answers that arrived before may not be handed on yet.
+const GRACE: Duration = Duration::from_millis(200);
 /// A connection that was idle for this long is not used again: something in between may have dropped it.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -90,6 +96,8 @@ struct Connection {
     session: RawSftpSession,
     tally: Arc<Tally>,
     complaint: Arc<Mutex<String>>,
+    /// Whether the connection has ended.
+    ended: watch::Receiver<bool>,
     abilities: Abilities,
     /// The child, which ends with the connection.
     _child: Child,
@@ -168,6 +176,8 @@ struct Pipes<R, W> {
     from: R,
     to: W,
     tally: Arc<Tally>,
+    /// Learns that nothing more is received.
+    ended: watch::Sender<bool>,
 }
 
 impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Pipes<R, W> {
@@ -181,7 +191,7 @@ impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Pipes<R, W> {
         let len = buf.filled().len() - before;
         self.tally.received.fetch_add(len as u64, Relaxed);
         if polled.is_ready() && len == 0 && has_room {
-            self.tally.has_ended.store(true, Relaxed);
+            self.ended.send_replace(true);
         }
         polled
     }
@@ -202,6 +212,21 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Pipes<R, W> {
 
     fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         std::pin::Pin::new(&mut self.to).poll_shutdown(cx)
+    }
+}
+
+/// Runs a request for as long as its connection lives. The protocol's client never ends a request that it sends while the
+/// connection ends.
+async fn while_connected<T>(ended: &watch::Receiver<bool>, request: impl Future<Output = Step<T>>) -> Step<T> {
+    let mut ended = ended.clone();
+    let end = pin!(async {
+        // An error means that the connection is dropped.
+        let _ = ended.wait_for(|ended| *ended).await;
+        tokio::time::sleep(GRACE).await;
+    });
+    match select(pin!(request), end).await {
+        Either::Left((done, _)) => done,
+        Either::Right(_) => Err(Fault::Lost("the connection has ended".to_owned())),
     }
 }
 
@@ -231,14 +256,16 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
             kept.drain(..surplus);
         }
     });
-    let session = RawSftpSession::new(Pipes { from, to, tally: tally.clone() });
+    let (ends, ended) = watch::channel(false);
+    let session = RawSftpSession::new(Pipes { from, to, tally: tally.clone(), ended: ends });
     session.set_timeout(NEVER);
-    let version = match session.init().await {
+    let init = async { session.init().await.map_err(Fault::from) };
+    let version = match while_connected(&ended, init).await {
         Ok(version) => version,
-        Err(error) => {
+        Err(fault) => {
             // The other pipe says why the child ends.
             let _ = tokio::time::timeout(Duration::from_secs(1), listens).await;
-            return Err(Fault::Lost(told(&complaint, &Fault::from(error))));
+            return Err(Fault::Lost(told(&complaint, &fault)));
         }
     };
     let has = |name: &str| version.extensions.contains_key(name);
@@ -250,7 +277,7 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
         write_len: 32 << 10,
     };
     if has(extensions::LIMITS) {
-        match session.limits().await.map_err(Fault::from) {
+        match while_connected(&ended, async { session.limits().await.map_err(Fault::from) }).await {
             Ok(told) => {
                 let limits = Limits::from(told);
                 // Zero means that the limit is unknown.
@@ -264,7 +291,7 @@ async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
             Err(fault) => return Err(fault),
         }
     }
-    Ok(Connection { session, tally, complaint, abilities, _child: child })
+    Ok(Connection { session, tally, complaint, ended, abilities, _child: child })
 }
 
 /// Whether a server says in words that there is no room, for which the protocol has no code: the system's words for a full
@@ -591,7 +618,9 @@ impl SftpClient {
                 Err(fault) => return Err(self.lost(action, object, format!("{fault:?}"))),
             }
         };
-        let outcome = self.runtime.run(&mut watch, &connection.tally.clone(), work(connection.clone()))?;
+        let (request, ended) = (work(connection.clone()), connection.ended.clone());
+        let request = async move { while_connected(&ended, request).await };
+        let outcome = self.runtime.run(&mut watch, &connection.tally.clone(), request)?;
         if outcome.as_ref().map_or_else(Fault::is_answer, |_| true) {
             lock(&self.idle).push((self.surroundings.now(), connection));
             return outcome.map_err(|fault| self.judge(action, object, fault));
@@ -800,5 +829,23 @@ mod tests {
         assert_eq!(&carrier.args[carrier.args.len() - 6..], ["-p2222", "-lme", "-s", "--", "nas", "sftp"]);
         let carrier = Carrier::ssh(Some("other".to_owned()), None, "[::1]", None);
         assert_eq!((carrier.program.as_str(), carrier.args[carrier.args.len() - 2].as_str()), ("other", "::1"));
+    }
+
+    #[test]
+    fn a_request_ends_with_its_connection() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (ends, ended) = watch::channel(false);
+        let answered = runtime.block_on(while_connected(&ended, async { Ok(7) }));
+        assert_eq!(answered.unwrap(), 7);
+        ends.send_replace(true);
+        let unanswered = std::future::pending::<Step<()>>();
+        let fault = runtime.block_on(while_connected(&ended, unanswered)).unwrap_err();
+        assert!(!fault.is_answer(), "{fault:?}");
+        // The answers that arrived are still handed on.
+        let late = async {
+            tokio::time::sleep(GRACE / 4).await;
+            Ok(())
+        };
+        runtime.block_on(while_connected(&ended, late)).unwrap();
     }
 }
