@@ -254,9 +254,12 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
         let text = "Some folders were written by a newer vault, so the figures are not whole. Update this one.";
         out.styled(Style::Warning, text)?;
     }
-    if context.global.quiet {
-        return Ok(());
-    }
+    if context.global.quiet { Ok(()) } else { tables(context, args, stats, out) }
+}
+
+/// Prints the tables of sources, of snapshots and of months.
+fn tables(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) -> Result<(), Failure> {
+    let size = units::size;
     let shown = |text: &str| Shown(text.as_bytes()).to_string();
     let sources: Vec<Vec<String>> = stats
         .sources

@@ -333,6 +333,10 @@ impl ChunkSource for TreeReader<'_> {
         self.last = Some(piece);
         Ok(bytes)
     }
+
+    fn invalid(&mut self, error: impl Into<ReadError>) -> ReadError {
+        self.lookup().judged(error.into())
+    }
 }
 
 /// Reads chunks for one thread, and records which were requested.
@@ -355,5 +359,9 @@ impl ChunkSource for Recorder<'_> {
     fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
         self.asked.push(*id);
         self.trees.chunk(id)
+    }
+
+    fn invalid(&mut self, error: impl Into<ReadError>) -> ReadError {
+        self.trees.invalid(error)
     }
 }

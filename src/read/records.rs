@@ -81,7 +81,7 @@ impl Records {
         S::Error: From<E>,
     {
         loop {
-            let record = self.arrived.next(self.ended, &mut decode)?;
+            let record = self.arrived.next(self.ended, &mut decode).map_err(|error| source.invalid(error))?;
             if record.is_some() || self.ended {
                 return Ok(record);
             }

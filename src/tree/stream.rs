@@ -217,6 +217,11 @@ pub trait ChunkSource {
 
     /// The bytes of a chunk, verified against its id.
     fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, Self::Error>;
+
+    /// The error for chunks that are sound, and whose content is not valid.
+    fn invalid(&mut self, error: impl Into<Self::Error>) -> Self::Error {
+        error.into()
+    }
 }
 
 /// The ids of a stream's chunks, in order, reading nested lists as it goes along. Memory is bounded by the depth.
@@ -246,7 +251,7 @@ impl IdReader {
                     let mut bytes = std::mem::take(&mut self.carries[level]);
                     bytes.extend_from_slice(&source.chunk(&id)?);
                     let whole = bytes.len() - bytes.len() % ChunkId::LEN;
-                    let ids = ids_from_bytes(&bytes[..whole])?;
+                    let ids = ids_from_bytes(&bytes[..whole]).map_err(|error| source.invalid(error))?;
                     self.carries[level] = bytes.split_off(whole);
                     self.levels.push(ids.into_iter());
                 }
@@ -258,7 +263,7 @@ impl IdReader {
         if self.carries.iter().all(Vec::is_empty) {
             Ok(None)
         } else {
-            Err(StreamError::Malformed("a list of ids has a length that is no multiple of 16").into())
+            Err(source.invalid(StreamError::Malformed("a list of ids has a length that is no multiple of 16")))
         }
     }
 }
@@ -285,14 +290,14 @@ impl StreamReader {
             return if self.rest == 0 {
                 Ok(None)
             } else {
-                Err(StreamError::Malformed("it is shorter than it says").into())
+                Err(source.invalid(StreamError::Malformed("it is shorter than it says")))
             };
         };
         let bytes = source.chunk(&id)?;
         debug_assert!(bytes.len() <= CHUNK_MAX_CEILING as usize);
         match self.rest.checked_sub(bytes.len() as u64) {
             Some(rest) => self.rest = rest,
-            None => return Err(StreamError::Malformed("it is longer than it says").into()),
+            None => return Err(source.invalid(StreamError::Malformed("it is longer than it says"))),
         }
         Ok(Some(bytes))
     }
@@ -301,7 +306,7 @@ impl StreamReader {
 /// Reads a whole stream of at most `max` bytes.
 pub fn read_stream<S: ChunkSource>(stream: &Stream, max: u64, source: &mut S) -> Result<Vec<u8>, S::Error> {
     if stream.len > max {
-        return Err(StreamError::Malformed("it is longer than is allowed here").into());
+        return Err(source.invalid(StreamError::Malformed("it is longer than is allowed here")));
     }
     let mut reader = StreamReader::new(stream);
     let mut out = Vec::new();

@@ -152,7 +152,7 @@ pub enum VaultError {
         features: u64,
     },
     /// It is a mirror whose first run was cut off: it has no key slot yet, and gets them last.
-    #[error("the mirror in {place} is not whole: its first run did not come to its end")]
+    #[error("the mirror in {place} is not whole: it has no keys. Its first run did not end, or they were removed")]
     Unfinished {
         /// The place.
         place: String,

@@ -16,7 +16,7 @@ const TABLES: &[(&str, &str, &str)] = &[
 ];
 
 /// Functions that are longer and may only become shorter: the file, the name and the lines.
-const LONG: &[(&str, &str, usize)] = &[("src/cli/stats.rs", "tell", 91), ("src/store/remote/http.rs", "send", 94)];
+const LONG: &[(&str, &str, usize)] = &[];
 
 /// Each function's name and the number of its lines.
 fn functions(lines: &[&str]) -> Vec<(String, usize)> {

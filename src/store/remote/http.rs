@@ -92,6 +92,39 @@ pub(super) struct Answer {
     pub fault: Option<(io::ErrorKind, String)>,
 }
 
+impl Answer {
+    /// The details in the head of an answer to a request that was sent with this date.
+    fn of(head: &http::response::Parts, said: Option<String>) -> Self {
+        let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self {
+            status: Some(head.status.as_u16()),
+            code: text("x-ms-error-code"),
+            message: None,
+            retry_after: text(RETRY_AFTER.as_str()).as_deref().and_then(seconds),
+            dates: text(DATE.as_str()).zip(said),
+            region: text("x-amz-bucket-region"),
+            server: text("server"),
+            locked: text("x-amz-object-lock-mode").map(|mode| {
+                let until = text("x-amz-object-lock-retain-until-date").map(|date| format!(" until {date}"));
+                mode + &until.unwrap_or_default()
+            }),
+            has_other_tag: text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
+                || text("x-amz-server-side-encryption-customer-algorithm").is_some(),
+            fault: None,
+        }
+    }
+
+    /// The same, with the reason in the body.
+    fn with_reason(self, reason: &str) -> Self {
+        Self {
+            code: element(reason, "Code").or(self.code),
+            message: element(reason, "Message"),
+            region: self.region.or_else(|| element(reason, "Region")),
+            ..self
+        }
+    }
+}
+
 /// One request: its progress, and the answer.
 #[derive(Debug, Default)]
 pub(super) struct Call {
@@ -182,28 +215,12 @@ impl Transport {
         let response = self.0.execute(request).await.map_err(|error| lost(&call, error))?;
         call.tally.received.fetch_add(1, Relaxed);
         let (mut parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
-        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let mut answer = Answer {
-            status: Some(parts.status.as_u16()),
-            code: text("x-ms-error-code"),
-            message: None,
-            retry_after: parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(seconds),
-            dates: text(DATE.as_str()).zip(said.and_then(|said| said.to_str().ok().map(str::to_owned))),
-            region: text("x-amz-bucket-region"),
-            server: text("server"),
-            locked: text("x-amz-object-lock-mode").map(|mode| {
-                let until = text("x-amz-object-lock-retain-until-date").map(|date| format!(" until {date}"));
-                mode + &until.unwrap_or_default()
-            }),
-            has_other_tag: text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
-                || text("x-amz-server-side-encryption-customer-algorithm").is_some(),
-            fault: None,
-        };
-        let counted = Counted { body, tally: call.tally.clone(), is_out: false, rest: Bytes::new() };
-        if parts.status.is_success() && !is_batch && !is_list {
+        let answer = Answer::of(&parts, said.and_then(|said| said.to_str().ok().map(str::to_owned)));
+        let mut body = Counted { body, tally: call.tally.clone(), is_out: false, rest: Bytes::new() };
+        let is_success = parts.status.is_success();
+        if is_success && !is_batch && !is_list {
             call.note(answer);
-            let noted = call.clone();
-            let body = HttpResponseBody::new(counted.map_err(move |error| lost(&noted, error)));
+            let body = HttpResponseBody::new(body.map_err(move |error| lost(&call, error)));
             // Some servers return the requested range without the status that says so.
             if is_ranged && parts.status == http::StatusCode::OK && parts.headers.contains_key(CONTENT_RANGE) {
                 parts.status = http::StatusCode::PARTIAL_CONTENT;
@@ -211,44 +228,43 @@ impl Transport {
             return Ok(HttpResponse::from_parts(parts, body));
         }
         // Read the bodies of failures and of batches, which hold reasons, and check a list before it is trusted.
-        let mut counted = counted;
         let mut bytes = Vec::new();
-        while let Some(frame) = counted.frame().await {
+        while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| lost(&call, error))?;
             if let Ok(data) = frame.into_data()
-                && (parts.status.is_success() || bytes.len() < REASON_MAX)
+                && (is_success || bytes.len() < REASON_MAX)
             {
                 bytes.extend_from_slice(&data);
             }
         }
-        let reason = String::from_utf8_lossy(&bytes);
-        if is_list && parts.status.is_success() {
-            let is_one =
-                ["ListBucketResult>", "EnumerationResults>"].iter().any(|end| reason.trim_end().ends_with(end));
+        if is_list && is_success {
             call.note(answer);
-            if !is_one {
-                return Err(failed(&call, HttpErrorKind::Decode, "something that is no list was answered".into()));
-            }
-            // A server that speaks an older protocol says that there is more, but not where the next page starts.
-            let is_cut = element(&reason, "IsTruncated").is_some_and(|cut| cut.eq_ignore_ascii_case("true"))
-                && element(&reason, "NextContinuationToken").is_none_or(|token| token.is_empty());
-            if is_cut {
-                return Err(failed(
-                    &call,
-                    HttpErrorKind::Decode,
-                    "the list was cut, and does not say where it goes on".into(),
-                ));
-            }
-            let fit = without_unfit(&reason, ("<Contents>", "</Contents>"), "Key")
-                .or_else(|| without_unfit(&reason, ("<Blob>", "</Blob>"), "Name"));
-            return Ok(HttpResponse::from_parts(parts, fit.map_or(bytes, String::into_bytes).into()));
+            let list = sound_list(bytes).map_err(|what| failed(&call, HttpErrorKind::Decode, what.into()))?;
+            return Ok(HttpResponse::from_parts(parts, list.into()));
         }
-        answer.code = element(&reason, "Code").or(answer.code);
-        answer.message = element(&reason, "Message");
-        answer.region = answer.region.or_else(|| element(&reason, "Region"));
-        call.note(answer);
+        call.note(answer.with_reason(&String::from_utf8_lossy(&bytes)));
         Ok(HttpResponse::from_parts(parts, bytes.into()))
     }
+}
+
+/// The list that a server answered, without names that cannot be ours.
+///
+/// # Errors
+/// If it is not a whole list, or does not tell where the next one starts.
+fn sound_list(bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+    let text = String::from_utf8_lossy(&bytes);
+    if !["ListBucketResult>", "EnumerationResults>"].iter().any(|end| text.trim_end().ends_with(end)) {
+        return Err("something that is no list was answered");
+    }
+    // A server that speaks an older protocol says that there is more, but not where the next page starts.
+    let is_cut = element(&text, "IsTruncated").is_some_and(|cut| cut.eq_ignore_ascii_case("true"))
+        && element(&text, "NextContinuationToken").is_none_or(|token| token.is_empty());
+    if is_cut {
+        return Err("the list was cut, and does not say where it goes on");
+    }
+    let fit = without_unfit(&text, ("<Contents>", "</Contents>"), "Key")
+        .or_else(|| without_unfit(&text, ("<Blob>", "</Blob>"), "Name"));
+    Ok(fit.map_or(bytes, String::into_bytes))
 }
 
 #[async_trait::async_trait]

@@ -3,24 +3,21 @@
 //!
 //! Each connection is a child `ssh` of its own, started when it is needed. A connection that fails is not used again.
 
-use std::future::Future;
+mod pipes;
+
 use std::io;
-use std::pin::pin;
 use std::process::Stdio;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt};
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits;
 use russh_sftp::extensions;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -28,6 +25,7 @@ use crate::id::ObjectName;
 use crate::progress::plain;
 use crate::store::remote::line::{Line, Surroundings};
 use crate::store::remote::runtime::{Runtime, Tally};
+use crate::store::remote::sftp::pipes::{Pipes, while_connected};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
 use crate::sync::lock;
 
@@ -45,8 +43,6 @@ const NEVER: u64 = 24 * 3600;
 const DEAD: u32 = 7 * 24 * 3600;
 /// The length of ssh's error output that is kept, in bytes.
 const COMPLAINT_MAX: usize = 2000;
-/// The time that a request still has after its connection ended: answers that arrived before may not be handed on yet.
-const GRACE: Duration = Duration::from_millis(200);
 /// A connection that was idle for this long is not used again: something in between may have dropped it.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -170,65 +166,6 @@ impl Fault {
 }
 
 type Step<T> = Result<T, Fault>;
-
-/// Both pipes of a child, counting the bytes.
-struct Pipes<R, W> {
-    from: R,
-    to: W,
-    tally: Arc<Tally>,
-    /// Learns that nothing more is received.
-    ended: watch::Sender<bool>,
-}
-
-impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Pipes<R, W> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
-        let polled = std::pin::Pin::new(&mut self.from).poll_read(cx, buf);
-        let len = buf.filled().len() - before;
-        self.tally.received.fetch_add(len as u64, Relaxed);
-        if polled.is_ready() && len == 0 && has_room {
-            self.ended.send_replace(true);
-        }
-        polled
-    }
-}
-
-impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Pipes<R, W> {
-    fn poll_write(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = std::pin::Pin::new(&mut self.to).poll_write(cx, buf);
-        if let Poll::Ready(Ok(len)) = &polled {
-            self.tally.sent.fetch_add(*len as u64, Relaxed);
-        }
-        polled
-    }
-
-    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.to).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.to).poll_shutdown(cx)
-    }
-}
-
-/// Runs a request for as long as its connection lives. The protocol's client never ends a request that it sends while the
-/// connection ends.
-async fn while_connected<T>(ended: &watch::Receiver<bool>, request: impl Future<Output = Step<T>>) -> Step<T> {
-    let mut ended = ended.clone();
-    let end = pin!(async {
-        // An error means that the connection is dropped.
-        let _ = ended.wait_for(|ended| *ended).await;
-        tokio::time::sleep(GRACE).await;
-    });
-    match select(pin!(request), end).await {
-        Either::Left((done, _)) => done,
-        Either::Right(_) => Err(Fault::Lost("the connection has ended".to_owned())),
-    }
-}
 
 /// Opens a connection.
 async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
@@ -829,23 +766,5 @@ mod tests {
         assert_eq!(&carrier.args[carrier.args.len() - 6..], ["-p2222", "-lme", "-s", "--", "nas", "sftp"]);
         let carrier = Carrier::ssh(Some("other".to_owned()), None, "[::1]", None);
         assert_eq!((carrier.program.as_str(), carrier.args[carrier.args.len() - 2].as_str()), ("other", "::1"));
-    }
-
-    #[test]
-    fn a_request_ends_with_its_connection() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let (ends, ended) = watch::channel(false);
-        let answered = runtime.block_on(while_connected(&ended, async { Ok(7) }));
-        assert_eq!(answered.unwrap(), 7);
-        ends.send_replace(true);
-        let unanswered = std::future::pending::<Step<()>>();
-        let fault = runtime.block_on(while_connected(&ended, unanswered)).unwrap_err();
-        assert!(!fault.is_answer(), "{fault:?}");
-        // The answers that arrived are still handed on.
-        let late = async {
-            tokio::time::sleep(GRACE / 4).await;
-            Ok(())
-        };
-        runtime.block_on(while_connected(&ended, late)).unwrap();
     }
 }

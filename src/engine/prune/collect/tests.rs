@@ -193,6 +193,26 @@ fn what_is_changed_as_a_machine_is_retired_is_whole_or_forgotten() {
     }
 }
 
+/// As above, but the machine has joined again and listed the log, and not yet the meta packs: it knows nothing of what was forgotten, and
+/// sees none of the packs that were deleted with it.
+#[test]
+fn nothing_takes_the_place_of_what_was_forgotten_between_two_listings() {
+    let mut forgotten = 0;
+    for (number, after) in (0..4).flat_map(|after| [(1, after), (3, after), (9, after)]) {
+        let sim = alike(sound());
+        fs::remove_dir_all(sim.path("state", 0)).unwrap();
+        sim.when_listing_meta(0, after, |sim| {
+            another_takes_its_place(sim);
+            and_what_it_relied_on_is_deleted(sim);
+        });
+        sim.take_out(0, number, |_| true);
+        let counts = sim.finish();
+        assert_eq!((counts.lost, counts.undone), (0, 0), "{number} {after}: {counts:?}");
+        forgotten += counts.deleted;
+    }
+    assert!(forgotten > 0);
+}
+
 /// As above. Of the record that retires the machine only a merge is left: when it looks behind its records, or when it reads what it
 /// has listed.
 #[test]

@@ -52,6 +52,7 @@ enum Before {
     /// The put of anything else.
     PutPack,
     ReadRecord,
+    ListMeta,
 }
 
 /// An action just before a request of a client.
@@ -311,6 +312,9 @@ impl Store for SimStore {
 
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         self.meet(&kind.folder())?;
+        if kind == Kind::Meta {
+            self.sim.hook(self.client, Before::ListMeta);
+        }
         // A listing does not show one moment: it shows some of the objects that appear or disappear meanwhile.
         let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
         let key = |listed: &Listed| match listed {
@@ -470,6 +474,11 @@ impl Sim {
     pub fn when_reading(&self, client: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let hook = Hook { client, before: Before::ReadRecord, after: 0, then: Box::new(then) };
         lock(&self.state).hooks.push(hook);
+    }
+
+    /// Runs an action just before a client lists the meta packs, after this many others.
+    pub fn when_listing_meta(&self, client: usize, after: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        lock(&self.state).hooks.push(Hook { client, before: Before::ListMeta, after, then: Box::new(then) });
     }
 
     /// Sets the number of objects of the log from which they are merged.
