@@ -1122,6 +1122,116 @@ fn latest_is_nothing_older_where_the_latest_is_missing() {
     ends(&desk, &["ls", "latest"], 0);
 }
 
+/// A record of a machine, unreadable or missing, that nobody has read before.
+#[derive(Debug, Clone, Copy)]
+enum Hidden {
+    Damaged,
+    Missing,
+}
+
+/// A vault in which the last snapshot of the source is hidden, and the record.
+fn hidden(how: Hidden) -> (Desk, PathBuf) {
+    let desk = desk();
+    let record = newest(&desk);
+    // It tells of the record before.
+    let mut other = desk.command(&["snapshot", ".", "--source", "other"]);
+    assert_eq!(said(&other.output().unwrap()).code, 0);
+    match how {
+        Hidden::Damaged => flip(&record, 80),
+        Hidden::Missing => fs::rename(&record, desk.path("record")).unwrap(),
+    }
+    fs::remove_dir_all(desk.path("state")).unwrap();
+    (desk, record)
+}
+
+/// The ids of the listed snapshots, the oldest first, whatever list ends with.
+fn listed(desk: &Desk) -> Vec<String> {
+    let told: serde_json::Value = serde_json::from_str(&desk.run(&["list", "--json"]).out).unwrap();
+    told["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Nothing is remembered: the log alone shows that another snapshot may be the latest.
+#[test]
+fn latest_is_not_guessed_where_a_record_cannot_be_read() {
+    for how in [Hidden::Damaged, Hidden::Missing] {
+        let (desk, _) = hidden(how);
+        let first = listed(&desk)[0].clone();
+        for args in [
+            &["restore", "latest", "--source", "source", "--in-place", "--delete", "--yes"][..],
+            &["restore", "2026-01-02", "--source", "source", "--in-place", "--yes"],
+            &["forget", "latest", "--source", "source", "--yes"],
+        ] {
+            let said = ends(&desk, args, 4);
+            let is_told = said.contains("may be another snapshot") || said.contains("may be more snapshots");
+            assert!(is_told, "{how:?} {args:?}: {said}");
+        }
+        assert!(desk.source().join("b").exists());
+        let out = desk.path("out");
+        for args in [&["ls", "latest"][..], &["restore", "latest", "--to", out.to_str().unwrap()]] {
+            let args = [args, &["--source", "source"]].concat();
+            assert!(ends(&desk, &args, 4).contains("may be another snapshot"), "{how:?} {args:?}");
+        }
+        ends(&desk, &["ls", &first], 0);
+        ends(&desk, &["restore", &first, "--in-place", "--yes"], 0);
+        // Another machine's snapshots are not in doubt because of a record that is missing of this one.
+        if matches!(how, Hidden::Missing) {
+            let told = desk.run(&["ls", "latest", "--host", "elsewhere"]);
+            assert!(!told.err.contains("may be another"), "{}", told.err);
+        }
+    }
+}
+
+/// A missing record may pin a snapshot, or be one.
+#[test]
+fn nothing_is_dropped_by_rules_while_a_record_cannot_be_read() {
+    for how in [Hidden::Damaged, Hidden::Missing] {
+        let (desk, record) = hidden(how);
+        let before = listed(&desk).len();
+        for args in [&["prune", "--keep", "1", "--dry-run"][..], &["prune", "--keep", "1", "--yes"]] {
+            ends(&desk, args, 4);
+        }
+        assert_eq!(listed(&desk).len(), before, "{how:?}");
+        if matches!(how, Hidden::Missing) {
+            fs::rename(desk.path("record"), record).unwrap();
+            ends(&desk, &["prune", "--keep", "1", "--yes"], 0);
+            assert_eq!(listed(&desk).len(), 2, "one of each source");
+        }
+    }
+}
+
+/// Whether this machine remembers the record or not.
+#[test]
+fn commands_about_all_snapshots_know_that_there_may_be_more() {
+    for (how, is_remembered) in [(Hidden::Damaged, false), (Hidden::Missing, false), (Hidden::Missing, true)] {
+        let (desk, record) = hidden(how);
+        let id = record.file_name().unwrap().to_str().unwrap().to_owned();
+        if is_remembered {
+            fs::rename(desk.path("record"), &record).unwrap();
+            ends(&desk, &["list"], 0);
+            fs::remove_file(&record).unwrap();
+        }
+        let copy = desk.path("copy");
+        ends(&desk, &["init", "--repo", copy.to_str().unwrap()], 0);
+        for args in [
+            &["find", "b"][..],
+            &["why", desk.source().join("b").to_str().unwrap()],
+            &["history", desk.source().join("a").to_str().unwrap()],
+            &["drill"],
+            &["rewrite", "--exclude", "x", "--dry-run"],
+            &["copy", "--to", copy.to_str().unwrap()],
+        ] {
+            let mut command = desk.command(args);
+            let said = said(&command.env("VAULT_TO_PASSWORD", PASSWORD).output().unwrap());
+            assert_eq!(said.code, 4, "{how:?} {is_remembered} {args:?}: {}{}", said.out, said.err);
+            assert!(said.err.contains("there may be more snapshots"), "{args:?}: {}", said.err);
+        }
+        if is_remembered {
+            let said = ends(&desk, &["ls", &id], 4);
+            assert!(said.contains("missing from the store"), "{said}");
+        }
+    }
+}
+
 #[test]
 fn another_vault_in_the_same_place_is_told_by_all_alike() {
     let (desk, other) = (desk(), Desk::new());

@@ -274,7 +274,7 @@ pub(super) fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Fai
     let all = vault.snapshots();
     let found = if args.snapshots.is_empty() {
         let filter = Filter::from(&args.filter);
-        all.into_iter().filter(|info| filter.matches(info)).collect()
+        select::all(context, &vault)?.into_iter().filter(|info| filter.matches(info)).collect()
     } else {
         select::find_all(context, &vault, &all, &args.filter, &args.snapshots, Aim::Write)?
     };

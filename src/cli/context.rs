@@ -272,13 +272,21 @@ impl Context {
             Ok(store) => Ok(Arc::new(store)),
             Err(StoreError::Gone { .. }) => {
                 let shown = place.to_string();
-                Err(Failure::new(format!("there is no folder {shown}")).exit(Exit::Unreachable).hint(format!(
-                    "Is the path right, and the disk connected? A new vault is made with: vault init --repo {}",
-                    quoted(&shown)
-                )))
+                let hint = self.away(place).unwrap_or_else(|| {
+                    let place = quoted(&shown);
+                    format!(
+                        "Is the path right, and the disk connected? A new vault is made with: vault init --repo {place}"
+                    )
+                });
+                Err(Failure::new(format!("there is no folder {shown}")).exit(Exit::Unreachable).hint(hint))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The hint where nothing is found in a place in which this machine knows a vault.
+    fn away(&self, place: &Place) -> Option<String> {
+        self.known_in(place).map(|id| format!("This machine knows the vault {id} there. Is its disk mounted?"))
     }
 
     /// The store at an address. Only the first request shows whether it exists.
@@ -441,10 +449,7 @@ impl Context {
         if locked.is_empty() {
             // This failure comes before anyone types a password.
             let failure = Failure::from(VaultError::NoVault { place: store.place() });
-            return Err(match self.known_in(&chosen.place) {
-                Some(id) => failure.hint(format!("This machine knows the vault {id} there. Is its disk mounted?")),
-                None => failure,
-            });
+            return Err(if let Some(hint) = self.away(&chosen.place) { failure.hint(hint) } else { failure });
         }
         locked.require_finished(&|| store.place())?;
         Ok((store, locked))

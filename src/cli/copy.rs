@@ -148,6 +148,7 @@ pub(super) fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
 fn wanted(context: &Context, args: &CopyArgs, vault: &Vault) -> Result<Vec<SnapshotInfo>, Failure> {
     let mut snapshots = vault.snapshots();
     if args.snapshots.is_empty() {
+        snapshots = select::all(context, vault)?;
         let filter = Filter::from(&args.filter);
         if let Some(meant) = filter.meant(&snapshots) {
             return Err(Failure::new("there is no snapshot to copy").hint(meant));

@@ -14,6 +14,7 @@ use crate::cli::error::Failure;
 use crate::cli::machine::Here;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::select;
 use crate::cli::units;
 
 /// The number of failures shown.
@@ -23,6 +24,7 @@ const SHOWN: usize = 20;
 pub(super) fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
+    select::all(context, &vault)?;
     let wish = Wish { files: args.files, len_max: args.max_size, filter: &(&args.filter).into() };
     let done = drill::perform(&vault, &wish, context.threads(), &Here, &context.screen);
     context.screen.clear();

@@ -86,7 +86,7 @@ impl Several {
 pub(super) fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     let pattern = Pattern::new(&roots::bytes_of(&args.pattern), args.ignore_case);
     let vault = context.open_to_read()?;
-    let all = vault.snapshots();
+    let all = select::all(context, &vault)?;
     let snapshots = newest_first(&all, &(&args.filter).into())?;
     let mut out = Output::new();
     let (mut failed, mut count) = (None, 0_u64);
@@ -194,7 +194,7 @@ const HISTORY: &[Column] = &[
 /// Runs `vault history`.
 pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
-    let all = vault.snapshots();
+    let all = select::all(context, &vault)?;
     let snapshots = newest_first(&all, &(&args.filter).into())?;
     let typed = roots::bytes_of(&args.path);
     let mut broken = Vec::new();

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::ffi::OsString;
 
+use crate::progress::Progress;
 pub(super) use crate::service::select::*;
 pub(super) use crate::service::spot::Spot;
 use crate::vault::SnapshotInfo;
@@ -41,6 +42,16 @@ pub(super) fn among<'a>(
 pub(super) fn ending<T>(context: &Context, found: Found<T>) -> T {
     context.end_with(found.exit);
     found.info
+}
+
+/// All snapshots, the oldest first, for a command about all of them. Warns if there may be others: records that are
+/// missing, or cannot be read.
+pub(super) fn all(context: &Context, vault: &Vault) -> Result<Vec<SnapshotInfo>, Failure> {
+    for unread in vault.unread_records()? {
+        context.screen.warn(&more_than_known(&unread));
+        context.end_with(unread.exit());
+    }
+    Ok(vault.snapshots())
 }
 
 /// Finds the selected snapshot among those of a vault, which are sorted oldest first.

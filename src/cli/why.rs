@@ -67,7 +67,7 @@ pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
     let path = roots::absolute(&current_folder()?, &args.path);
     let typed = roots::bytes_of(path.as_os_str());
     let vault = context.open_to_read()?;
-    let all = vault.snapshots();
+    let all = select::all(context, &vault)?;
     let mut covering: Vec<&SnapshotInfo> = all.iter().filter(|info| select::covers(info, &typed)).collect();
     (covering, _) = select::of_this_machine(&vault, covering);
     let mut sources = configured(context, &path)?;

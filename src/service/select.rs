@@ -15,6 +15,7 @@ use crate::service::dates::{self, Span};
 use crate::service::roots::bytes_of;
 use crate::service::suggest::nearest;
 use crate::tree::{Root, Time};
+use crate::vault::finding::About;
 use crate::vault::{SnapshotInfo, Vault};
 
 /// The minimum number of digits in the start of an id.
@@ -128,9 +129,28 @@ impl Wanted {
             progress.warn(&format!("{what}: {} is taken (see: vault repair --dry-run)", info.id.short()));
             exit = Exit::Damage;
         }
-        let (info, note) = chosen?;
+        let unread = self.unread(among, &own)?;
+        let (info, note) = chosen.map_err(|failure| match &unread {
+            Some(unread) => {
+                progress.warn(&more_than_known(unread));
+                failure.exit(unread.exit())
+            }
+            None => failure,
+        })?;
+        if let Some(unread) = unread {
+            let what = format!("{} may be another snapshot than {}: {}", self.text, info.id.short(), unread.text());
+            if aim != Aim::Read {
+                return Err(Failure::new(what).exit(unread.exit()).hint("Name it by its id: vault list"));
+            }
+            progress.warn(&what);
+            exit = exit.worse(unread.exit());
+        }
         if let Some(note) = note {
             progress.warn(&note);
+        }
+        if info.has_lost_root() && !matches!(self.which, Which::Id(_)) {
+            progress.warn(&self.hollow(among, info));
+            exit = exit.worse(Exit::Skipped);
         }
         Ok(Found { info, exit })
     }
@@ -138,12 +158,39 @@ impl Wanted {
     /// The snapshot that would be selected if no record were missing from the store; `None` if that snapshot is
     /// present.
     fn missing(&self, among: &Among<'_>, own: &Own, aim: Aim) -> Result<Option<SnapshotInfo>, Failure> {
-        if matches!(self.which, Which::Id(_)) {
+        // One that is here is meant, whatever else its id may be the start of.
+        let is_here = || self.choose(among.snapshots, &among.filter, own, aim, among.zone).is_ok();
+        if matches!(self.which, Which::Id(_)) && is_here() {
             return Ok(None);
         }
         let Some(all) = among.vault.remembered_snapshots()? else { return Ok(None) };
         let meant = self.choose(&all, &among.filter, own, aim, among.zone).ok().map(|(meant, _)| meant);
         Ok(meant.filter(|meant| among.snapshots.iter().all(|info| info.id != meant.id)).cloned())
+    }
+
+    /// A warning that the snapshot which is chosen lacks what was not mounted when it was taken.
+    fn hollow(&self, among: &Among<'_>, info: &SnapshotInfo) -> String {
+        let is_same = |other: &&SnapshotInfo| {
+            other.body.source == info.body.source && other.body.host == info.body.host && !other.has_lost_root()
+        };
+        let earlier = among.snapshots.iter().take_while(|other| other.id != info.id).filter(is_same).last();
+        let earlier = earlier.map(|other| format!("; the last one before it: {}", named(other, among.zone)));
+        format!(
+            "{} is snapshot {}, of which a disk was probably not mounted when it was taken{}",
+            self.text,
+            info.id.short(),
+            earlier.unwrap_or_default()
+        )
+    }
+
+    /// The reason why another snapshot may be meant than the one that is chosen: a record that cannot be read, or is not
+    /// here, of the machine whose snapshots are meant.
+    fn unread(&self, among: &Among<'_>, own: &Own) -> Result<Option<About>, Failure> {
+        if matches!(self.which, Which::Id(_)) {
+            return Ok(None);
+        }
+        let host = among.filter.host.as_deref().unwrap_or(&own.host);
+        Ok(among.vault.unread_of(host)?.into_iter().next())
     }
 
     /// Finds the selected snapshot in order to read its contents. An id from before a change selects the state before
@@ -278,6 +325,11 @@ impl Wanted {
         };
         hinted(failure, snapshots, filter)
     }
+}
+
+/// A warning that there may be snapshots which this machine does not list.
+pub fn more_than_known(unread: &About) -> String {
+    format!("there may be more snapshots than are known here: {}", unread.text())
 }
 
 /// Finds all snapshots that were named, each once.

@@ -112,6 +112,107 @@ pub enum About {
     Note(Note),
 }
 
+impl About {
+    /// Exit code of a command that knows of it.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Object { state, .. } if state.is_loss() => Exit::Damage,
+            Self::Records { late: false, .. }
+            | Self::Files { .. }
+            | Self::Unexamined { .. }
+            | Self::Slot(OddSlot { fault: SlotFault::Missing, .. }) => Exit::Damage,
+            Self::Object { .. }
+            | Self::Records { .. }
+            | Self::Late { .. }
+            | Self::Source { .. }
+            | Self::Slot(_)
+            | Self::OtherVault(_)
+            | Self::Change { .. }
+            | Self::Clocks { .. }
+            | Self::Note(_) => Exit::Skipped,
+        }
+    }
+
+    /// The problem in one sentence without a full stop.
+    pub fn text(&self) -> String {
+        let more = |count: usize| if count > 5 { ", …" } else { "" };
+        match self {
+            Self::Object { key, state, what } => format!("{key} is {}: {what}", state.word()),
+            Self::Records { client, numbers, snapshots, late } => {
+                let shown: Vec<String> = numbers.iter().take(5).map(u64::to_string).collect();
+                let of = match snapshots.len() {
+                    0 => String::new(),
+                    1 => ", one of them a snapshot".to_owned(),
+                    many => format!(", {many} of them snapshots"),
+                };
+                let client = &client.to_string()[..8];
+                let (shown, more) = (shown.join(", "), more(numbers.len()));
+                if *late {
+                    format!("records of client {client} have not arrived yet (number {shown}{more}{of})")
+                } else {
+                    format!("records of client {client} are missing from the log (number {shown}{more}{of})")
+                }
+            }
+            Self::Files { snapshot, count } => {
+                format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
+            }
+            Self::Unexamined { snapshot } => {
+                format!("snapshot {} has lost data, and no check has found out yet which files", snapshot.short())
+            }
+            Self::Late { snapshot, count } => {
+                let have = if *count == 1 { "file or folder has" } else { "files and folders have" };
+                format!("snapshot {}: {count} {have} not arrived yet", snapshot.short())
+            }
+            Self::Source { source, path, snapshot } => format!(
+                "the source {source}: {}, or a mount point below it, was empty or another device when snapshot {} was taken, and was \
+                 not before",
+                crate::path::Shown(path),
+                snapshot.short()
+            ),
+            Self::Slot(OddSlot { slot, fault }) => {
+                let id = &slot.id.to_string()[..8];
+                match fault {
+                    SlotFault::Returned => {
+                        format!("key slot {id} was removed, and its file is here again: it opens the vault")
+                    }
+                    SlotFault::Unlisted => {
+                        format!("key slot {id} opens the vault, and no record of the vault says that it is valid")
+                    }
+                    SlotFault::Forged => format!(
+                        "key slot {id} was made without the key of this vault: it opens nothing, and somebody put it here"
+                    ),
+                    SlotFault::OnlyCopy => format!("key slot {id} has one copy, where there should be two"),
+                    SlotFault::Missing => {
+                        format!("key slot {id} is gone from the store: what it was made for opens the vault no more")
+                    }
+                    SlotFault::Late => format!("key slot {id} has not arrived yet"),
+                }
+            }
+            Self::OtherVault(vault) => {
+                format!(
+                    "the vault {vault} lies in the same place, and is not looked at: --vault {}",
+                    &vault.to_string()[..8]
+                )
+            }
+            Self::Change { snapshot, host, .. } => format!(
+                "what {} changed of snapshot {} does not count, since another machine changed it at the same time",
+                crate::path::Shown(host.as_bytes()),
+                snapshot.short()
+            ),
+            Self::Clocks { early_host, late_host, apart, .. } => {
+                let hours = apart / 3600;
+                let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+                format!(
+                    "the clocks of {} and {} contradict each other by {apart}",
+                    crate::path::Shown(early_host.as_bytes()),
+                    crate::path::Shown(late_host.as_bytes())
+                )
+            }
+            Self::Note(note) => note.text().to_owned(),
+        }
+    }
+}
+
 /// A known problem of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownFinding {
@@ -141,22 +242,7 @@ impl KnownFinding {
 
     /// Exit code of a command that knows of it.
     pub const fn exit(&self) -> Exit {
-        match &self.about {
-            About::Object { state, .. } if state.is_loss() => Exit::Damage,
-            About::Records { late: false, .. }
-            | About::Files { .. }
-            | About::Unexamined { .. }
-            | About::Slot(OddSlot { fault: SlotFault::Missing, .. }) => Exit::Damage,
-            About::Object { .. }
-            | About::Records { .. }
-            | About::Late { .. }
-            | About::Source { .. }
-            | About::Slot(_)
-            | About::OtherVault(_)
-            | About::Change { .. }
-            | About::Clocks { .. }
-            | About::Note(_) => Exit::Skipped,
-        }
+        self.about.exit()
     }
 
     /// Whether a person can accept it: nothing else can end it.
@@ -176,81 +262,7 @@ impl KnownFinding {
 
     /// The problem in one sentence without a full stop.
     pub fn text(&self) -> String {
-        let more = |count: usize| if count > 5 { ", …" } else { "" };
-        match &self.about {
-            About::Object { key, state, what } => format!("{key} is {}: {what}", state.word()),
-            About::Records { client, numbers, snapshots, late } => {
-                let shown: Vec<String> = numbers.iter().take(5).map(u64::to_string).collect();
-                let of = match snapshots.len() {
-                    0 => String::new(),
-                    1 => ", one of them a snapshot".to_owned(),
-                    many => format!(", {many} of them snapshots"),
-                };
-                let client = &client.to_string()[..8];
-                let (shown, more) = (shown.join(", "), more(numbers.len()));
-                if *late {
-                    format!("records of client {client} have not arrived yet (number {shown}{more}{of})")
-                } else {
-                    format!("records of client {client} are missing from the log (number {shown}{more}{of})")
-                }
-            }
-            About::Files { snapshot, count } => {
-                format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
-            }
-            About::Unexamined { snapshot } => {
-                format!("snapshot {} has lost data, and no check has found out yet which files", snapshot.short())
-            }
-            About::Late { snapshot, count } => {
-                let have = if *count == 1 { "file or folder has" } else { "files and folders have" };
-                format!("snapshot {}: {count} {have} not arrived yet", snapshot.short())
-            }
-            About::Source { source, path, snapshot } => format!(
-                "the source {source}: {}, or a mount point below it, was empty or another device when snapshot {} was taken, and was \
-                 not before",
-                crate::path::Shown(path),
-                snapshot.short()
-            ),
-            About::Slot(OddSlot { slot, fault }) => {
-                let id = &slot.id.to_string()[..8];
-                match fault {
-                    SlotFault::Returned => {
-                        format!("key slot {id} was removed, and its file is here again: it opens the vault")
-                    }
-                    SlotFault::Unlisted => {
-                        format!("key slot {id} opens the vault, and no record of the vault says that it is valid")
-                    }
-                    SlotFault::Forged => format!(
-                        "key slot {id} was made without the key of this vault: it opens nothing, and somebody put it here"
-                    ),
-                    SlotFault::OnlyCopy => format!("key slot {id} has one copy, where there should be two"),
-                    SlotFault::Missing => {
-                        format!("key slot {id} is gone from the store: what it was made for opens the vault no more")
-                    }
-                    SlotFault::Late => format!("key slot {id} has not arrived yet"),
-                }
-            }
-            About::OtherVault(vault) => {
-                format!(
-                    "the vault {vault} lies in the same place, and is not looked at: --vault {}",
-                    &vault.to_string()[..8]
-                )
-            }
-            About::Change { snapshot, host, .. } => format!(
-                "what {} changed of snapshot {} does not count, since another machine changed it at the same time",
-                crate::path::Shown(host.as_bytes()),
-                snapshot.short()
-            ),
-            About::Clocks { early_host, late_host, apart, .. } => {
-                let hours = apart / 3600;
-                let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
-                format!(
-                    "the clocks of {} and {} contradict each other by {apart}",
-                    crate::path::Shown(early_host.as_bytes()),
-                    crate::path::Shown(late_host.as_bytes())
-                )
-            }
-            About::Note(note) => note.text().to_owned(),
-        }
+        self.about.text()
     }
 
     /// The event or command that ends it.

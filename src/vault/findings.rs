@@ -13,7 +13,7 @@ use crate::log::chain::NUMBERS_KEPT;
 use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef};
 use crate::log::{Chains, Damage, Finding, Findings, Record, RecordBody, Sight, SlotChange};
 use crate::progress::{Progress, Silent};
-use crate::store::{Delivery, Kind, ObjectKey};
+use crate::store::{Kind, ObjectKey};
 use crate::tree::Time;
 pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 pub use crate::vault::late::{Awaited, CHUNKS_NAMED, Lacking, is_known_synced};
@@ -249,8 +249,7 @@ impl Vault {
         }
     }
 
-    fn record_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
-        let late = self.delivery() == Delivery::Synced;
+    pub(super) fn record_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
         let mut missing: BTreeMap<ClientId, (BTreeSet<u64>, BTreeSet<ObjectName>)> = BTreeMap::new();
         for found in self.missing_records()?.records {
             let Ok(record) = Record::decode(&found.plain) else { continue };
@@ -266,6 +265,7 @@ impl Vault {
                 missing.entry(client).or_default().0.extend(numbers);
             }
         }
+        drop(log);
         for (client, (numbers, snapshots)) in missing {
             let numbers: Vec<u64> = numbers.into_iter().take(NUMBERS_KEPT).collect();
             let parts = [client.as_bytes().to_vec(), numbers.iter().flat_map(|n| n.to_le_bytes()).collect()];
@@ -274,7 +274,12 @@ impl Vault {
                 since: Time::default(),
                 snapshots: snapshots.len() as u64,
                 files: 0,
-                about: About::Records { client, numbers, snapshots: snapshots.into_iter().collect(), late },
+                about: About::Records {
+                    client,
+                    numbers,
+                    snapshots: snapshots.into_iter().collect(),
+                    late: self.may_come(&client),
+                },
             });
         }
         Ok(())

@@ -27,6 +27,7 @@ pub mod state;
 mod lookup;
 mod kept;
 mod unproven;
+mod unread;
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -29,7 +29,7 @@ pub fn prune(
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
     let session = vault.begin_writing((options.clock)(), progress)?;
-    collect::may_collect(vault)?;
+    may_prune(vault, decisions)?;
     // What takes effect now was not known to the decisions: the next prune decides about these.
     let settled = settle_doubts(vault, options, progress)?;
     let drop = decisions.iter().filter(|decision| !decision.keep() && !settled.contains(&decision.id));
@@ -46,6 +46,11 @@ pub fn prune(
         Err(error) => progress.warn(&format!("remains of puts that were cut off stay for the next time: {error}")),
     }
     Ok(report)
+}
+
+fn may_prune(vault: &Vault, decisions: &[Decision]) -> Result<(), CollectError> {
+    collect::may_collect(vault)?;
+    if decisions.iter().all(Decision::keep) { Ok(()) } else { collect::may_forget(vault) }
 }
 
 /// Settles the changes in doubt (SPEC §8.3), and returns the snapshots that others were put in the place of. A failure is reported and keeps
@@ -80,6 +85,7 @@ pub fn estimate(
 ) -> Result<CollectReport, CollectError> {
     let drop: BTreeSet<ObjectName> =
         decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
+    may_prune(vault, decisions)?;
     collect::estimate(vault, &drop, options, progress)
 }
 

@@ -33,7 +33,7 @@ use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::read::mark::{MarkError, Marks, mark};
 use crate::seal::{ObjectKind, SealError};
-use crate::store::{Delivery, Kind, ObjectKey, StoreError};
+use crate::store::{Delivery, ObjectKey, StoreError};
 use crate::sync::try_share;
 use crate::tree::Time;
 use crate::vault::session::Session;
@@ -94,7 +94,7 @@ pub enum CollectError {
     #[error("no space can be given back: {0}")]
     Refused(String),
     /// Records that this machine has seen are missing from the log. Other clients do not know which data they need.
-    #[error("no space can be given back: records that were seen are missing from the log ({count})")]
+    #[error("nothing can be forgotten or given back: records that were seen are missing from the log ({count})")]
     RecordsMissing {
         /// Number of missing records.
         count: u64,
@@ -299,25 +299,26 @@ pub fn may_collect(vault: &Vault) -> Result<(), CollectError> {
     if features != 0 {
         return Err(CollectError::Newer { what: format!("it uses features of a newer vault ({features:016x})") });
     }
-    let harmless: HashSet<ObjectName> = {
-        let log = vault.log();
-        let unknown = log.chains.links().filter(|link| match &link.record.body {
-            RecordBody::Unknown(what) => !what.may_need(),
-            _ => false,
-        });
-        unknown.map(|link| link.name).collect()
-    };
-    for bad in vault.bad_objects() {
-        match bad.key {
-            ObjectKey::Named(Kind::Log, name) if !harmless.contains(&name) => {}
-            _ => continue,
-        }
-        let what = format!("the record {} may be a snapshot ({})", bad.key, bad.what);
-        return Err(match bad.state {
+    if let Some((key, state, what)) = vault.unread_objects().into_iter().next() {
+        let what = format!("the record {key} may be a snapshot ({what})");
+        return Err(match state {
             ObjectState::Newer => CollectError::Newer { what },
             ObjectState::NotArrived => CollectError::RecordsMissing { count: 1, late: true },
             _ => CollectError::Refused(format!("{what} and cannot be read")),
         });
+    }
+    Ok(())
+}
+
+/// Refuses to drop snapshots by rules as long as records are missing that others have seen: one of them may pin a snapshot, or be one that
+/// counts.
+///
+/// # Errors
+/// [`CollectError::RecordsMissing`], or if the catalogue fails.
+pub fn may_forget(vault: &Vault) -> Result<(), CollectError> {
+    let count = vault.unread_numbers()?.values().map(|numbers| numbers.len() as u64).sum();
+    if count > 0 {
+        return Err(CollectError::RecordsMissing { count, late: vault.delivery() == Delivery::Synced });
     }
     Ok(())
 }

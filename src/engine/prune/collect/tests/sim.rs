@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::chunk::ChunkParams;
 use crate::engine::archive::import::{ImportOptions, import};
 use crate::engine::patterns::exclude::ExcludeOptions;
-use crate::engine::prune::collect::CollectOptions;
+use crate::engine::prune::collect::{CollectError, CollectOptions};
 use crate::engine::prune::retention::{self, Rules};
 use crate::engine::prune::{OwnRetirement, prune, retire_self, say};
 use crate::engine::repair::{self, RepairOptions};
@@ -885,7 +885,12 @@ impl Sim {
         let clock = || self.clock(client);
         let options =
             CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
-        match prune(&vault, &decisions, &options, &Silent::default()) {
+        let mut outcome = prune(&vault, &decisions, &options, &Silent::default());
+        if let Err(CollectError::RecordsMissing { .. }) = outcome {
+            // Nothing is dropped as long as records are missing. What was forgotten before is given back.
+            outcome = prune(&vault, &[], &options, &Silent::default());
+        }
+        match outcome {
             Ok(report) => {
                 self.trace(client, &format!("has deleted {} packs", report.packs_deleted));
                 let mut state = lock(&self.state);
