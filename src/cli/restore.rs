@@ -363,7 +363,10 @@ fn tell_report(
             }
         }
         if report.deleted > 0 {
-            out.say(format_args!("  deleted    {} that the snapshot does not have", units::count(report.deleted)))?;
+            out.say(format_args!(
+                "  deleted    {} that the snapshot does not have, or has as something else",
+                units::count(report.deleted)
+            ))?;
         }
         tell_kept(report, out)?;
         for (what, number) in &report.not_permitted {
