@@ -10,6 +10,7 @@ pub mod open;
 mod listing;
 mod records;
 mod files;
+mod gone;
 pub(crate) mod identity;
 pub mod client;
 pub mod session;
@@ -35,6 +36,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 pub use create::CreateOptions;
+pub use gone::Gone;
 pub use identity::Identity;
 pub use locked::{LockedVault, Wanted};
 pub use lookup::Lookup;
@@ -257,6 +259,8 @@ pub struct Vault {
     named: Option<VaultId>,
     /// Damage and losses that were met by reading since the vault was opened.
     met: Mutex<met::Met>,
+    /// The looks at the store that errors of reading have called for.
+    looks: Mutex<gone::Looks>,
     log: Mutex<LogState>,
     /// Records that were put and not yet seen in the store.
     unproven: Mutex<Vec<unproven::Unproven>>,
@@ -264,7 +268,7 @@ pub struct Vault {
     lazy: AtomicBool,
     /// The packs whose footers the catalogue does not have.
     unread: Mutex<lookup::Unread>,
-    /// Rises when the footer of a pack that was listed before becomes known.
+    /// Rises with each look at the store, and when the footer of a pack that was listed before becomes known.
     generation: AtomicU64,
     /// Contents of meta packs that are kept on this machine, if any are to be kept.
     kept: OnceLock<kept::KeptStore>,
