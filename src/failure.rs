@@ -210,6 +210,9 @@ impl From<VaultError> for Failure {
                 .hint(format!("Is the path right? A new vault is made with: vault init --repo {}", quoted(&place))),
             VaultError::Exists { place } => failure
                 .hint(format!("Nothing was changed. See what is in it with: vault list --repo {}", quoted(&place))),
+            VaultError::Begun { .. } => failure.hint(
+                "Nothing was changed. Give the same password and options as then: it goes on. Or choose another place.",
+            ),
             VaultError::MadeAtOnce { .. } => failure
                 .hint("What was put for it was taken back. Make it from one machine, and use it from the others."),
             VaultError::WrongSecret { mistyped: true, .. } => {
@@ -310,7 +313,12 @@ impl From<MirrorError> for Failure {
             MirrorError::Vault(error) => error.into(),
             MirrorError::To { source, .. } => Self::from(source).of_mirror(failure.what),
             MirrorError::NoVault { .. } => failure.exit(Exit::Unreachable).hint("Mend it first: vault repair"),
-            MirrorError::Other { .. } | MirrorError::Unknown { .. } => {
+            MirrorError::Unknown { place } => failure.hint(format!(
+                "Nothing was changed. A mirror is made in an empty place. If vault promote was interrupted there, it goes \
+                 on: vault promote --repo {}",
+                quoted(&place)
+            )),
+            MirrorError::Other { .. } => {
                 failure.hint("Nothing was changed. A mirror is made in an empty place, and kept up to date there.")
             }
         }

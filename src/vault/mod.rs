@@ -69,6 +69,12 @@ pub enum VaultError {
         /// The place.
         place: String,
     },
+    /// The making of another vault in this place was interrupted.
+    #[error("the making of a vault in {place} was interrupted, and that one has another password or other options")]
+    Begun {
+        /// The place.
+        place: String,
+    },
     /// Another vault is being made in this place at the same moment.
     #[error("another vault is being made in {place} at this moment, so this one was not made")]
     MadeAtOnce {
