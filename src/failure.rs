@@ -27,13 +27,16 @@ use crate::read::mark::MarkError;
 use crate::seal::{SealError, SlotError};
 use crate::store::StoreError;
 use crate::store::place::Address;
+use crate::vault::Gone;
 use crate::vault::ReadError;
 use crate::vault::VaultError;
 
 /// Exit code of a command that could not read some of the stored data: damage is worse than data of a later version.
 pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Exit {
+    // Nothing is amiss with a snapshot that was dropped meanwhile.
+    let errors = errors.into_iter().filter(|error| error.gone().is_none());
     let exit = |error: &ReadError| if error.is_newer() || error.is_late() { Exit::Skipped } else { Exit::Damage };
-    errors.into_iter().fold(Exit::Done, |worst, error| worst.worse(exit(error)))
+    errors.fold(Exit::Done, |worst, error| worst.worse(exit(error)))
 }
 
 /// The message for lack of memory, when nothing more can be done: for people, and for `--json`.
@@ -207,6 +210,9 @@ impl From<VaultError> for Failure {
                 .hint(format!("Is the path right? A new vault is made with: vault init --repo {}", quoted(&place))),
             VaultError::Exists { place } => failure
                 .hint(format!("Nothing was changed. See what is in it with: vault list --repo {}", quoted(&place))),
+            VaultError::Begun { .. } => failure.hint(
+                "Nothing was changed. Give the same password and options as then: it goes on. Or choose another place.",
+            ),
             VaultError::MadeAtOnce { .. } => failure
                 .hint("What was put for it was taken back. Make it from one machine, and use it from the others."),
             VaultError::WrongSecret { mistyped: true, .. } => {
@@ -307,7 +313,12 @@ impl From<MirrorError> for Failure {
             MirrorError::Vault(error) => error.into(),
             MirrorError::To { source, .. } => Self::from(source).of_mirror(failure.what),
             MirrorError::NoVault { .. } => failure.exit(Exit::Unreachable).hint("Mend it first: vault repair"),
-            MirrorError::Other { .. } | MirrorError::Unknown { .. } => {
+            MirrorError::Unknown { place } => failure.hint(format!(
+                "Nothing was changed. A mirror is made in an empty place. If vault promote was interrupted there, it goes \
+                 on: vault promote --repo {}",
+                quoted(&place)
+            )),
+            MirrorError::Other { .. } => {
                 failure.hint("Nothing was changed. A mirror is made in an empty place, and kept up to date there.")
             }
         }
@@ -322,11 +333,22 @@ impl From<ReadError> for Failure {
             // It ends as that vault's trouble does, in words that say whose it is.
             ReadError::Lender { source, .. } => Self { what: failure.what, ..Self::from(*source) },
             ReadError::Seal(SealError::Zstd) => failure.hint(MEMORY),
+            ReadError::Gone(gone) => gone.into(),
             error if error.is_newer() => failure.hint(NEWER),
             error if error.is_late() => failure.exit(Exit::Skipped).hint(LATE),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             _ => failure,
         }
+    }
+}
+
+impl From<Gone> for Failure {
+    fn from(gone: Gone) -> Self {
+        let hint = match gone {
+            Gone::Dropped(_) => "Nothing is damaged. What there is now: vault list",
+            Gone::Changed { .. } => "Nothing is damaged. Run the same command again.",
+        };
+        Self::new(gone.to_string()).hint(hint)
     }
 }
 
@@ -399,6 +421,11 @@ pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
             "a newer version of vault wrote a part of it",
             "It is not damaged. Update vault, and run the same command again.",
         ),
+        Left::Gone => (
+            Exit::Done,
+            "another machine has dropped or changed it meanwhile",
+            "Nothing is damaged. What there is now: vault list",
+        ),
         Left::Future => (
             Exit::Skipped,
             "its date lies in the future",
@@ -427,6 +454,11 @@ impl From<RestoreError> for Failure {
             }
             RestoreError::Store(error) => error.into(),
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
+            RestoreError::Gone(gone) => {
+                let failure = Self::from(gone);
+                let hint = failure.hint.map(|hint| format!("What was restored before stays. {hint}"));
+                Self { hint, ..failure }
+            }
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             RestoreError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
             RestoreError::Read { source, .. } if source.is_late() => failure.exit(Exit::Skipped).hint(LATE),
@@ -476,6 +508,8 @@ impl From<BrowseError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            BrowseError::Read { source: ReadError::Gone(gone), .. }
+            | BrowseError::Partial { source: ReadError::Gone(gone), .. } => gone.into(),
             BrowseError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
             BrowseError::Read { source, .. } | BrowseError::Partial { source, .. } if source.is_late() => {
                 failure.exit(Exit::Skipped).hint(LATE)

@@ -79,6 +79,19 @@ pub fn try_spawn<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work).map_err(|_| NoThread)
 }
 
+/// Does work on a thread of its own, which shares the parallel parts of it with no other, and waits for it. A thread of a
+/// pool that waits for parallel work takes up other work of its pool meanwhile; if it holds a lock, that must not happen.
+///
+/// # Errors
+/// If there is no thread for it.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NoThread> {
+    let alone = || {
+        let pool = ThreadPoolBuilder::new().num_threads(1).build().map_err(|_| NoThread)?;
+        Ok(pool.install(work))
+    };
+    std::thread::scope(|scope| try_spawn(scope, alone)?.join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
 /// As [`spawn`], for a thread that outlives its starter.
 pub fn detach(work: impl FnOnce() + Send + 'static) {
     if Builder::new().spawn(work).is_err() {

@@ -46,6 +46,7 @@ mod refusals;
 #[cfg(unix)]
 mod guard;
 mod collect;
+mod gone;
 mod repair;
 #[cfg(unix)]
 mod kills;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use vault::engine::mirror::{MirrorError, mirror};
+use vault::engine::mirror::{MirrorError, can_be_promoted, mirror, promote};
 use vault::engine::repair::{self, RepairError, RepairOptions};
 use vault::failure::{Exit, Failure};
 use vault::progress::{Counters, Phase, Progress, Silent};
-use vault::store::testing::faulty::{Fault, FaultyStore};
+use vault::store::testing::faulty::{Fault, FaultyStore, Leaves};
 use vault::store::testing::mem::MemStore;
 use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::{LockedVault, VaultError, Wanted};
@@ -427,6 +427,54 @@ fn a_mirror_that_is_promoted_is_a_vault() {
     fs::write(other.join("letter"), b"letter").unwrap();
     assert_ne!(all.desk.run(&["mirror", "--to", other.to_str().unwrap()]).code, 0);
     assert_eq!(files(&other).len(), 1);
+}
+
+/// Between any two of its writes the place still opens, and the next promotion does the rest.
+#[test]
+fn a_promotion_cut_at_any_write_is_finished_by_the_next() {
+    let mut world = World::new(small_chunks());
+    fs::write(world.source().join("one"), bytes(1, 50_000)).unwrap();
+    let id = world.take();
+    let to = MemStore::new();
+    mirror(world.shared().as_ref(), &to, &Wanted::default(), &Silent::default()).unwrap();
+    let mirrored = to.snapshot();
+    for leaves in [Leaves::Nothing, Leaves::Whole] {
+        for write in 0.. {
+            let what = format!("cut at write {write}, leaving {leaves:?}");
+            let store = Arc::new(FaultyStore::new(MemStore::from_state(mirrored.clone())));
+            let (shared, state): (Arc<dyn Store>, _) = (store.clone(), scratch());
+            let vault = open_vault(&shared, state.path()).unwrap();
+            store.add(Fault::CutAtWrite { write: store.counts().writes + write, leaves });
+            if promote(&vault).is_ok_and(|is_done| is_done) {
+                assert!(write >= 2, "{what}: there is more than one write");
+                break;
+            }
+            drop(vault);
+            store.heal();
+            let vault = open_vault(&shared, state.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(vault.snapshots().len(), 1, "{what}");
+            let had_more = can_be_promoted(&vault).unwrap();
+            assert_eq!(promote(&vault).unwrap(), had_more, "{what}");
+            drop(vault);
+            let vault = open_vault(&shared, state.path()).unwrap();
+            assert!(!vault.is_mirror() && vault.bad_objects().is_empty(), "{what}: {:?}", vault.bad_objects());
+            assert!(!can_be_promoted(&vault).unwrap() && vault.snapshot(&id).is_some(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_promotion_that_was_killed_goes_on_and_a_mirror_run_says_so() {
+    let all = Mirrored::new();
+    all.mirror(0);
+    fs::rename(all.mirror.join("VAULT"), all.desk.path("aside")).unwrap();
+    let said = all.desk.run(&["mirror", "--to", &all.to]);
+    assert!(said.code == 1 && said.err.contains("vault promote --repo"), "{}", said.err);
+    all.desk.ok(&["promote", "--repo", &all.to, "--yes"]);
+    all.desk.ok(&["list", "--repo", &all.to]);
+    all.check();
+    let said = all.desk.run(&["promote", "--repo", &all.to, "--yes"]);
+    assert!(said.code == 1 && said.err.contains("is a vault already"), "{}", said.err);
 }
 
 #[test]

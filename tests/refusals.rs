@@ -514,3 +514,57 @@ fn a_lack_of_threads_is_called_that() {
     }
     assert!(lacking > 0 && enough > 0, "{lacking} {enough}");
 }
+
+#[test]
+fn an_init_that_was_interrupted_goes_on_and_the_vault_is_sound() {
+    let desk = Desk::new();
+    let place = desk.path("begun");
+    let repo = place.to_str().unwrap();
+    desk.ok(&["init", "--repo", repo]);
+    let cut = |copies: usize| {
+        // The texts beside the vault come last, too.
+        let at_top = fs::read_dir(&place).unwrap().flatten().filter(|entry| entry.path().is_file());
+        at_top.for_each(|entry| fs::remove_file(entry.path()).unwrap());
+        let keys: Vec<PathBuf> = everything(&place.join("keys")).into_keys().collect();
+        keys.iter().skip(copies).for_each(|key| fs::remove_file(place.join("keys").join(key)).unwrap());
+    };
+    cut(1);
+    let said = said(&desk.command(&["init", "--repo", repo]).env("VAULT_PASSWORD", "another").output().unwrap());
+    assert!(said.code == 1 && said.err.contains("was interrupted"), "{}{}", said.out, said.err);
+    for init in [&["init"][..], &["snapshot", "--init", "."]] {
+        // Someone looked into it meanwhile.
+        desk.run(&["list", "--repo", repo]);
+        desk.ok(&[init, &["--repo", repo]].concat());
+        desk.ok(&["check", "--repo", repo]);
+        if init == ["init"] {
+            cut(2);
+        }
+    }
+    check(&desk, 1, &["init", "--repo", repo], &["there is a vault in", "already"]);
+}
+
+#[test]
+fn a_dash_is_no_place() {
+    let desk = desk();
+    for args in [
+        &["init", "--repo", "-"][..],
+        &["list", "--repo", "-"],
+        &["mirror", "--to", "-"],
+        &["copy", "--to", "-"],
+        &["init", "--repo", "elsewhere", "--like", "-"],
+        &["restore", "latest", "--to", "-"],
+        &["list", "--state", "-"],
+    ] {
+        check(&desk, 2, args, &["'-' is no place for", "./-"]);
+    }
+    assert!(!desk.source().join("-").exists() && !desk.source().join("elsewhere").exists());
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_told_and_not_made() {
+    let desk = desk();
+    let missing = desk.path("not/there");
+    let said = said(&desk.command(&["drill"]).env("TMPDIR", &missing).output().unwrap());
+    assert!(said.code == 1 && said.err.contains("cannot make a scratch folder in"), "{}{}", said.out, said.err);
+    assert!(!desk.path("not").exists());
+}

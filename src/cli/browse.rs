@@ -8,6 +8,7 @@ use crate::path::Shown;
 use crate::tree::Entry;
 use crate::tree::FileKind;
 use crate::tree::digest::content_digest;
+use crate::vault::ReadError;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
 use jiff::tz::TimeZone;
@@ -103,10 +104,13 @@ fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) 
     let mut entry = spot.entry()?;
     let listing = entry.content.iter().filter(|_| entry.kind == FileKind::Directory).cloned();
     let listings: Vec<_> = listing.collect();
-    let index = Index::new(vault)?;
+    let index = Index::looking_again(vault)?;
     let mut digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
     let of = std::iter::once((spot.info.id, vault.may_be_late([spot.info.id])));
     digests.broken = digests.broken.drain(..).map(|error| index.judged(error, of.clone())).collect();
+    if let Some(gone) = digests.broken.iter().find_map(ReadError::gone) {
+        return Err(gone.into());
+    }
     index.finish(None)?;
     context.screen.clear();
     if entry.kind == FileKind::Directory {

@@ -45,6 +45,9 @@ pub(super) fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     let wish = Wish { info, path, since, depth: args.depth };
     let mut sums = usage::sums(&vault, &wish, entry, context.threads(), &context.screen)?;
     sums.broken = sums.broken.take().map(|(count, error)| (count, vault.judged(error, &info.id)));
+    if let Some(gone) = sums.broken.as_ref().and_then(|(_, error)| error.gone()) {
+        return Err(gone.into());
+    }
     context.screen.clear();
     let mut out = Output::new();
     tell(context, args, info, since, path, &sums, &mut out)?;

@@ -59,9 +59,11 @@ struct ExportJson<'a> {
 /// Runs `vault export`.
 pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let wanted = select::parse(context, &args.snapshot)?;
-    local::refuse_remote(&args.tar, "an archive")?;
-    let compressed = is_compressed(&args.tar)?;
     let to_stdout = args.tar == Path::new("-");
+    if !to_stdout {
+        local::refuse_remote(&args.tar, "an archive")?;
+    }
+    let compressed = is_compressed(&args.tar)?;
     if !to_stdout {
         local::refuse_in_vault(&args.tar, "an archive")?;
     }

@@ -210,6 +210,8 @@ pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Fai
         }
     }
     if rows.is_empty() {
+        // Of a snapshot that was dropped meanwhile nothing is asked any more.
+        broken.retain(|error| error.gone().is_none());
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
         let last = spot::last_of_each(snapshots.iter().copied(), &vault.identity().host);
         let older = snapshots.iter().copied().take(spot::OTHERS_MAX);

@@ -98,7 +98,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let (mut made, mut exit) = (0, Exit::Done);
     for vault in vaults {
         let chosen = Chosen { place: vault.place.clone(), config: Some(vault.clone()) };
-        if context.has_vault(&chosen.place)? {
+        if context.has_vault(&chosen.place)? && !context.is_begun(&chosen.place)? {
             continue;
         }
         if vault.removable && !local::is_there(&chosen.place) {
@@ -169,11 +169,12 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     let place = chosen.place.clone();
     let shown = chosen.shown();
     let params = chunk_params(new.chunk_avg)?;
-    if context.has_vault(&place)? {
+    let is_begun = context.is_begun(&place)?;
+    if !is_begun && context.has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
     }
     local::refuse_around(&place, "another vault")?;
-    if !new.another {
+    if !new.another && !is_begun {
         refuse_where_known(context, &place)?;
     }
     let guessed = || place.folder().map_or(Delivery::Direct, delivery::guess);

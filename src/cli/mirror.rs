@@ -178,7 +178,8 @@ fn tell(context: &Context, to: &Place, report: &MirrorReport, is_unsure: bool) -
                 out.say(format!("{surplus} there that the vault does not have; --delete deletes what was given up."))?;
             }
             (_, deleted) => {
-                out.say(format!("{} that were given up deleted.", units::counted(deleted, "object", "objects")))?;
+                let (one, many) = ("object that was given up was", "objects that were given up were");
+                out.say(format!("{} deleted.", units::counted(deleted, one, many)))?;
             }
         }
     }
@@ -293,7 +294,7 @@ pub(super) fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Fai
     let consent = Consent::new(context, args.yes, "the mirror shall become a vault", hint)?;
     let (vault, _) = context.open()?;
     let place = vault.store().place();
-    if !vault.is_mirror() {
+    if !mirror::can_be_promoted(&vault)? {
         return Err(Failure::new(format!("{place} is a vault already")).hint("Nothing was changed."));
     }
     consent.ask(context, &format!("Write to {place} from now on, and mirror to it no more?"))?;

@@ -129,7 +129,7 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
 /// Opens the vault. With `--init` it is made, and shown, if there is none.
 fn open(context: &Context, args: &SnapshotArgs, out: &mut Output) -> Result<(Vault, Option<Created>), Failure> {
     let chosen = context.chosen()?;
-    if !args.init || context.has_vault(&chosen.place)? {
+    if !args.init || context.has_vault(&chosen.place)? && !context.is_begun(&chosen.place)? {
         return Ok((context.open_chosen(&chosen, args.host.as_deref(), &context.screen)?.0, None));
     }
     let created = init::create(context, &args.new)?;

@@ -216,6 +216,10 @@ impl Serving {
             Some(item) => self.tree.view().vault().judged(error, &item.snap.info.id),
             None => error,
         };
+        if error.gone().is_some() {
+            self.look(Duration::ZERO);
+            return Trouble::Gone;
+        }
         if error.is_late() {
             // The next request finds what has arrived meanwhile.
             self.look(FLEETING);

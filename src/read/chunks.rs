@@ -90,6 +90,14 @@ impl Vault {
         Ok(self.tree_reader_by(Lookup::new(self)?))
     }
 
+    /// The same, for work that only reads: see [`Lookup::looking_again`].
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub(crate) fn tree_reader_looking_again(&self) -> Result<TreeReader<'_>, ReadError> {
+        Ok(self.tree_reader_by(Lookup::new(self)?.looking_again()))
+    }
+
     /// As [`Self::tree_reader`], of trees of these snapshots: what the sync may still bring for them is
     /// [`ReadError::NotArrived`].
     ///
@@ -122,10 +130,22 @@ impl<'a> ChunkReader<'a> {
     /// # Errors
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault, reader: Arc<Reader>) -> Result<Self, CatalogueError> {
-        let known = reader.packs()?.into_iter().map(|(number, info)| (number, Arc::new(info))).collect();
+        Self::by(Lookup::with(vault, reader))
+    }
+
+    /// The same, for work that only reads: see [`Lookup::looking_again`].
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub(crate) fn looking_again(vault: &'a Vault, reader: Arc<Reader>) -> Result<Self, CatalogueError> {
+        Self::by(Lookup::with(vault, reader).looking_again())
+    }
+
+    fn by(lookup: Lookup<'a>) -> Result<Self, CatalogueError> {
+        let vault = lookup.vault();
+        let known = lookup.reader().packs()?.into_iter().map(|(number, info)| (number, Arc::new(info))).collect();
         let infos = PackInfos { known: RwLock::new(known), max: usize::MAX };
-        let segments = vault.segments(SEGMENTS_OF_ALL);
-        Ok(Self::with(vault.tree_packs(), Lookup::with(vault, reader), Arc::new(infos), segments))
+        Ok(Self::with(vault.tree_packs(), lookup, Arc::new(infos), vault.segments(SEGMENTS_OF_ALL)))
     }
 
     /// The same, but chunks that cannot be read here are read from another vault with the same ids, if one is given.
@@ -240,13 +260,25 @@ impl<'a> ChunkReader<'a> {
         Ok(Some(Piece { segment, index }))
     }
 
+    /// Checks that the newest view of the catalogue lists the pack of a chunk that was not found, if it has one. An older
+    /// view may name a pack that is gone by now.
+    fn check_listed(&self, id: &ChunkId) -> Result<(), ReadError> {
+        let reader = self.lookup.reader();
+        let place = reader.locate(id)?;
+        let is_unlisted = place.map(|place| reader.pack(place.pack)).transpose()?.is_some_and(|pack| pack.is_none());
+        if is_unlisted { Err(not_listed().into()) } else { Ok(()) }
+    }
+
     /// A chunk.
     ///
     /// # Errors
     /// If it is in no pack, or cannot be read from any that contains it.
     pub fn chunk(&self, id: &ChunkId) -> Result<Piece, ReadError> {
-        let found = self.lookup.try_places(id, |place| Ok(self.piece_at(id, place)?.ok_or_else(not_listed)?));
+        let found = self.lookup.try_places(id, |place| self.piece_at(id, place)?.ok_or(ReadError::Lost(*id)));
         let found = found.and_then(|found| found.ok_or_else(|| self.lookup.lost(id)));
+        if matches!(found, Err(ReadError::Lost(_))) {
+            self.check_listed(id)?;
+        }
         let (error, (donor, lender)) = match (found, self.donor.as_deref()) {
             (Err(error), Some(donor)) if error.is_contained() => (error, donor),
             (found, _) => return found,

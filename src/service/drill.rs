@@ -118,8 +118,9 @@ pub fn perform(
     if last.is_empty() {
         return Err(Failure::new("there is no snapshot to try").hint("See which there are with: vault list"));
     }
-    let scratch = Temporary::new(&machine.temporary(), None, None)
-        .map_err(|error| Failure::caused("cannot make a scratch folder", &error))?;
+    let within = machine.temporary();
+    let scratch = Temporary::new(&within, None, None)
+        .map_err(|error| Failure::caused(format!("cannot make a scratch folder in {}", within.display()), &error))?;
     let seed = random_array().map_err(|error| Failure::caused("the system has no random numbers", &error))?;
     let options = DrillOptions {
         files: usize::from(wish.files),

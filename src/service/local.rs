@@ -69,8 +69,8 @@ pub fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
     }
 }
 
-/// Refuses an address of another machine, or a `~` or `$HOME` that the shell did not replace, where a path of this machine is
-/// expected. `what` names the expected thing in the message.
+/// Refuses an address of another machine, a `-`, or a `~` or `$HOME` that the shell did not replace, where a path of this
+/// machine is expected. `what` names the expected thing in the message.
 ///
 /// # Errors
 /// A usage error with a hint at the correct form.
@@ -80,6 +80,9 @@ pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
     if let Some((start, other)) = unread.iter().find(|(start, _)| cfg!(unix) && text.starts_with(start)) {
         return Err(Failure::usage(format!("{}: the shell did not replace the {start}", quoted(&text)))
             .hint(format!("Write {other} instead. If it really has this name: {}", quoted(&format!("./{text}")))));
+    }
+    if text == "-" {
+        return Err(Failure::usage(format!("'-' is no place for {what}")).hint("If it really has this name: ./-"));
     }
     match path.to_str().filter(|text| looks_remote(text)) {
         None => Ok(()),
@@ -230,7 +233,7 @@ mod tests {
             assert!(looks_remote(text), "{text}");
             assert!(refuse_remote(Path::new(text), "it").is_err(), "{text}");
         }
-        for text in ["~", "~/x", "~user/x"] {
+        for text in ["~", "~/x", "~user/x", "-"] {
             assert!(refuse_remote(Path::new(text), "it").is_err(), "{text}");
         }
         for text in ["/a:b/c", "./s3:x", "../s3:x", "~/s3:x", "backup", "a/b:c", "a b", "", ".", "//host/share", "a\\b"]

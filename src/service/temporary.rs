@@ -19,7 +19,12 @@ pub struct Temporary(PathBuf);
 impl Temporary {
     /// Creates a folder in `parent`, such as the system's folder for temporary files, with the readable part of this
     /// vault's state from the folder `state`.
+    ///
+    /// # Errors
+    /// If `parent` is not there, or the folder cannot be written.
     pub fn new(parent: &Path, state: Option<&Path>, vault: Option<&str>) -> io::Result<Self> {
+        // A folder for temporary files that is not there is a mistake of whoever named it, and is not made.
+        fs::metadata(parent)?;
         let name = random_name().map_err(io::Error::other)?;
         let folder = Self(parent.join(format!("vault-{name}")));
         make_private_folder(folder.path())?;

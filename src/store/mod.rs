@@ -109,7 +109,7 @@ pub enum Delivery {
 }
 
 /// The subject of an operation on a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// One object.
     Object(ObjectKey),

@@ -10,10 +10,11 @@ use crate::limits::VAULT_FILE_LEN_MAX;
 use crate::log::Format;
 use crate::progress::Progress;
 use crate::seal::{
-    KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, WriterKey, random,
+    KdfParams, Keyring, Keys, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, WriterKey, random,
 };
 use crate::store::proof::{Given, prove, put_proven};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
+use crate::vault::locked::Slots;
 use crate::vault::{Vault, VaultError};
 
 /// Options for making a vault.
@@ -151,17 +152,15 @@ pub struct Created {
     pub slots: Vec<SlotId>,
 }
 
-/// Makes a vault in an empty store. Once the first key slot is put, the vault exists. The VAULT file is put last; if
+/// Makes a vault in an empty store, or goes on with one whose making was interrupted. Once the first key slot is put, the vault exists. The VAULT file is put last; if
 /// this is interrupted, the next command that writes makes it. The first record of any client says that the slots are
 /// valid.
 ///
 /// # Errors
-/// [`VaultError::Exists`] if there is already a vault, or any part of one; [`VaultError::MadeAtOnce`] if another one is
-/// being made. If the store fails, nothing stays that opens.
+/// [`VaultError::Exists`] if there is already a vault, or any part of one; [`VaultError::Begun`] if there is the beginning
+/// of one that is not the same; [`VaultError::MadeAtOnce`] if another one is being made. If the store fails, nothing stays that opens.
 pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, VaultError> {
-    let master = MasterKey::generate()?;
-    let writer = WriterKey::derive(&master);
-    create_with(store, options, options.params, master, writer)
+    create_with(store, options, options.params, None)
 }
 
 /// Makes a vault as [`create`] does, with a master key of its own, but with the writer's key and chunk sizes of another
@@ -170,27 +169,103 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, Vau
 /// # Errors
 /// As [`create`].
 pub fn create_like(store: &dyn Store, options: &CreateOptions, other: &Keyring) -> Result<Created, VaultError> {
-    create_with(store, options, other.params, MasterKey::generate()?, other.writer.clone())
+    create_with(store, options, other.params, Some(&other.writer))
+}
+
+fn has_file(store: &dyn Store) -> Result<bool, StoreError> {
+    match store.len(&ObjectKey::Vault) {
+        Ok(_) => Ok(true),
+        Err(StoreError::Missing { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a store has, apart from the VAULT file.
+enum Contents {
+    Nothing,
+    /// Key slots alone.
+    Slots,
+    More,
+}
+
+fn contents(store: &dyn Store) -> Result<Contents, StoreError> {
+    let mut found = Contents::Nothing;
+    store.list_all(&Kind::ALL, &mut |kind, listed| {
+        if matches!(listed, Listed::Object { .. }) {
+            let is_more = kind != Kind::Key || matches!(found, Contents::More);
+            found = if is_more { Contents::More } else { Contents::Slots };
+        }
+    })?;
+    Ok(found)
+}
+
+/// Whether a store has the beginning of a vault whose making was interrupted: key slots, and neither the VAULT file nor
+/// anything else. Nobody was told of such a vault.
+///
+/// # Errors
+/// If the store fails.
+pub fn is_begun(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(!has_file(store)? && matches!(contents(store)?, Contents::Slots))
+}
+
+/// Goes on with a vault whose making was interrupted, if it opens with this secret and was to be like this. Slots that are
+/// there stay: someone may be about to put the rest.
+fn go_on(
+    store: &dyn Store,
+    options: &CreateOptions,
+    params: ChunkParams,
+    shared: Option<&WriterKey>,
+) -> Result<Created, VaultError> {
+    let there = Slots::read(store)?.counted();
+    let opened = there.iter().find_map(|(slot, _)| Some((slot.id(), slot.unlock(&options.secret).ok()?)));
+    let Some((first, keyring)) = opened else { return Err(VaultError::Begun { place: store.place() }) };
+    // The writer's key of a vault that shares it with no other follows from its master key.
+    let own = WriterKey::derive(&keyring.master);
+    let id_by = |writer| Keys::new(&keyring.master, writer, keyring.vault, keyring.params).chunk_id(b"");
+    let is_like = id_by(&keyring.writer) == id_by(shared.unwrap_or(&own));
+    if keyring.params != params || keyring.delivery != options.delivery || !is_like {
+        return Err(VaultError::Begun { place: store.place() });
+    }
+    let is_ours = |slot: &SlotFile| slot.info(&keyring.master).is_ok();
+    for (slot, count) in there.iter().filter(|(slot, _)| is_ours(slot)) {
+        // Whoever made the vault may be about to take back the copies that are there; these two stay.
+        if slot.id() == first || *count < 2 {
+            put_slot(store, slot)?;
+        }
+    }
+    let mut slots = vec![first];
+    if let Some(recovery) = &options.recovery {
+        let slot = SlotFile::create(&keyring, recovery, Purpose::Recovery, "recovery key", options.now, options.kdf)?;
+        put_slot(store, &slot)?;
+        slots.push(slot.id());
+    }
+    let file = VaultFile { id: keyring.vault, features: features(&keyring, &Format::default()) };
+    let file: Bytes = file.encode().into();
+    match put_proven(store, ObjectKey::Vault, file.clone()) {
+        Err(StoreError::Exists { .. }) if store.holds(&ObjectKey::Vault, &file)? => {}
+        Err(StoreError::Exists { .. }) => return Err(VaultError::MadeAtOnce { place: store.place() }),
+        put => put?,
+    }
+    Ok(Created { id: keyring.vault, slots })
 }
 
 fn create_with(
     store: &dyn Store,
     options: &CreateOptions,
     params: ChunkParams,
-    master: MasterKey,
-    writer: WriterKey,
+    shared: Option<&WriterKey>,
 ) -> Result<Created, VaultError> {
     let exists = || VaultError::Exists { place: store.place() };
-    match store.len(&ObjectKey::Vault) {
-        Ok(_) => return Err(exists()),
-        Err(StoreError::Missing { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut found = false;
-    store.list_all(&Kind::ALL, &mut |_, listed| found |= matches!(listed, Listed::Object { .. }))?;
-    if found {
+    if has_file(store)? {
         return Err(exists());
     }
+    match contents(store)? {
+        Contents::Nothing => {}
+        Contents::Slots => return go_on(store, options, params, shared),
+        Contents::More => return Err(exists()),
+    }
+    let master = MasterKey::generate()?;
+    let writer = shared.cloned().unwrap_or_else(|| WriterKey::derive(&master));
     let mut id = [0; 16];
     random(&mut id)?;
     let id = VaultId::new(id);
@@ -204,7 +279,7 @@ fn create_with(
         slots.push(slot(recovery, Purpose::Recovery, "recovery key")?);
     }
     let file: Bytes = VaultFile { id, features: features(&keyring, &Format::default()) }.encode().into();
-    let mut put: Vec<Given> = Vec::new();
+    let (mut put, mut has_put_file): (Vec<Given>, bool) = (Vec::new(), false);
     let result = (|| {
         for slot in &slots {
             for given in copies(slot)? {
@@ -219,7 +294,16 @@ fn create_with(
         if !prove_copies(store, &put)?.keys().all(|name| own.contains(name)) {
             return Err(made_at_once());
         }
-        store.put(&ObjectKey::Vault, file.clone())?;
+        match store.put(&ObjectKey::Vault, file.clone()) {
+            // Someone else went on with this vault, and has made it.
+            Err(StoreError::Exists { .. }) => {
+                return if store.holds(&ObjectKey::Vault, &file)? { Ok(()) } else { Err(made_at_once()) };
+            }
+            put => {
+                has_put_file = true;
+                put?;
+            }
+        }
         if store.holds(&ObjectKey::Vault, &file)? {
             return Ok(());
         }
@@ -230,7 +314,7 @@ fn create_with(
     // A vault that was reported as not made must not open.
     result.inspect_err(|_: &VaultError| {
         // Without key slots it would only be in the way of the next attempt. Another's stays.
-        if store.holds(&ObjectKey::Vault, &file).is_ok_and(|is_own| is_own) {
+        if has_put_file && store.holds(&ObjectKey::Vault, &file).is_ok_and(|is_own| is_own) {
             let _ = store.delete_durably(&ObjectKey::Vault);
         }
         take_back(store, &names(&put));
@@ -245,7 +329,6 @@ mod tests {
     use crate::progress::Silent;
     use crate::store::testing::faulty::{Fault, FaultyStore, Leaves};
     use crate::store::testing::mem::MemStore;
-    use crate::vault::locked::Slots;
     use crate::vault::open::open;
     use crate::vault::{Identity, OpenOptions};
 
@@ -258,6 +341,36 @@ mod tests {
             delivery: Delivery::Direct,
             now: 0,
             recovery: Some(Secret::raw(&[8; 32])),
+        }
+    }
+
+    #[test]
+    fn the_making_of_a_vault_that_was_cut_at_any_write_goes_on() {
+        let count = |store: &MemStore| Slots::read(store).unwrap().counted();
+        for leaves in [Leaves::Nothing, Leaves::Whole] {
+            for write in 0..5 {
+                let what = format!("cut at write {write}, leaving {leaves:?}");
+                let store = FaultyStore::new(MemStore::new()).with(Fault::CutAtWrite { write, leaves });
+                assert!(create(&store, &options()).is_err(), "{what}");
+                let store = store.inner();
+                let is_made = store.len(&ObjectKey::Vault).is_ok();
+                assert_eq!(is_begun(store).unwrap(), !is_made && !count(store).is_empty(), "{what}");
+                if is_begun(store).unwrap() {
+                    let other = CreateOptions { secret: Secret::raw(&[9; 32]), ..options() };
+                    assert!(matches!(create(store, &other), Err(VaultError::Begun { .. })), "{what}");
+                    let other = CreateOptions { delivery: Delivery::Synced, ..options() };
+                    assert!(matches!(create(store, &other), Err(VaultError::Begun { .. })), "{what}");
+                }
+                let again = create(store, &options());
+                assert_eq!(again.is_ok(), !is_made, "{what}: {again:?}");
+                assert!(store.len(&ObjectKey::Vault).is_ok(), "{what}");
+                assert!(count(store).iter().all(|(_, copies)| *copies >= 2), "{what}");
+                for secret in [[7; 32], [8; 32]] {
+                    let opens = |(slot, _): &(SlotFile, u64)| slot.unlock(&Secret::raw(&secret)).is_ok();
+                    assert!(count(store).iter().any(opens), "{what}");
+                }
+                assert!(matches!(create(store, &options()), Err(VaultError::Exists { .. })), "{what}");
+            }
         }
     }
 

@@ -181,7 +181,8 @@ impl Vault {
         Ok(())
     }
 
-    fn learned(&self) {
+    /// Readers take a newer view of the catalogue before they call anything lost.
+    pub(super) fn learned(&self) {
         self.generation.fetch_add(1, Relaxed);
     }
 
@@ -295,6 +296,9 @@ pub struct Lookup<'a> {
     needed_by: Vec<ObjectName>,
     /// Whether the chunks may just not have arrived yet.
     may_be_late: bool,
+    /// Whether the store is looked at once more before anything is called lost. Work that deletes decides by one look at the
+    /// log, and takes no other in between.
+    looks_again: bool,
     /// States of objects that could not be read, if they may be late: finding one out means reading all of the object.
     states: Mutex<HashMap<ObjectKey, ObjectState>>,
 }
@@ -314,7 +318,13 @@ impl<'a> Lookup<'a> {
     #[must_use]
     pub fn needed_by(self, snapshots: impl IntoIterator<Item = ObjectName>) -> Self {
         let needed_by: Vec<ObjectName> = snapshots.into_iter().collect();
-        Self { may_be_late: self.vault.may_be_late(needed_by.iter().copied()), needed_by, ..self }
+        Self { may_be_late: self.vault.may_be_late(needed_by.iter().copied()), needed_by, looks_again: true, ..self }
+    }
+
+    /// The same, for work that only reads: what another machine has moved meanwhile is found at its new place.
+    #[must_use]
+    pub(crate) fn looking_again(self) -> Self {
+        Self { looks_again: true, ..self }
     }
 
     /// As [`Vault::judged`], for the snapshots that need what is looked up here.
@@ -350,14 +360,21 @@ impl<'a> Lookup<'a> {
     pub fn new(vault: &'a Vault) -> Result<Self, CatalogueError> {
         let known = vault.generation.load(Relaxed);
         let current = Mutex::new((known, Arc::new(vault.catalogue().reader()?)));
-        Ok(Self { vault, current, needed_by: Vec::new(), may_be_late: false, states: Mutex::default() })
+        Ok(Self {
+            vault,
+            current,
+            needed_by: Vec::new(),
+            may_be_late: false,
+            looks_again: false,
+            states: Mutex::default(),
+        })
     }
 
     /// As [`Self::new`], with this view of the catalogue until something has to be learned.
     pub fn with(vault: &'a Vault, reader: Arc<Reader>) -> Self {
         // How much was learned since it was taken is unknown: the first miss takes a newer one.
         let current = Mutex::new((u64::MAX, reader));
-        Self { vault, current, needed_by: Vec::new(), may_be_late: false, states: Mutex::default() }
+        Self { vault, current, needed_by: Vec::new(), may_be_late: false, looks_again: false, states: Mutex::default() }
     }
 
     /// The newest view of the catalogue.
@@ -448,6 +465,7 @@ impl<'a> Lookup<'a> {
         mut get: impl FnMut(ChunkPlace) -> Result<T, ReadError>,
     ) -> Result<Result<T, Option<ReadError>>, ReadError> {
         let (mut reader, mut tried, mut first) = (self.reader(), Vec::new(), None);
+        let mut looks_again = learns && self.looks_again;
         loop {
             for place in reader.locate_all(id).inspect_err(|_| reader.distrust())? {
                 if tried.contains(&place) {
@@ -459,11 +477,36 @@ impl<'a> Lookup<'a> {
                 }
                 tried.push(place);
             }
-            match if learns { self.more(id, &reader)? } else { None } {
+            let mut more = if learns { self.more(id, &reader)? } else { None };
+            if more.is_none() && std::mem::take(&mut looks_again) {
+                self.vault.look_again(first.as_ref())?;
+                more = self.more(id, &reader)?;
+            }
+            match more {
                 Some(newer) => reader = newer,
                 None => return Ok(Err(first)),
             }
         }
+    }
+
+    /// Whether all of these chunks, which could not be read at these places because of `error`, have further ones: another
+    /// machine may have moved them meanwhile.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub(crate) fn has_moved(
+        &self,
+        error: &ReadError,
+        mut chunks: impl Iterator<Item = (ChunkId, ChunkPlace)>,
+    ) -> Result<bool, ReadError> {
+        if !error.is_damage() || error.object().is_some() {
+            return Ok(false);
+        }
+        self.vault.look_again(Some(error))?;
+        let is_lost = chunks.try_fold(false, |is_lost, (id, place)| {
+            Ok::<_, ReadError>(is_lost || self.next_place(&id, Some(place))?.is_none())
+        });
+        Ok(!is_lost?)
     }
 
     /// A pack by its number in the catalogue.

@@ -8,7 +8,6 @@ use serde_bytes::ByteBuf;
 use crate::id::{ChunkId, ObjectName};
 use crate::log::record::{FoundDamage, ObjectRef};
 use crate::pack::Witness;
-use crate::progress::Silent;
 use crate::store::ObjectKey;
 use crate::sync::lock;
 use crate::vault::late::Lacking;
@@ -35,8 +34,8 @@ fn is_new<T: Ord>(met: &mut BTreeSet<T>, one: T) -> bool {
 }
 
 impl Vault {
-    /// The error of reading something that these snapshots need, given whether it may just not have arrived yet. Either
-    /// is remembered. What cannot be remembered is still reported by the command that met it. A damaged object is
+    /// The error of reading something that these snapshots need, given whether it may just not have arrived yet. It is
+    /// [`ReadError::Gone`] if all of them are gone by now, and then nothing is amiss. Otherwise it is remembered. What cannot be remembered is still reported by the command that met it. A damaged object is
     /// remembered when it is read.
     pub(crate) fn verdict(
         &self,
@@ -45,11 +44,20 @@ impl Vault {
         snapshots: impl IntoIterator<Item = ObjectName>,
     ) -> ReadError {
         if error.is_damage() {
+            let snapshots: Vec<ObjectName> = snapshots.into_iter().collect();
+            let left = match self.part_gone(Some(&error), snapshots.iter().copied()) {
+                Ok((gone, left)) => match gone.first() {
+                    Some(gone) if left.is_empty() => return (*gone).into(),
+                    _ => left,
+                },
+                // A store that cannot be asked says nothing about them.
+                Err(_) => snapshots,
+            };
             let chunk = match &error {
                 ReadError::Lost(chunk) => Some(*chunk),
                 _ => None,
             };
-            for snapshot in snapshots {
+            for snapshot in left {
                 let _ = match (error.object(), chunk) {
                     (Some(object), _) if is_late => self.note_late_object(object),
                     (None, Some(chunk)) if is_late => self.note_late(snapshot, chunk),
@@ -77,7 +85,7 @@ impl Vault {
             return Ok(());
         }
         // A prune may have moved what was read, or deleted it with a snapshot that was forgotten meanwhile.
-        self.refresh(&Silent::default())?;
+        self.look_again(None)?;
         if !self.lacks(&snapshot, chunk)? {
             return Ok(());
         }

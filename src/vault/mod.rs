@@ -10,6 +10,7 @@ pub mod open;
 mod listing;
 mod records;
 mod files;
+mod gone;
 pub(crate) mod identity;
 pub mod client;
 pub mod session;
@@ -36,6 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 pub use create::CreateOptions;
+pub use gone::Gone;
 pub use identity::Identity;
 pub use locked::{LockedVault, Wanted};
 pub use lookup::Lookup;
@@ -65,6 +67,12 @@ pub enum VaultError {
     /// There is already a vault in this place.
     #[error("there is a vault in {place} already")]
     Exists {
+        /// The place.
+        place: String,
+    },
+    /// The making of another vault in this place was interrupted.
+    #[error("the making of a vault in {place} was interrupted, and that one has another password or other options")]
+    Begun {
         /// The place.
         place: String,
     },
@@ -258,6 +266,8 @@ pub struct Vault {
     named: Option<VaultId>,
     /// Damage and losses that were met by reading since the vault was opened.
     met: Mutex<met::Met>,
+    /// The looks at the store that errors of reading have called for.
+    looks: Mutex<gone::Looks>,
     log: Mutex<LogState>,
     /// Records that were put and not yet seen in the store.
     unproven: Mutex<Vec<unproven::Unproven>>,
@@ -265,7 +275,7 @@ pub struct Vault {
     lazy: AtomicBool,
     /// The packs whose footers the catalogue does not have.
     unread: Mutex<lookup::Unread>,
-    /// Rises when the footer of a pack that was listed before becomes known.
+    /// Rises with each look at the store, and when the footer of a pack that was listed before becomes known.
     generation: AtomicU64,
     /// Contents of meta packs that are kept on this machine, if any are to be kept.
     kept: OnceLock<kept::KeptStore>,

@@ -149,6 +149,7 @@ fn open_as(
         others,
         named,
         met: Mutex::default(),
+        looks: Mutex::default(),
         log: Mutex::new(LogState::default()),
         unproven: Mutex::default(),
         lazy: AtomicBool::new(lazy),
@@ -264,6 +265,7 @@ impl Vault {
         bad.extend(self.log().bad.iter().filter(is_of_opening).cloned());
         *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
         self.keep_only_listed();
+        self.learned();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::pack::PackError;
 use crate::seal::SealError;
 use crate::store::{ObjectKey, StoreError, Subject};
 use crate::tree::{EntryError, StreamError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Gone, Vault, VaultError};
 
 /// Error of reading something that is stored.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum ReadError {
     /// It is not here as it was put, because the sync has not brought it yet.
     #[error("a piece of it has not arrived yet; the sync brings it")]
     NotArrived,
+    /// The snapshot that it belongs to is no longer kept as it was.
+    #[error(transparent)]
+    Gone(#[from] Gone),
     /// A pack could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -54,13 +57,26 @@ impl ReadError {
             Self::Lost(_) | Self::Stream(_) => true,
             Self::Entry(error) => !error.is_newer(),
             Self::Pack(error) => error.is_damage(),
-            Self::Hidden(_) | Self::NotArrived | Self::Catalogue(_) | Self::Seal(_) | Self::Lender { .. } => false,
+            Self::Hidden(_)
+            | Self::NotArrived
+            | Self::Gone(_)
+            | Self::Catalogue(_)
+            | Self::Seal(_)
+            | Self::Lender { .. } => false,
         }
     }
 
     /// Whether the error is that something has not arrived yet.
     pub const fn is_late(&self) -> bool {
         matches!(self, Self::NotArrived)
+    }
+
+    /// What became of the snapshot that was being read, if the error is that it is no longer kept as it was.
+    pub const fn gone(&self) -> Option<Gone> {
+        match self {
+            Self::Gone(gone) => Some(*gone),
+            _ => None,
+        }
     }
 
     /// The same, of a vault from which something was to be read for another one.
@@ -80,6 +96,7 @@ impl ReadError {
             Self::Hidden(_) => true,
             Self::Lost(_)
             | Self::NotArrived
+            | Self::Gone(_)
             | Self::Stream(_)
             | Self::Catalogue(_)
             | Self::Seal(_)

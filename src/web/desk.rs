@@ -228,6 +228,10 @@ impl Desk {
     /// The answer to a request for a part of a snapshot that cannot be read.
     pub fn unread(&self, info: &SnapshotInfo, error: ReadError) -> Problem {
         let error = self.view.vault().judged(error, &info.id);
+        if error.gone().is_some() {
+            self.look(Duration::ZERO);
+            return Problem { status: StatusCode::GONE, ..error.into() };
+        }
         if !error.is_late() {
             return error.into();
         }

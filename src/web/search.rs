@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::Serialize;
 
 use crate::engine::keys;
@@ -138,11 +139,17 @@ pub fn usage(desk: &Arc<Desk>, query: &Query) -> Told {
     let entry = Entry::clone(&*look::find(desk, &info, &at)?);
     let wish = Wish { info: &info, path: &at, since: since.as_ref(), depth };
     let mut sums = sums(view.vault(), &wish, entry, desk.home().threads(), &Silent::default())?;
-    let broken = sums.broken.take().map_or(0, |(count, error)| {
-        // What has not arrived yet is noted.
-        desk.unread(&info, error);
-        count
-    });
+    let broken = match sums.broken.take() {
+        None => 0,
+        Some((count, error)) => {
+            // What has not arrived yet is noted.
+            let problem = desk.unread(&info, error);
+            if problem.status == StatusCode::GONE {
+                return Err(problem);
+            }
+            count
+        }
+    };
     let more = sums.lines.len() > count;
     encode(&AddedUpJson { usage: UsageJson::new(&info, since.as_ref(), &at, &sums, count), more, broken })
 }

@@ -6,7 +6,7 @@
 //! path, as a vault that contains one folder at many places has far more paths than folders.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use crate::catalogue::names::Named;
 use crate::engine::query::index::{Graph, Hand, Index, IndexError, explore};
 use crate::engine::restore::{RestoreError, RestoreOptions, Target, restore};
+use crate::id::ObjectName;
 use crate::limits::{PATH_DEPTH_MAX, sum_of};
 use crate::path;
 use crate::progress::{Phase, Progress};
 use crate::tree::{FileKind, Stream, Time};
-use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::vault::{Gone, ReadError, SnapshotInfo, Vault, VaultError};
 
 /// Minimum length that a file counts with: there are many small files, and each of them can be wrong.
 const WEIGHT_MIN: u64 = 64 << 10;
@@ -282,7 +283,7 @@ fn choose(
     seed: u64,
     report: &mut DrillReport,
     progress: &dyn Progress,
-) -> Result<Vec<Chosen>, DrillError> {
+) -> Result<Sampled, DrillError> {
     let tree = &info.body.tree;
     let mut graph = explore(index, std::slice::from_ref(tree), options.threads, progress, |sum: &mut f64, entry| {
         match entry.kind {
@@ -295,6 +296,7 @@ fn choose(
         let node = &mut graph.nodes[number];
         node.data = (node.data + below).min(WEIGHT_MAX);
         match node.broken.take().map(|error| index.judged(error, std::iter::once((info.id, may_be_late)))) {
+            Some(ReadError::Gone(gone)) => return Ok(Sampled::Gone(gone)),
             Some(error) if error.is_newer() => report.newer += 1,
             Some(error) if error.is_late() => report.late += 1,
             Some(_) => report.broken += 1,
@@ -304,10 +306,17 @@ fn choose(
     let mut sample = Sample::new(options.files, seed);
     sample.wait(0.0, Waiting::Folder { path: Vec::new(), listing: tree.clone(), depth: 1 });
     sample.run(&mut index.hand(), &graph, options.len_max, progress)?;
-    Ok(sample.finish())
+    Ok(Sampled::Files(sample.finish()))
 }
 
-/// Restores a sample of these snapshots.
+/// What was chosen of a snapshot.
+enum Sampled {
+    Files(Vec<Chosen>),
+    /// Nothing, since it was dropped meanwhile.
+    Gone(Gone),
+}
+
+/// Restores a sample of these snapshots. Those that other machines drop meanwhile are left out.
 ///
 /// If the vault fails as a whole, nothing can be written, or the user stops it. Single files that are not restored right are listed in
 /// the report.
@@ -320,20 +329,26 @@ pub fn drill(
     let mut report = DrillReport::default();
     let mut chosen = Vec::new();
     progress.phase(Phase::Plan);
-    let (index, late) = (Index::new(vault)?, vault.late_among(snapshots.iter().map(|info| info.id)));
+    let (index, late) = (Index::looking_again(vault)?, vault.late_among(snapshots.iter().map(|info| info.id)));
     for (number, info) in snapshots.iter().enumerate() {
         let seed = options.seed.wrapping_add(number as u64);
-        let found = choose(&index, (info, late.contains(&info.id)), options, seed, &mut report, progress)?;
-        chosen.extend(found.into_iter().map(|one| (*info, one)));
+        match choose(&index, (info, late.contains(&info.id)), options, seed, &mut report, progress)? {
+            Sampled::Files(found) => chosen.extend(found.into_iter().map(|one| (*info, one))),
+            Sampled::Gone(gone) => progress.warn(&gone.left_out()),
+        }
     }
     index.finish(None)?;
     let bytes = sum_of(chosen.iter().map(|(_, one)| one.size));
     progress.counters().restart(chosen.len() as u64, bytes);
     progress.phase(Phase::Restore);
     let quiet = crate::progress::Silent::default();
+    let mut gone: HashSet<ObjectName> = HashSet::new();
     for (number, (info, one)) in chosen.iter().enumerate() {
         if progress.stopped() {
             return Err(DrillError::Interrupted);
+        }
+        if gone.contains(&info.id) {
+            continue;
         }
         let folder = options.scratch.join(number.to_string());
         let tried = try_one(vault, info, one, &folder, options, &quiet, &mut report);
@@ -341,13 +356,17 @@ pub fn drill(
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
-        tried?;
+        if let Some(one) = tried? {
+            gone.insert(info.id);
+            progress.warn(&one.left_out());
+        }
         removed.map_err(|source| DrillError::Scratch { path: folder.display().to_string(), source })?;
         progress.counters().add(1, one.size);
     }
     Ok(report)
 }
 
+/// Restores one file. Returns what became of its snapshot if that was dropped meanwhile.
 fn try_one(
     vault: &Vault,
     info: &SnapshotInfo,
@@ -356,7 +375,7 @@ fn try_one(
     options: &DrillOptions,
     quiet: &dyn Progress,
     report: &mut DrillReport,
-) -> Result<(), DrillError> {
+) -> Result<Option<Gone>, DrillError> {
     let wish = RestoreOptions {
         path: Some(one.path.clone()),
         verify: true,
@@ -380,17 +399,20 @@ fn try_one(
                 }
             }
         }
+        Err(RestoreError::Gone(gone)) => return Ok(Some(gone)),
+        // It was known to be dropped before this file began.
+        Err(RestoreError::NoSuchSnapshot { id }) => return Ok(Some(Gone::Dropped(id))),
         Err(RestoreError::Read { source, .. }) if source.is_late() => {
             report.late += 1;
-            return Ok(());
+            return Ok(None);
         }
         Err(error) if error.is_damage() => {
             report.failed.push(Failed { path: one.path.clone(), what: error.to_string() });
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(error.into()),
     }
-    let Some(there) = place_of(info, &one.path) else { return Ok(()) };
+    let Some(there) = place_of(info, &one.path) else { return Ok(None) };
     let name = path::components(&one.path).last().unwrap_or_default();
     let back = folder.join(path::to_path(name));
     match compare(&there, &back, one) {
@@ -402,7 +424,7 @@ fn try_one(
         // The original was changed or is gone, so it cannot be compared.
         Ok(None) | Err(_) => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The original path of an item in a snapshot.

@@ -236,18 +236,25 @@ impl<'a> Check<'a> {
         report.findings = vault.findings().iter().map(ToString::to_string).collect();
         report.foreign = vault.foreign();
         report.other_vaults = vault.others();
-        let snapshots = vault.snapshots();
+        let mut snapshots = vault.snapshots();
         let goal: u64 = snapshots.last().map_or(0, |last| last.body.files);
         progress.counters().restart(goal, 0);
         progress.phase(Phase::Plan);
         self.tell("trees of all snapshots", || "is all there that they need?".to_owned());
-        let marks = mark(vault, &self.reader, snapshots.iter().map(|info| &info.body), progress)?;
+        let mut reader = self.reader.clone();
+        let mut marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
         self.check_lists(&snapshots)?;
+        self.read_packs(&mut report)?;
+        let is_doubtful = !marks.lost.is_empty() || !marks.is_whole() || !lock(&self.missing).is_empty();
+        // Before anything is called lost: others may have dropped snapshots or moved data meanwhile.
+        if is_doubtful && vault.changed_meanwhile(&snapshots, progress)? {
+            (snapshots, reader) = (vault.snapshots(), Arc::new(vault.catalogue().reader()?));
+            marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+        }
         report.snapshots = snapshots.len() as u64;
         report.folders = marks.folders;
         report.files = marks.files;
         report.chunks_lost = marks.lost.len() as u64;
-        self.read_packs(&mut report)?;
         let indexes = vault.bad_indexes(self.options.read_data, progress)?;
         if self.options.read_data {
             let is_bad = |key: &ObjectKey| indexes.iter().any(|bad| bad.key == *key);
@@ -257,10 +264,10 @@ impl<'a> Check<'a> {
         for bad in indexes {
             self.problem(Subject::Object(bad.key), bad.what, bad.state);
         }
-        let mut bad = self.without_good_copy()?;
+        let mut bad = self.without_good_copy(&reader)?;
         bad.extend(&marks.lost);
         if !bad.is_empty() || !marks.is_whole() {
-            report.hurt = hurt::find(vault, None, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
+            report.hurt = hurt::find(vault, None, &reader, &snapshots, &bad, PATHS_KEPT)?;
             let (state, unsure, hurt) = vault.part_unsure(std::mem::take(&mut report.hurt), |hurt| hurt.id);
             (report.why_unsure, report.unsure, report.hurt) = (Some(state), unsure, hurt);
             let losses = vault.accepted_losses();
@@ -649,11 +656,11 @@ impl<'a> Check<'a> {
     }
 
     /// The chunks in bad segments that are in no other place.
-    fn without_good_copy(&self) -> Result<HashSet<ChunkId>, CheckError> {
+    fn without_good_copy(&self, reader: &Reader) -> Result<HashSet<ChunkId>, CheckError> {
         let mut bad = std::mem::take(&mut *lock(&self.bad_chunks));
         let mut copied = HashMap::new();
         for id in &bad {
-            copied.insert(*id, self.reader.locate_all(id)?.len() > 1);
+            copied.insert(*id, reader.locate_all(id)?.len() > 1);
         }
         // A copy elsewhere may be damaged as well, but a vault where that matters is rare.
         bad.retain(|id| !copied.get(id).copied().unwrap_or(false));

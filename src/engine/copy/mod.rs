@@ -138,6 +138,8 @@ pub enum Left {
     Future,
     /// A part of it is damaged, and the user asked for whole snapshots only.
     Partial,
+    /// Another machine has dropped or changed it meanwhile.
+    Gone,
 }
 
 impl Left {
@@ -149,6 +151,7 @@ impl Left {
             Self::Newer => "newer",
             Self::Future => "in the future",
             Self::Partial => "partly damaged",
+            Self::Gone => "dropped meanwhile",
         }
     }
 }
@@ -419,8 +422,13 @@ struct Run<'r> {
 }
 
 /// A reader of the chunks of a vault, by its current catalogue.
-fn chunks(vault: &Vault) -> Result<Arc<ChunkReader<'_>>, ReadError> {
-    Ok(Arc::new(ChunkReader::new(vault, Arc::new(vault.catalogue().reader()?))?))
+fn chunks(vault: &Vault) -> Result<ChunkReader<'_>, ReadError> {
+    Ok(ChunkReader::new(vault, Arc::new(vault.catalogue().reader()?))?)
+}
+
+/// A reader of the chunks of the vault that is copied, which is only read.
+fn chunks_to_copy(vault: &Vault) -> Result<ChunkReader<'_>, ReadError> {
+    Ok(ChunkReader::looking_again(vault, Arc::new(vault.catalogue().reader()?))?)
 }
 
 /// The outcome for a snapshot.
@@ -472,8 +480,8 @@ impl Run<'_> {
 
     /// Stores the trees of the first part of these snapshots.
     fn trees<'s>(&self, depot: &Depot<'_>, wanted: &[&'s SnapshotInfo]) -> Result<Vec<Done<'s>>, Ended<CopyError>> {
-        let from = chunks(self.from).map_err(CopyError::From)?;
-        let there = chunks(self.to).map_err(CopyError::There)?;
+        let from = Arc::new(chunks_to_copy(self.from).map_err(CopyError::From)?);
+        let there = Arc::new(chunks(self.to).map_err(CopyError::There)?);
         let mut ready = Vec::new();
         for info in wanted.iter().take(PART_SNAPSHOTS) {
             let trees = Trees {
@@ -507,6 +515,12 @@ impl Run<'_> {
         let rules = trees.meta_stream(rules)?.unwrap_or_else(|state| (note(rules_name, state), Stream::EMPTY).1);
         let skipped = trees.skipped(skipped)?;
         let mut skipped = skipped.unwrap_or_else(|state| (note(skipped_name, state), SkippedList::default()).1);
+        if !lost.is_empty() {
+            let looked = self.from.part_gone(None, [info.id]).map_err(|error| CopyError::From(error.into()))?;
+            if !looked.0.is_empty() {
+                return Ok(Err(LeftSnapshot::new(info, Left::Gone)));
+            }
+        }
         if lost.iter().any(|lost| lost.state.is_loss()) {
             warn_unless_noted(self.from.note_loss(info.id, None), self.progress);
         }

@@ -11,7 +11,7 @@ use crate::id::{ObjectName, VaultId};
 use crate::limits::{KEY_SLOT_LEN_MAX, PACK_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::{RecordBody, Standing};
 use crate::pack::TRAILER_LEN;
-use crate::progress::{Phase, Progress};
+use crate::progress::{Phase, Progress, Silent};
 use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::proof::{look_for, put_proven};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
@@ -489,17 +489,30 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
     Ok(deleted)
 }
 
-/// Turns a mirror into a vault that can be written to. From then on, nothing mirrors to it.
+/// Whether [`promote`] has anything to do: it is a mirror, or the mirror's VAULT file was moved aside, and then the
+/// promotion was interrupted.
 ///
 /// # Errors
-/// If only a later version may write to the vault, or the store fails. If the store fails after the old VAULT file
-/// was moved aside, the next command that writes creates the file again.
+/// If the store fails.
+pub fn can_be_promoted(vault: &Vault) -> Result<bool, VaultError> {
+    Ok(vault.is_mirror() || vault_file(vault.store())?.is_none())
+}
+
+/// Turns a mirror into a vault that can be written to. From then on, nothing mirrors to it. After an interruption it goes
+/// on.
+///
+/// # Errors
+/// If only a later version may write to the vault, or the store fails.
 pub fn promote(vault: &Vault) -> Result<bool, VaultError> {
-    if !vault.is_mirror() {
+    if !can_be_promoted(vault)? {
         return Ok(false);
     }
     vault.knows_how_to_write()?;
     let store = vault.store();
+    if !vault.is_mirror() {
+        vault.mend_vault_file(&Silent::default())?;
+        return Ok(true);
+    }
     let file = vault_file(store)?.filter(|file| file.id == vault.id());
     let Some(file) = file else { return Ok(false) };
     store.quarantine(&ObjectKey::Vault)?;

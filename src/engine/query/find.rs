@@ -96,7 +96,7 @@ pub fn find(
     found: &mut dyn FnMut(Match) -> bool,
 ) -> Result<Found, IndexError> {
     let Search { pattern, all, otherwise } = *search;
-    let mut index = Index::new(vault)?;
+    let mut index = Index::looking_again(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
     let graph = explore_ways(&index, &tops, threads, progress)?;
     index = index.renew(all.then(|| graph.keys()).as_ref())?;
@@ -121,6 +121,8 @@ pub fn find(
         may_be_late: &may_be_late,
         told: HashSet::new(),
         broken: Vec::new(),
+        gone: HashSet::new(),
+        progress,
         matches: 0,
     };
     let (matches, broken) = walk.run(top, progress, found)?;
@@ -147,6 +149,9 @@ struct Walk<'w, 'i, 'v> {
     told: HashSet<StreamKey>,
     /// As in [`Found`].
     broken: Vec<BrokenFolder>,
+    /// The numbers of snapshots that were dropped meanwhile: nothing more of them is found.
+    gone: HashSet<usize>,
+    progress: &'w dyn Progress,
     /// Number of matching paths.
     matches: u64,
 }
@@ -184,10 +189,15 @@ impl Walk<'_, '_, '_> {
             let keys = group.iter().map(|(listing, _)| stream_key(listing)).collect();
             waiting.push(Next::Leave { group: keys, places: places.clone(), matches: self.matches });
             for (name, mut versions) in here.matches {
-                self.matches += 1;
                 for version in &mut versions {
+                    version.snapshots.retain(|number| !self.gone.contains(number));
                     version.snapshots.sort_unstable();
                 }
+                versions.retain(|version| !version.snapshots.is_empty());
+                if versions.is_empty() {
+                    continue;
+                }
+                self.matches += 1;
                 versions.sort_by_key(|version| version.snapshots.first().copied());
                 if !found(Match { path: join(&path, &name), versions }) {
                     return Ok((self.matches, self.broken));
@@ -202,6 +212,25 @@ impl Walk<'_, '_, '_> {
             }
         }
         Ok((self.matches, self.broken))
+    }
+}
+
+impl Walk<'_, '_, '_> {
+    /// Notes a folder of these snapshots that cannot be read. Snapshots that were dropped meanwhile are left out.
+    fn note(&mut self, path: &[u8], error: ReadError, snapshots: &[usize]) -> Result<(), IndexError> {
+        if error.gone().is_none() {
+            self.broken.push((path.to_vec(), error));
+            return Ok(());
+        }
+        let ids = snapshots.iter().map(|number| self.may_be_late[*number].0);
+        let (gone, _) = self.index.vault().part_gone(None, ids).map_err(ReadError::from)?;
+        for gone in gone {
+            let number = snapshots.iter().find(|number| self.may_be_late[**number].0 == gone.snapshot());
+            if number.is_some_and(|number| self.gone.insert(*number)) {
+                self.progress.warn(&gone.left_out());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -244,7 +273,7 @@ impl Here {
                     if walk.told.insert(stream_key(listing)) {
                         let of = snapshots.iter().map(|number| walk.may_be_late[*number]);
                         let error = walk.index.judged(error, of);
-                        walk.broken.push((path.to_vec(), error));
+                        walk.note(path, error, snapshots)?;
                     }
                 }
                 Err(error) => return Err(error.into()),

@@ -44,7 +44,9 @@ pub fn history(
     broken: &mut Vec<ReadError>,
     progress: &dyn Progress,
 ) -> Result<Vec<Spell>, BrowseError> {
-    let trees = vault.tree_reader().map_err(|source| BrowseError::Read { path: "the snapshots".to_owned(), source })?;
+    let trees = vault
+        .tree_reader_looking_again()
+        .map_err(|source| BrowseError::Read { path: "the snapshots".to_owned(), source })?;
     let mut looker = Looker { trees, known: HashMap::new() };
     looker.look_ahead(snapshots.iter().map(|info| (info.body.tree.clone(), path(info))).collect(), progress);
     let mut spells: Vec<Spell> = Vec::new();

@@ -53,6 +53,7 @@ pub struct Index<'a> {
     vault: &'a Vault,
     reader: Arc<Reader>,
     chunks: Arc<ChunkReader<'a>>,
+    looks_again: bool,
     fresh: Mutex<(Vec<(StreamKey, NameRow)>, usize)>,
 }
 
@@ -68,9 +69,22 @@ impl<'a> Index<'a> {
     /// # Errors
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault) -> Result<Self, IndexError> {
+        Self::made(vault, false)
+    }
+
+    /// The same, for work that only reads: what another machine has moved meanwhile is found at its new place.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn looking_again(vault: &'a Vault) -> Result<Self, IndexError> {
+        Self::made(vault, true)
+    }
+
+    fn made(vault: &'a Vault, looks_again: bool) -> Result<Self, IndexError> {
         let reader = Arc::new(vault.catalogue().reader()?);
-        let chunks = Arc::new(ChunkReader::new(vault, reader.clone())?);
-        Ok(Self { vault, reader, chunks, fresh: Mutex::default() })
+        let chunks = if looks_again { ChunkReader::looking_again } else { ChunkReader::new };
+        let chunks = Arc::new(chunks(vault, reader.clone())?);
+        Ok(Self { vault, reader, chunks, looks_again, fresh: Mutex::default() })
     }
 
     /// As [`Vault::judged`], for these snapshots, each with whether it may be late (see [`Vault::may_be_late`]).
@@ -83,6 +97,11 @@ impl<'a> Index<'a> {
         self.vault.verdict(error, is_late, snapshots.map(|(snapshot, _)| snapshot))
     }
 
+    /// The vault.
+    pub(crate) const fn vault(&self) -> &'a Vault {
+        self.vault
+    }
+
     /// A hand for the calling thread.
     pub const fn hand(&self) -> Hand<'_, 'a> {
         Hand { index: self, source: None }
@@ -93,7 +112,7 @@ impl<'a> Index<'a> {
     /// # Errors
     /// If the catalogue fails.
     pub fn renew(self, used: Option<&HashSet<StreamKey>>) -> Result<Self, IndexError> {
-        if self.finish(used)? { Self::new(self.vault) } else { Ok(self) }
+        if self.finish(used)? { Self::made(self.vault, self.looks_again) } else { Ok(self) }
     }
 
     fn fresh(&self) -> MutexGuard<'_, (Vec<(StreamKey, NameRow)>, usize)> {

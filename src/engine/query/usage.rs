@@ -69,7 +69,7 @@ pub fn usage(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Sums, IndexError> {
-    let index = Index::new(vault)?;
+    let index = Index::looking_again(vault)?;
     let mut graph = explore(&index, std::slice::from_ref(listing), threads, progress, |usage: &mut Usage, entry| {
         match entry.kind {
             FileKind::Directory => {}

@@ -222,7 +222,13 @@ impl<'r, 'a> Executor<'r, 'a> {
         let segment = match self.open_segment(worker, group, sealed) {
             Ok(segment) => segment,
             Err(error) => {
-                let loss = self.run.read(self.lookup.judged(error))?;
+                let chunks = group.iter().map(|piece| (piece.id, piece.place));
+                let error = match self.lookup.has_moved(&error, chunks) {
+                    Ok(true) => error,
+                    Ok(false) => self.lookup.judged(error),
+                    Err(error) => error,
+                };
+                let loss = self.run.read(error)?;
                 lock(failed).extend(group.iter().map(|piece| (*piece, loss.clone())));
                 return Ok(());
             }

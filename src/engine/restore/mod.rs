@@ -49,7 +49,7 @@ use crate::progress::{Phase, Progress};
 use crate::store::StoreError;
 use crate::sync::spawn;
 use crate::tree::Stream;
-use crate::vault::{ReadError, Vault};
+use crate::vault::{Gone, ReadError, Vault};
 use crate::write::trust::damaged_numbers;
 
 /// Destination of a restore.
@@ -317,6 +317,9 @@ pub enum RestoreError {
     /// The catalogue failed.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    /// The snapshot is no longer kept as it was. What was restored before stays.
+    #[error(transparent)]
+    Gone(Gone),
     /// The requested path cannot be found because of damage, or nothing can be read at all.
     #[error("cannot read {path}")]
     Read {

@@ -382,6 +382,7 @@ pub(super) fn fatal(error: ReadError) -> Result<RestoreError, ReadError> {
     match error {
         ReadError::Pack(PackError::Store(error)) if error.is_of_whole() => Ok(RestoreError::Store(error)),
         ReadError::Catalogue(error) => Ok(RestoreError::Catalogue(error)),
+        ReadError::Gone(gone) => Ok(RestoreError::Gone(gone)),
         ReadError::Seal(_) => Ok(RestoreError::Read { path: "the store".to_owned(), source: error }),
         error => Err(error),
     }

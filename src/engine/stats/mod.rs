@@ -24,6 +24,8 @@ use crate::sync::lock;
 use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
+/// Most looks at all that snapshots need, if others change the vault during each.
+const WALKS_MAX: u32 = 3;
 /// Number of ids to collect before they are merged with the catalogue.
 const IDS_WAITING: usize = 1 << 20;
 /// Number of ids that one thread collects before it passes them on.
@@ -170,30 +172,12 @@ pub fn stats(
         progress.counters().restart(0, 0);
         progress.phase(Phase::Plan);
         vault.know_all(progress)?;
-        let snapshots = vault.snapshots();
         let mut stats = Stats::default();
         list_records(vault, &mut stats).map_err(VaultError::from)?;
-        let (classes, names) = classes(&snapshots);
-        let reader = Arc::new(vault.catalogue().reader()?);
-        let mut walk = Walk {
-            chunks: Arc::new(ChunkReader::new(vault, reader.clone())?),
-            reader,
-            classes,
-            trees: HashMap::new(),
-            below: Vec::new(),
-            uses: Mutex::default(),
-            unreadable: 0,
-            newer: 0,
-            late: 0,
-            lacking: Mutex::default(),
-            is_synced: vault.delivery() == Delivery::Synced,
-            progress,
-        };
-        lock(&walk.uses).chunks.resize_with(walk.reader.place_count() as usize, AtomicU32::default);
-        walk.run(&snapshots)?;
+        let (snapshots, names, walk) = walked(vault, progress)?;
         stats.newer = walk.newer;
         let lacking = std::mem::take(&mut *lock(&walk.lacking));
-        let is_any = walk.unreadable + walk.late > 0 || !lacking.is_empty();
+        let is_any = walk.lacks(&lacking);
         let is_late = is_any && hurt::remember(vault, &walk.reader, &snapshots, &lacking, progress)?;
         (stats.unreadable, stats.late) = if is_late {
             (walk.unreadable, walk.late + lacking.len() as u64)
@@ -212,6 +196,41 @@ pub fn stats(
         stats.bytes_unclaimed = unclaimed.map(|(_, info)| info.len).sum();
         Ok(stats)
     })
+}
+
+/// Looks at what all snapshots need. If something is lacking, others may have dropped snapshots or moved data meanwhile:
+/// then all is looked at again.
+fn walked<'v>(
+    vault: &'v Vault,
+    progress: &'v dyn Progress,
+) -> Result<(Vec<SnapshotInfo>, Vec<(String, String)>, Walk<'v>), MarkError> {
+    let mut walks = 1;
+    loop {
+        let snapshots = vault.snapshots();
+        let (classes, names) = classes(&snapshots);
+        let reader = Arc::new(vault.catalogue().reader()?);
+        let mut walk = Walk {
+            chunks: Arc::new(ChunkReader::new(vault, reader.clone())?),
+            reader,
+            classes,
+            trees: HashMap::new(),
+            below: Vec::new(),
+            uses: Mutex::default(),
+            unreadable: 0,
+            newer: 0,
+            late: 0,
+            lacking: Mutex::default(),
+            is_synced: vault.delivery() == Delivery::Synced,
+            progress,
+        };
+        lock(&walk.uses).chunks.resize_with(walk.reader.place_count() as usize, AtomicU32::default);
+        walk.run(&snapshots)?;
+        let is_sound = !walk.lacks(&lock(&walk.lacking));
+        if is_sound || walks == WALKS_MAX || !vault.changed_meanwhile(&snapshots, progress)? {
+            return Ok((snapshots, names, walk));
+        }
+        walks += 1;
+    }
 }
 
 /// Gives each snapshot its source. Returns the names of the sources too.
@@ -348,6 +367,11 @@ impl<'a> Visitor for Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Whether anything that snapshots need cannot be read, or is among these chunks that are in no pack.
+    fn lacks(&self, lacking: &HashSet<ChunkId>) -> bool {
+        self.unreadable + self.late > 0 || !lacking.is_empty()
+    }
+
     fn run(&mut self, snapshots: &[SnapshotInfo]) -> Result<(), MarkError> {
         for (index, info) in snapshots.iter().enumerate() {
             let class = Classes::of_snapshot(index);
