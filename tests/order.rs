@@ -235,6 +235,87 @@ fn a_source_that_vanished_is_not_taken_for_an_empty_one() {
     desk.ok(&["list"]);
 }
 
+/// What makes a path hold nothing may leave another kind of thing there: docker makes a folder where a file is missing, and a program that
+/// fails leaves a file of 0 bytes.
+#[test]
+fn a_source_that_held_something_and_holds_nothing_is_lost_whatever_it_was_and_is() {
+    let desk = Desk::new();
+    let path = desk.source().join("it");
+    let clear = || {
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+    };
+    let full: [(&str, fn(&Path)); 2] = [
+        ("file", |path| fs::write(path, "cfg").unwrap()),
+        ("folder", |path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("file"), "cfg").unwrap();
+        }),
+    ];
+    let empty: [(&str, fn(&Path)); 2] = [
+        ("file of 0 bytes", |path| fs::write(path, "").unwrap()),
+        ("empty folder", |path| fs::create_dir(path).unwrap()),
+    ];
+    for (was, fill) in full {
+        for order in [[0, 1, 0], [1, 0, 1]] {
+            let source = format!("{was} {order:?}");
+            let take = |more: &[&str]| desk.run(&[&["snapshot", "it", "--source", &source], more].concat());
+            clear();
+            fill(&path);
+            assert_eq!(take(&[]).code, 0, "{source}");
+            // The state to compare with is the last one that held something, not the one before.
+            for at in order {
+                clear();
+                (empty[at].1)(&path);
+                let taken = take(&[]);
+                let what = format!("{was} to {}: {}{}", empty[at].0, taken.out, taken.err);
+                assert!(taken.code == 3 && taken.err.contains("--allow-empty"), "{what}");
+            }
+            desk.run(&["prune", "--keep", "1", "--yes"]);
+            let left = listed(&desk).into_iter().filter(|one| one["source"] == source.as_str());
+            let lost: Vec<Value> = left.map(|one| one["roots"][0]["lost"].clone()).collect();
+            assert_eq!(lost, [Value::from(false), Value::from(true)], "{source}");
+            // A user says once that it is to be so.
+            assert_eq!(take(&["--allow-empty"]).code, 0, "{source}");
+            assert_eq!(take(&[]).code, 0, "{source}");
+        }
+    }
+    // A file that never held anything is no loss, and neither is a folder that becomes a file that holds something.
+    clear();
+    empty[0].1(&path);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+    clear();
+    full[1].1(&path);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+    clear();
+    full[0].1(&path);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+}
+
+#[test]
+fn an_empty_copy_beside_full_ones_is_partial_and_takes_no_slot() {
+    let desk = Desk::new();
+    let import = || desk.run(&["import", "--dirs", "dd"]);
+    desk.write("dd/2020-01-02/a", "1");
+    for empty in ["2020-01-01", "2020-01-03"] {
+        fs::create_dir(desk.source().join("dd").join(empty)).unwrap();
+    }
+    let done = import();
+    assert!(done.code == 3 && done.err.contains("it is empty"), "{}{}", done.out, done.err);
+    let words = |list: &[Value]| list.iter().map(|one| one["verdict"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(words(&listed(&desk)), ["partial", "complete", "partial"]);
+    desk.run(&["prune", "--keep", "1", "--yes"]);
+    assert_eq!(words(&listed(&desk)), ["complete", "partial"]);
+    // A later import of an empty copy alone is compared with what came before.
+    fs::remove_dir_all(desk.source().join("dd")).unwrap();
+    fs::create_dir_all(desk.source().join("dd/2020-01-04")).unwrap();
+    assert_eq!(import().code, 3);
+    // Nothing says that copies that are all empty should not be.
+    fs::rename(desk.source().join("dd"), desk.source().join("ee")).unwrap();
+    desk.ok(&["import", "--dirs", "ee"]);
+}
+
 #[test]
 fn a_date_that_is_given_is_never_in_the_future() {
     let desk = Desk::new();

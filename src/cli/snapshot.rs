@@ -14,6 +14,7 @@ use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::patterns::exclude::check;
 use crate::engine::patterns::gitignore::ANY_CASE;
 use crate::engine::prune::{OwnRetirement, retire_self};
+use crate::engine::snapshot::Empty;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::snapshot::SnapshotReport;
@@ -84,7 +85,7 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
         description: args.description.clone().unwrap_or_default(),
         exclude,
         skip_if_unchanged: args.skip_if_unchanged,
-        allow_empty: args.allow_empty,
+        empty: if args.allow_empty { Empty::Accepted } else { Empty::IfItWasFull },
         dry_run: args.dry_run,
         level: args.level,
         verify: !args.no_verify,

@@ -12,7 +12,7 @@ use std::thread;
 use crate::engine::copy::{CopyOptions, copy, copy_of};
 use crate::engine::query::digest::Digests;
 use crate::engine::query::index::{Index, IndexError};
-use crate::engine::snapshot::{Input, SnapshotOptions, SnapshotReport};
+use crate::engine::snapshot::{Empty, Input, SnapshotOptions, SnapshotReport};
 use crate::failure::{Exit, Failure, of_left};
 use crate::fs::Dir;
 use crate::id::{ObjectName, TreeDigest};
@@ -474,7 +474,7 @@ impl<'a> Crew<'a> {
             description: String::new(),
             exclude,
             skip_if_unchanged: source.skip_if_unchanged,
-            allow_empty: false,
+            empty: Empty::IfItWasFull,
             dry_run: false,
             level: config.level,
             verify: true,
