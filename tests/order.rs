@@ -235,7 +235,7 @@ fn a_source_that_vanished_is_not_taken_for_an_empty_one() {
     desk.ok(&["list"]);
 }
 
-/// What makes a path hold nothing may leave another kind of thing there: docker makes a folder where a file is missing, and a program that
+/// A path that holds nothing may be another kind of thing than before: docker makes a folder where a file is missing, and a program that
 /// fails leaves a file of 0 bytes.
 #[test]
 fn a_source_that_held_something_and_holds_nothing_is_lost_whatever_it_was_and_is() {
@@ -314,6 +314,66 @@ fn an_empty_copy_beside_full_ones_is_partial_and_takes_no_slot() {
     // Nothing says that copies that are all empty should not be.
     fs::rename(desk.source().join("dd"), desk.source().join("ee")).unwrap();
     desk.ok(&["import", "--dirs", "ee"]);
+}
+
+#[test]
+fn reading_out_of_a_snapshot_whose_disk_was_not_mounted_is_told_and_is_no_proof() {
+    let desk = Desk::new();
+    desk.write("disk/file", "content");
+    desk.write("other/file", "more");
+    desk.write("conf", "cfg");
+    let roots = ["disk", "other", "conf"];
+    let take = || desk.run(&[&["snapshot", "--source", "all"], &roots[..]].concat());
+    assert_eq!(take().code, 0);
+    fs::remove_file(desk.source().join("disk/file")).unwrap();
+    fs::write(desk.source().join("conf"), "").unwrap();
+    assert_eq!(take().code, 3);
+    let told = |args: &[&str], lost: &[&str]| {
+        let said = desk.run(args);
+        let text = format!("{}{}", said.out, said.err);
+        let code = if lost.is_empty() { 0 } else { 3 };
+        assert_eq!(said.code, code, "{args:?}: {text}");
+        for root in roots {
+            let is_told = text.contains(&format!("{root}: it, or a disk below it, held nothing"));
+            assert_eq!(is_told, lost.contains(&root), "{args:?}: {text}");
+        }
+    };
+    told(&["restore", "latest", "--to", "../a"], &["disk", "conf"]);
+    told(&["restore", "latest", "--to", "../b", "--include", "/other"], &[]);
+    told(&["restore", "latest:other", "--to", "../c"], &[]);
+    told(&["export", "latest", "--tar", "../a.tar"], &["disk", "conf"]);
+    told(&["export", "latest:other", "--tar", "../c.tar"], &[]);
+    let id = listed(&desk)[1]["id"].as_str().unwrap().to_owned();
+    told(&["restore", &format!("{id}:disk"), "--to", "../d"], &["disk"]);
+    told(&["export", &format!("{id}:conf"), "--tar", "../d.tar"], &["conf"]);
+    // In place, nothing takes the place of something.
+    fs::write(desk.source().join("conf"), "it is back").unwrap();
+    desk.write("disk/file", "it is back");
+    for more in [&["--overwrite", "always"][..], &["--delete", "--yes"]] {
+        told(&[&["restore", "latest", "--in-place"], more].concat(), &["disk", "conf"]);
+        for path in ["conf", "disk/file"] {
+            assert_eq!(fs::read_to_string(desk.source().join(path)).unwrap(), "it is back");
+        }
+    }
+    // A drill takes the newest snapshot that counts.
+    let drill = desk.json(&["drill"]);
+    assert_eq!((&drill[0]["files"], &drill[0]["failed"]), (&Value::from(3), &Value::from(0)));
+    assert_eq!(drill[0]["snapshots"], serde_json::json!([listed(&desk)[0]["id"]]));
+    assert!(desk.run(&["doctor"]).out.contains("A restore of 3 files"));
+}
+
+#[test]
+fn a_drill_that_finds_no_file_proves_nothing() {
+    let desk = Desk::new();
+    fs::create_dir(desk.source().join("empty")).unwrap();
+    desk.ok(&["snapshot", "empty"]);
+    for _ in 0..2 {
+        let drill = desk.run(&["drill"]);
+        assert!(drill.code == 3 && drill.out.contains("nothing is proven"), "{}{}", drill.out, drill.err);
+        assert!(!drill.out.contains("came back as it was"), "{}", drill.out);
+    }
+    assert!(!desk.run(&["doctor"]).out.contains("A restore of"));
+    assert!(!desk.path("state").read_dir().unwrap().any(|one| one.unwrap().path().join("drill").exists()));
 }
 
 #[test]

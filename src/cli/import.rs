@@ -55,7 +55,7 @@ struct Item {
     time: Time,
     /// The name of the root for a copy of a folder; `None` for an archive.
     root: Option<Vec<u8>>,
-    /// What it means if it is empty.
+    /// The meaning of an empty one.
     empty: Empty,
 }
 

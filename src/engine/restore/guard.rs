@@ -12,7 +12,7 @@
 //! | the configuration | never | as the snapshot has it |
 //! | an item on another mount than its folder | never | as the snapshot has it |
 //! | an item that the snapshot lists as skipped, with its content | never | as the snapshot has it |
-//! | everything in a root whose disk was probably not mounted | never | as the snapshot has it |
+//! | everything in a root whose disk was probably not mounted | never | as the snapshot has it, but never with nothing |
 //! | everything in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
 //! | an item that `--exclude` of this restore names | never | never |
 //! | a folder that cannot be read | never, and that is a problem | after its owner got the rights to it back |
@@ -344,6 +344,12 @@ impl Guard {
     /// `--delete-excluded` lifts the rules.
     fn unless_told(&self, why: Option<Kept>) -> Option<Kept> {
         why.filter(|_| !self.delete_excluded)
+    }
+
+    /// Whether this is a root that was probably not there when the snapshot was taken.
+    pub(super) fn is_lost(&self, path: &[u8]) -> bool {
+        let is_it = |(name, _, why): &(Vec<u8>, PathBuf, Option<Kept>)| name == path && *why == Some(Kept::Lost);
+        self.roots.iter().any(is_it) && self.omitted.skipped.as_ref().is_none_or(|skipped| skipped.contains(path))
     }
 
     /// Whether the snapshot lists this path as skipped.

@@ -397,6 +397,7 @@ pub fn restore_telling(
     let places = Places::find(&run, &info, &mut trees)?;
     run.set_guard(run.learn(&info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;
+    run.tell_of_lost_roots(&info);
     if run.selection.is_all() {
         let listings: Vec<&Stream> = places.0.iter().filter_map(Place::listing).collect();
         trees.bring_trees(&listings, &|| run.check().is_ok());
