@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use std::thread;
 
 use crate::engine::copy::{CopyOptions, copy, copy_of};
+use crate::engine::prune;
 use crate::engine::query::digest::Digests;
 use crate::engine::query::index::{Index, IndexError};
 use crate::engine::snapshot::{Empty, Input, SnapshotOptions, SnapshotReport};
@@ -366,6 +367,7 @@ impl<'a> Crew<'a> {
             clock: &clock,
             threads: self.at.threads,
         };
+        prune::drop_surplus(vault, self.at.machine.now(), lane).map_err(Failure::from)?;
         let report = match copy(&from, vault, std::slice::from_ref(&taken), &options, lane) {
             Ok(report) => report,
             Err(error) => {
