@@ -531,6 +531,62 @@ fn dates_tags_pins_and_order_are_kept() {
     assert!(desk.source().join("one").exists());
 }
 
+/// Two machines copy into the same vault at the same time, or a sync brings the copies of the other later.
+#[test]
+fn copies_that_two_machines_made_at_once_count_as_one() {
+    let two = Two::new();
+    let desk = &two.desk;
+    for day in 1..4 {
+        desk.write("one", bytes(day, 30_000));
+        desk.take(&format!("2026-01-0{day}T12:00:00Z"));
+    }
+    desk.ok(&["pin", "2026-01-01"]);
+    let meanwhile = desk.path("meanwhile");
+    copy_folder(&desk.path("other"), &meanwhile);
+    two.copy(&["copy"]);
+    let as_other = |args: &[&str]| {
+        let mut command = desk.command(args);
+        let done = command.env(OTHER.0, OTHER.1).env("VAULT_STATE_DIR", desk.path("state of another")).output();
+        let done = said(&done.unwrap());
+        assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+        done.out
+    };
+    as_other(&["copy", "--to", meanwhile.to_str().unwrap()]);
+    let merged = std::process::Command::new("cp").args(["-an", "--"]).arg(meanwhile.join(".")).arg(&two.to).output();
+    assert!(merged.unwrap().status.success());
+    assert_eq!(two.list(Some(&two.to)).len(), 6);
+    // Each machine decides alike: of each snapshot one copy counts, and the surplus ones go, pinned or not.
+    let plan = |state: &str| -> serde_json::Value {
+        let mut command = desk.command(&["prune", "--keep", "2", "--dry-run", "--json", "--repo", &two.to]);
+        command.env("VAULT_PASSWORD", OTHER.1).env("VAULT_STATE_DIR", desk.path(state));
+        let done = said(&command.output().unwrap());
+        serde_json::from_str(&done.out).unwrap_or_else(|_| panic!("{}", done.err))
+    };
+    let decided = plan("state");
+    assert_eq!(decided["snapshots"], plan("state of another")["snapshots"]);
+    let all = two.list(Some(&two.to));
+    let kept = decided["snapshots"].as_array().unwrap().iter().filter(|one| one["keep"] == true);
+    let origin = |one: &serde_json::Value| {
+        let found = all.iter().find(|info| info["id"] == one["snapshot"]).unwrap();
+        found["origin"]["snapshot"].as_str().unwrap().to_owned()
+    };
+    let mut kept: Vec<String> = kept.map(origin).collect();
+    kept.sort();
+    let mut taken: Vec<String> = two.list(None).iter().map(|info| info["id"].as_str().unwrap().to_owned()).collect();
+    taken.sort();
+    assert_eq!(kept, taken, "two by the rule, and one that is pinned");
+    // The next copy drops them.
+    assert_eq!(two.copy(&["copy", "--dry-run"])["surplus"], 0);
+    let copied = two.copy(&["copy"]);
+    assert_eq!((&copied["surplus"], &copied["there"]), (&3.into(), &3.into()), "{copied}");
+    let left = two.list(Some(&two.to));
+    assert_eq!(left.len(), 3);
+    assert_eq!(left.iter().filter(|info| info["pinned"] == true).count(), 1);
+    assert_eq!(two.copy(&["copy"])["surplus"], 0);
+    as_other(&["copy", "--to", &two.to]);
+    assert_eq!(two.list(Some(&two.to)), left);
+}
+
 #[test]
 fn the_command_copies_what_it_is_told_and_says_so() {
     let two = Two::new();

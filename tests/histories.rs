@@ -22,7 +22,7 @@ use vault::engine::prune::retention::{self, Rules};
 use vault::engine::prune::{prune, say};
 use vault::engine::repair::{self, RepairOptions};
 use vault::engine::restore::{RestoreOptions, Target, restore};
-use vault::engine::snapshot::{SnapshotOptions, snapshot};
+use vault::engine::snapshot::{Empty, SnapshotOptions, snapshot};
 use vault::id::ObjectName;
 use vault::log::{Acknowledgements, RecordBody};
 use vault::progress::Silent;
@@ -355,7 +355,7 @@ impl History {
     fn take(&mut self, vault: &Vault, change: impl FnOnce(&mut SnapshotOptions<'_>)) {
         // An emptied source is intended here.
         let mut options = options(&self.world.source(), &now);
-        options.allow_empty = true;
+        options.empty = Empty::Accepted;
         change(&mut options);
         let report = snapshot(vault, options, &Silent::default()).unwrap();
         assert_eq!(report.skipped, []);

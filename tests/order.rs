@@ -235,6 +235,147 @@ fn a_source_that_vanished_is_not_taken_for_an_empty_one() {
     desk.ok(&["list"]);
 }
 
+/// A path that holds nothing may be another kind of thing than before: docker makes a folder where a file is missing, and a program that
+/// fails leaves a file of 0 bytes.
+#[test]
+fn a_source_that_held_something_and_holds_nothing_is_lost_whatever_it_was_and_is() {
+    let desk = Desk::new();
+    let path = desk.source().join("it");
+    let clear = || {
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+    };
+    let full: [(&str, fn(&Path)); 2] = [
+        ("file", |path| fs::write(path, "cfg").unwrap()),
+        ("folder", |path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("file"), "cfg").unwrap();
+        }),
+    ];
+    let empty: [(&str, fn(&Path)); 2] = [
+        ("file of 0 bytes", |path| fs::write(path, "").unwrap()),
+        ("empty folder", |path| fs::create_dir(path).unwrap()),
+    ];
+    for (was, fill) in full {
+        for order in [[0, 1, 0], [1, 0, 1]] {
+            let source = format!("{was} {order:?}");
+            let take = |more: &[&str]| desk.run(&[&["snapshot", "it", "--source", &source], more].concat());
+            clear();
+            fill(&path);
+            assert_eq!(take(&[]).code, 0, "{source}");
+            // The state to compare with is the last one that held something, not the one before.
+            for at in order {
+                clear();
+                (empty[at].1)(&path);
+                let taken = take(&[]);
+                let what = format!("{was} to {}: {}{}", empty[at].0, taken.out, taken.err);
+                assert!(taken.code == 3 && taken.err.contains("--allow-empty"), "{what}");
+            }
+            desk.run(&["prune", "--keep", "1", "--yes"]);
+            let left = listed(&desk).into_iter().filter(|one| one["source"] == source.as_str());
+            let lost: Vec<Value> = left.map(|one| one["roots"][0]["lost"].clone()).collect();
+            assert_eq!(lost, [Value::from(false), Value::from(true)], "{source}");
+            // A user says once that it is to be so.
+            assert_eq!(take(&["--allow-empty"]).code, 0, "{source}");
+            assert_eq!(take(&[]).code, 0, "{source}");
+        }
+    }
+    // A file that never held anything is no loss, and neither is a folder that becomes a file that holds something.
+    clear();
+    empty[0].1(&path);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+    clear();
+    full[1].1(&path);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+    clear();
+    full[0].1(&path);
+    desk.ok(&["snapshot", "it", "--source", "never"]);
+}
+
+#[test]
+fn an_empty_copy_beside_full_ones_is_partial_and_takes_no_slot() {
+    let desk = Desk::new();
+    let import = || desk.run(&["import", "--dirs", "dd"]);
+    desk.write("dd/2020-01-02/a", "1");
+    for empty in ["2020-01-01", "2020-01-03"] {
+        fs::create_dir(desk.source().join("dd").join(empty)).unwrap();
+    }
+    let done = import();
+    assert!(done.code == 3 && done.err.contains("it is empty"), "{}{}", done.out, done.err);
+    let words = |list: &[Value]| list.iter().map(|one| one["verdict"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(words(&listed(&desk)), ["partial", "complete", "partial"]);
+    desk.run(&["prune", "--keep", "1", "--yes"]);
+    assert_eq!(words(&listed(&desk)), ["complete", "partial"]);
+    // A later import of an empty copy alone is compared with what came before.
+    fs::remove_dir_all(desk.source().join("dd")).unwrap();
+    fs::create_dir_all(desk.source().join("dd/2020-01-04")).unwrap();
+    assert_eq!(import().code, 3);
+    // Nothing says that copies that are all empty should not be.
+    fs::rename(desk.source().join("dd"), desk.source().join("ee")).unwrap();
+    desk.ok(&["import", "--dirs", "ee"]);
+}
+
+#[test]
+fn reading_out_of_a_snapshot_whose_disk_was_not_mounted_is_told_and_is_no_proof() {
+    let desk = Desk::new();
+    desk.write("disk/file", "content");
+    desk.write("other/file", "more");
+    desk.write("conf", "cfg");
+    let roots = ["disk", "other", "conf"];
+    let take = || desk.run(&[&["snapshot", "--source", "all"], &roots[..]].concat());
+    assert_eq!(take().code, 0);
+    fs::remove_file(desk.source().join("disk/file")).unwrap();
+    fs::write(desk.source().join("conf"), "").unwrap();
+    assert_eq!(take().code, 3);
+    let told = |args: &[&str], lost: &[&str]| {
+        let said = desk.run(args);
+        let text = format!("{}{}", said.out, said.err);
+        let code = if lost.is_empty() { 0 } else { 3 };
+        assert_eq!(said.code, code, "{args:?}: {text}");
+        for root in roots {
+            let is_told = text.contains(&format!("{root}: it, or a disk below it, held nothing"));
+            assert_eq!(is_told, lost.contains(&root), "{args:?}: {text}");
+        }
+    };
+    told(&["restore", "latest", "--to", "../a"], &["disk", "conf"]);
+    told(&["restore", "latest", "--to", "../b", "--include", "/other"], &[]);
+    told(&["restore", "latest:other", "--to", "../c"], &[]);
+    told(&["export", "latest", "--tar", "../a.tar"], &["disk", "conf"]);
+    told(&["export", "latest:other", "--tar", "../c.tar"], &[]);
+    let id = listed(&desk)[1]["id"].as_str().unwrap().to_owned();
+    told(&["restore", &format!("{id}:disk"), "--to", "../d"], &["disk"]);
+    told(&["export", &format!("{id}:conf"), "--tar", "../d.tar"], &["conf"]);
+    // In place, nothing takes the place of something.
+    fs::write(desk.source().join("conf"), "it is back").unwrap();
+    desk.write("disk/file", "it is back");
+    for more in [&["--overwrite", "always"][..], &["--delete", "--yes"]] {
+        told(&[&["restore", "latest", "--in-place"], more].concat(), &["disk", "conf"]);
+        for path in ["conf", "disk/file"] {
+            assert_eq!(fs::read_to_string(desk.source().join(path)).unwrap(), "it is back");
+        }
+    }
+    // A drill takes the newest snapshot that counts.
+    let drill = desk.json(&["drill"]);
+    assert_eq!((&drill[0]["files"], &drill[0]["failed"]), (&Value::from(3), &Value::from(0)));
+    assert_eq!(drill[0]["snapshots"], serde_json::json!([listed(&desk)[0]["id"]]));
+    assert!(desk.run(&["doctor"]).out.contains("A restore of 3 files"));
+}
+
+#[test]
+fn a_drill_that_finds_no_file_proves_nothing() {
+    let desk = Desk::new();
+    fs::create_dir(desk.source().join("empty")).unwrap();
+    desk.ok(&["snapshot", "empty"]);
+    for _ in 0..2 {
+        let drill = desk.run(&["drill"]);
+        assert!(drill.code == 3 && drill.out.contains("nothing is proven"), "{}{}", drill.out, drill.err);
+        assert!(!drill.out.contains("came back as it was"), "{}", drill.out);
+    }
+    assert!(!desk.run(&["doctor"]).out.contains("A restore of"));
+    assert!(!desk.path("state").read_dir().unwrap().any(|one| one.unwrap().path().join("drill").exists()));
+}
+
 #[test]
 fn a_date_that_is_given_is_never_in_the_future() {
     let desk = Desk::new();

@@ -631,6 +631,60 @@ fn a_restore_is_tried_first_and_then_brings_all_back() {
 }
 
 #[test]
+fn a_restore_does_only_what_its_plan_listed() {
+    let desk = Desk::new();
+    desk.write("d/kept", "as it was");
+    desk.write("d/changed", "as it was");
+    let id = desk.take("2026-11-20T12:00");
+    desk.write("d/extra", "extra");
+    desk.write("d/changed", "something else");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    for delete in [true, false] {
+        let with = |more: Value| {
+            let mut wish = json!({ "snapshot": id, "to": "in-place", "delete": delete });
+            wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            wish
+        };
+        let plan = || page.done("restore", &with(json!({ "dry_run": true })))["id"].clone();
+        let refused = |plan: &Value, what: &str| {
+            let done = page.done("restore", &with(json!({ "plan": plan })));
+            assert_eq!(done["state"], "failed", "{what}: {done}");
+            let error = done["error"]["error"].as_str().unwrap();
+            assert!(error.contains("changed since") && error.contains("nothing was restored"), "{what}: {error}");
+            assert!(done["error"]["hint"].as_str().unwrap().contains("Look again"), "{what}: {done}");
+        };
+        // Something that would be deleted, or overwritten, came after the plan.
+        let first = plan();
+        if delete {
+            desk.write("d/extra2", "written after the plan");
+            refused(&first, "one more to delete");
+        }
+        let second = plan();
+        desk.write("d/kept", "written after the plan");
+        refused(&second, "one more to overwrite");
+        assert_eq!(fs::read_to_string(desk.source().join("d/kept")).unwrap(), "written after the plan");
+        assert_eq!(fs::read_to_string(desk.source().join("d/changed")).unwrap(), "something else");
+        assert_eq!(desk.source().join("d/extra2").exists(), delete);
+        // What is gone already is another plan, too.
+        let third = plan();
+        fs::rename(desk.source().join("d/changed"), desk.path("aside")).unwrap();
+        refused(&third, "one less to overwrite");
+        fs::rename(desk.path("aside"), desk.source().join("d/changed")).unwrap();
+        // A new plan does it.
+        let done = page.done("restore", &with(json!({ "plan": plan() })));
+        assert_eq!((&done["state"], &done["result"]["problem_count"]), (&json!("done"), &json!(0)), "{done}");
+        assert_eq!(done["result"]["deleted"], if delete { 2 } else { 0 }, "{done}");
+        assert_eq!(fs::read_to_string(desk.source().join("d/kept")).unwrap(), "as it was");
+        // A plan of something else is none, and neither is a restore.
+        for wrong in [done["id"].clone(), json!(999)] {
+            let answer = page.post_with("restore", &with(json!({ "plan": wrong })), &[]);
+            assert_eq!(answer.status, 409, "{wrong}");
+        }
+        desk.write("d/changed", "something else");
+    }
+}
+
+#[test]
 fn a_restore_goes_only_where_it_may() {
     let desk = Desk::new();
     desk.write("a.txt", "x");

@@ -46,7 +46,6 @@ use crate::vault::OpenOptions;
 use crate::vault::Vault;
 use crate::vault::VaultError;
 use crate::vault::Wanted;
-use crate::vault::create;
 use crate::vault::findings::note_away;
 use crate::vault::open;
 use crate::vault::slots::SlotFault;
@@ -386,11 +385,6 @@ impl Context {
                 found => Ok(found?),
             },
         }
-    }
-
-    /// Whether the making of a vault in a place was interrupted, so that it can go on.
-    pub(super) fn is_begun(&self, place: &Place) -> Result<bool, Failure> {
-        Ok(self.has_vault(place)? && create::is_begun(self.store(place)?.as_ref())?)
     }
 
     /// The sources of the vault's password: the options, the environment and the configuration.

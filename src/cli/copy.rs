@@ -6,6 +6,7 @@ use crate::engine::copy::CopyOptions;
 use crate::engine::copy::CopyReport;
 use crate::engine::copy::Left;
 use crate::engine::copy::LeftSnapshot;
+use crate::engine::prune;
 use crate::json;
 use crate::json::SkippedJson;
 use crate::limits::LEVEL;
@@ -62,6 +63,7 @@ struct CopyJson<'a> {
     there: u64,
     still_lacking: u64,
     left: Vec<LeftJson>,
+    surplus: u64,
     bytes_new: u64,
     bytes_stored: u64,
 }
@@ -116,6 +118,7 @@ pub(super) fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     let copied = copy::copy(&vault, &to, &wanted, &options, &context.screen);
     context.screen.clear();
     let report = copied?;
+    let surplus = if args.dry_run { 0 } else { prune::drop_surplus(&to, dates::now(), &context.screen)? };
     let mut out = Output::new();
     if context.global.json {
         out.json(&CopyJson {
@@ -125,11 +128,18 @@ pub(super) fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
             there: report.there,
             still_lacking: report.still_lacking,
             left: report.left.iter().map(LeftJson::from).collect(),
+            surplus,
             bytes_new: report.bytes_new,
             bytes_stored: report.bytes_stored,
         })?;
     } else {
         tell(context, args.dry_run, &chosen.shown(), &wanted, &report, &mut out)?;
+        if surplus > 0 && !context.global.quiet {
+            let copies = units::counted(surplus, "copy", "copies");
+            out.say(format_args!(
+                "{copies} that it had once more, since machines copied at the same time, went from there."
+            ))?;
+        }
     }
     // A user who asks for all snapshots must know that there may be more.
     let may_be_more = args.snapshots.is_empty() && vault.has_newer_records();

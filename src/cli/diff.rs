@@ -13,6 +13,7 @@ use crate::engine::query::diff::Compared;
 use crate::engine::query::diff::Difference;
 use crate::engine::query::diff::Sums;
 use crate::engine::query::diff::Visitor;
+use crate::engine::snapshot::Empty;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::snapshot::live::Live;
@@ -174,7 +175,7 @@ fn live_options<'a>(
         description: String::new(),
         exclude,
         skip_if_unchanged: false,
-        allow_empty: false,
+        empty: Empty::IfItWasFull,
         dry_run: true,
         level: 1,
         verify: false,

@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> 
     }
     out.finish()?;
     Ok(match (report.failed.is_empty() && report.broken == 0, report.newer + report.late) {
-        (true, 0) => Exit::Done,
+        (true, 0) if !report.is_empty() => Exit::Done,
         (true, _) => Exit::Skipped,
         (false, _) => Exit::Damage,
     })
@@ -68,6 +68,9 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
         let (has, have) = ("thing of the snapshots has", "things of the snapshots have");
         let many = units::counted(report.late, has, have);
         out.styled(Style::Warning, &format!("{many} not arrived yet; the sync brings it"))?;
+    }
+    if report.is_empty() {
+        return out.styled(Style::Warning, "No file was restored, so nothing is proven.");
     }
     if report.failed.is_empty() && report.broken == 0 {
         if report.late > 0 {

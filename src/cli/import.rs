@@ -16,14 +16,17 @@ use crate::engine::archive::import::ImportError;
 use crate::engine::archive::import::ImportOptions;
 use crate::engine::archive::import::import;
 use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::snapshot::Empty;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotError;
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::snapshot::SnapshotReport;
+use crate::engine::snapshot::holds_nothing;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::tree::Time;
 use crate::tree::Verdict;
+use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
 use crate::vault::VaultError;
 use serde::Serialize;
@@ -52,6 +55,8 @@ struct Item {
     time: Time,
     /// The name of the root for a copy of a folder; `None` for an archive.
     root: Option<Vec<u8>>,
+    /// The meaning of an empty one.
+    empty: Empty,
 }
 
 /// The result for an item.
@@ -101,6 +106,7 @@ pub(super) fn run(context: &Context, args: &ImportArgs) -> Result<Exit, Failure>
     items.sort_by(|a, b| (a.time, &a.path).cmp(&(b.time, &b.path)));
     refuse_doubles(&items, context)?;
     let (vault, _) = context.open()?;
+    expect_content(&vault, &mut items);
     context.screen.watch_interrupts();
     let mut became = Vec::new();
     for item in &items {
@@ -185,7 +191,13 @@ fn archive(context: &Context, args: &ImportArgs, path: PathBuf) -> Result<Item, 
     };
     let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
     let source = if bare.is_empty() { "import" } else { bare };
-    Ok(Item { source: args.source.clone().unwrap_or_else(|| source.to_owned()), path, time, root: None })
+    Ok(Item {
+        source: args.source.clone().unwrap_or_else(|| source.to_owned()),
+        path,
+        time,
+        root: None,
+        empty: Empty::Accepted,
+    })
 }
 
 /// The dated copies in a folder, and the folders in it that have no date.
@@ -203,7 +215,8 @@ fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<It
         }
         match dates::in_name(&name_of(&entry.path()), &context.zone) {
             Some((time, _)) => {
-                items.push(Item { path: entry.path(), source: source.clone(), time, root: Some(name.clone()) });
+                let (path, source, root) = (entry.path(), source.clone(), Some(name.clone()));
+                items.push(Item { path, source, time, root, empty: Empty::IfItWasFull });
             }
             None => passed.push(entry.path()),
         }
@@ -214,6 +227,21 @@ fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<It
     }
     passed.sort();
     Ok((items, passed))
+}
+
+/// Where any of the copies of a folder holds something, or an earlier snapshot of it does, an empty copy is one whose disk was not
+/// mounted, or that failed.
+fn expect_content(vault: &Vault, items: &mut [Item]) {
+    let host = &vault.identity().host;
+    let before = vault.snapshots();
+    let is_full = |item: &Item| {
+        let is_same = |info: &SnapshotInfo| info.body.source == item.source && info.body.host == *host;
+        !holds_nothing(&item.path, false) || before.iter().any(|info| is_same(info) && info.body.files > 0)
+    };
+    let mut copies: Vec<&mut Item> = items.iter_mut().filter(|item| item.root.is_some()).collect();
+    if copies.iter().any(|item| is_full(item)) {
+        copies.iter_mut().for_each(|item| item.empty = Empty::IsLost);
+    }
 }
 
 /// Refuses two items with the same source and date, because only one of them could be imported.
@@ -248,7 +276,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
             description,
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
-            allow_empty: false,
+            empty: item.empty,
             dry_run: false,
             level,
             verify: true,

@@ -98,7 +98,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let (mut made, mut exit) = (0, Exit::Done);
     for vault in vaults {
         let chosen = Chosen { place: vault.place.clone(), config: Some(vault.clone()) };
-        if context.has_vault(&chosen.place)? && !context.is_begun(&chosen.place)? {
+        if context.has_vault(&chosen.place)? && !is_begun(context, &chosen.place)? {
             continue;
         }
         if vault.removable && !local::is_there(&chosen.place) {
@@ -169,7 +169,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     let place = chosen.place.clone();
     let shown = chosen.shown();
     let params = chunk_params(new.chunk_avg)?;
-    let is_begun = context.is_begun(&place)?;
+    let is_begun = is_begun(context, &place)?;
     if !is_begun && context.has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
     }
@@ -389,6 +389,11 @@ fn chunk_params(avg: u64) -> Result<ChunkParams, Failure> {
     let avg = u32::try_from(avg).ok().filter(|avg| avg.is_power_of_two() && (1 << 10..=1 << 20).contains(avg));
     let avg = avg.ok_or_else(|| Failure::usage("the average size of a chunk must be a power of two from 1K to 1M"))?;
     Ok(ChunkParams::new(avg / 4, avg, avg * 4)?)
+}
+
+/// Whether the making of a vault in a place was interrupted, so that it can go on.
+pub(super) fn is_begun(context: &Context, place: &Place) -> Result<bool, Failure> {
+    Ok(context.has_vault(place)? && create::is_begun(context.store(place)?.as_ref())?)
 }
 
 #[cfg(test)]

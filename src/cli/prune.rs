@@ -19,6 +19,7 @@ use crate::service::keep::Keep;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
 use crate::vault::findings::exit_of;
+use crate::vault::twins;
 use serde::Serialize;
 
 use crate::cli::accept;
@@ -280,6 +281,11 @@ fn tell_plan(
     decisions: &[Decision],
     out: &mut Output,
 ) -> Result<(), Failure> {
+    let surplus = twins::surplus(snapshots);
+    let why = |id: &ObjectName| match surplus.get(id) {
+        Some(other) => format!("{} is the same", other.short()),
+        None => "no rule keeps it".to_owned(),
+    };
     let row = |(info, decision): (&SnapshotInfo, &Decision)| {
         vec![
             if decision.keep() { "keep" } else { "drop" }.to_owned(),
@@ -287,7 +293,7 @@ fn tell_plan(
             info.id.short(),
             Shown(info.body.source.as_bytes()).to_string(),
             Shown(info.body.host.as_bytes()).to_string(),
-            if decision.keep() { decision.reasons.join(", ") } else { "no rule keeps it".to_owned() },
+            if decision.keep() { decision.reasons.join(", ") } else { why(&info.id) },
         ]
     };
     let rows: Vec<Vec<String>> = snapshots.iter().zip(decisions).map(row).collect();

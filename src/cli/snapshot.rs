@@ -14,6 +14,7 @@ use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::patterns::exclude::check;
 use crate::engine::patterns::gitignore::ANY_CASE;
 use crate::engine::prune::{OwnRetirement, retire_self};
+use crate::engine::snapshot::Empty;
 use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::snapshot::SnapshotReport;
@@ -84,7 +85,7 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
         description: args.description.clone().unwrap_or_default(),
         exclude,
         skip_if_unchanged: args.skip_if_unchanged,
-        allow_empty: args.allow_empty,
+        empty: if args.allow_empty { Empty::Accepted } else { Empty::IfItWasFull },
         dry_run: args.dry_run,
         level: args.level,
         verify: !args.no_verify,
@@ -129,7 +130,7 @@ pub(super) fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failur
 /// Opens the vault. With `--init` it is made, and shown, if there is none.
 fn open(context: &Context, args: &SnapshotArgs, out: &mut Output) -> Result<(Vault, Option<Created>), Failure> {
     let chosen = context.chosen()?;
-    if !args.init || context.has_vault(&chosen.place)? && !context.is_begun(&chosen.place)? {
+    if !args.init || context.has_vault(&chosen.place)? && !init::is_begun(context, &chosen.place)? {
         return Ok((context.open_chosen(&chosen, args.host.as_deref(), &context.screen)?.0, None));
     }
     let created = init::create(context, &args.new)?;

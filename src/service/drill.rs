@@ -54,7 +54,13 @@ impl Last {
 
     /// Loads the record from the folder of a vault's state.
     pub fn in_folder(state: &Path) -> Option<Self> {
-        serde_json::from_slice(&crate::ownfile::read(&state.join("drill")).ok()?).ok()
+        let last: Self = serde_json::from_slice(&crate::ownfile::read(&state.join("drill")).ok()?).ok()?;
+        last.says_anything().then_some(last)
+    }
+
+    /// Whether anything was tried. If not, it proves nothing.
+    const fn says_anything(&self) -> bool {
+        self.files > 0 || self.failed > 0
     }
 
     /// Whether another drill is due. It also is if the clock was set back.
@@ -100,7 +106,7 @@ pub struct Wish<'a> {
     pub filter: &'a Filter,
 }
 
-/// Restores a sample of the last snapshot of each source, and records the result.
+/// Restores a sample of the last snapshot of each source that counts, and records the result, if anything was tried.
 pub fn perform(
     vault: &Vault,
     wish: &Wish<'_>,
@@ -110,7 +116,10 @@ pub fn perform(
 ) -> Result<(Vec<SnapshotInfo>, DrillReport), Failure> {
     let all = vault.snapshots();
     let mut last: Vec<&SnapshotInfo> = Vec::new();
-    for info in all.iter().rev().filter(|info| wish.filter.matches(info)) {
+    // A snapshot with a root that was not mounted proves nothing where there is another one.
+    let (lost, whole): (Vec<_>, Vec<_>) =
+        all.iter().rev().filter(|info| wish.filter.matches(info)).partition(|info| info.has_lost_root());
+    for info in whole.into_iter().chain(lost) {
         if !last.iter().any(|other| other.body.source == info.body.source && other.body.host == info.body.host) {
             last.push(info);
         }
@@ -136,7 +145,9 @@ pub fn perform(
         bytes: report.bytes,
         failed: report.failed.len() as u64 + report.broken,
     };
-    if let Err(error) = kept.save(vault.state()) {
+    if kept.says_anything()
+        && let Err(error) = kept.save(vault.state())
+    {
         progress.warn(&format!("it cannot be remembered what came of this: {}", plain(&error)));
     }
     Ok((last.into_iter().cloned().collect(), report))

@@ -17,6 +17,7 @@ pub mod session;
 mod read_error;
 pub mod segments;
 pub mod snapshots;
+pub mod twins;
 pub mod slots;
 pub mod finding;
 pub mod findings;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::id::{ClientId, Digest, ObjectName, VaultId};
 use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody};
 use crate::path::components;
-use crate::tree::{Snapshot, Time};
+use crate::tree::{Root, Snapshot, Time};
 use crate::vault::{Vault, VaultError};
 
 /// A snapshot according to the log.
@@ -50,9 +50,26 @@ impl SnapshotInfo {
         first.is_none_or(|first| roots.is_empty() || roots.iter().any(|root| !root.lost && root.name == first))
     }
 
-    /// Whether one of its roots was probably not mounted.
+    /// Whether one of its roots was probably not mounted. Such a snapshot does not count: it is no proof of anything, and takes no slot of
+    /// a rule.
     pub fn has_lost_root(&self) -> bool {
         self.body.roots.iter().any(|root| root.lost)
+    }
+
+    /// The roots that were probably not mounted, of those that what is read at a path comes from. `skipped`: the paths that the snapshot
+    /// could not save, where they are known; a disk that is missing below a root is none of the paths beside it.
+    pub(crate) fn lost_at<'s>(&'s self, path: &[u8], skipped: Option<&BTreeSet<Vec<u8>>>) -> Vec<&'s Root> {
+        let path: Vec<u8> = components(path).collect::<Vec<_>>().join(&b'/');
+        let is_in = |folder: &[u8], path: &[u8]| {
+            folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
+        let is_met = |lost: &Vec<u8>| is_in(lost, &path) || is_in(&path, lost);
+        let is_meant = |root: &&Root| {
+            let is_whole = is_in(&path, &root.name);
+            let is_there = is_whole || is_in(&root.name, &path) && skipped.is_none_or(|all| all.iter().any(is_met));
+            root.lost && is_there
+        };
+        self.body.roots.iter().filter(is_meant).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::engine::restore::Planned;
 use crate::exit::Exit;
 use crate::json::exact;
 use crate::progress::{Counters, Phase, Progress};
@@ -87,6 +88,15 @@ pub struct Watcher {
     stop: AtomicBool,
     phase: Mutex<Option<&'static str>>,
     messages: Mutex<Vec<String>>,
+    /// The changes that a dry run found.
+    planned: Mutex<Option<Arc<Planned>>>,
+}
+
+impl Watcher {
+    /// Keeps the changes that a dry run found.
+    pub fn plan(&self, planned: Planned) {
+        *lock(&self.planned) = Some(Arc::new(planned));
+    }
 }
 
 impl Progress for Watcher {
@@ -137,6 +147,14 @@ impl Job {
             Some(Err(problem)) if problem.code == Exit::Interrupted as u8 => State::Stopped,
             Some(Err(_)) => State::Failed,
         }
+    }
+
+    /// The changes that it found as a dry run, and the time since it ended, if it is done.
+    pub fn planned(&self, now: Duration) -> Option<(Arc<Planned>, Duration)> {
+        let is_done = self.state() == State::Done;
+        let ended = lock(&self.end).ended.filter(|_| is_done);
+        let planned = lock(&self.watcher.planned).clone();
+        ended.zip(planned).map(|((_, ended), planned)| (planned, now.saturating_sub(ended)))
     }
 
     /// The job as JSON for the page. `now` is the time since the home's fixed moment; `whole` includes the result and

@@ -3,24 +3,27 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::engine::restore::{Change, Mark, Overwrite, RestoreOptions, Target, restore_telling};
+use crate::engine::restore::{Change, Mark, Overwrite, Planned, RestoreOptions, Target, restore_telling};
 use crate::folder::Type;
 use crate::json::{ChangeJson, Name, RestoreJson};
 use crate::path;
-use crate::progress::plain;
-use crate::sync::lock;
-use crate::vault::SnapshotInfo;
+use crate::progress::{Counters, Phase, Progress, plain};
+use crate::sync::{into_inner, lock};
+use crate::vault::{SnapshotInfo, Vault};
 use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
-use crate::web::jobs::{Job, Jobs, State, Watcher};
+use crate::web::jobs::{Job, Jobs, Watcher};
 use crate::web::query::from_hex;
 
 /// The number of changes of a dry run that are listed; all are counted.
 const CHANGES_MAX: usize = 1000;
+/// The time for which a dry run holds as the plan of a restore.
+const PLAN_HOLDS: Duration = Duration::from_secs(3600);
 /// The number of folders listed to choose from.
 const FOLDERS_MAX: usize = 5000;
 
@@ -93,6 +96,26 @@ impl Wish {
         })
     }
 
+    /// The dry run that the request names as its plan. A restore that deletes must name one.
+    fn plan(&self, desk: &Desk, request: &Value) -> Result<Option<Arc<Planned>>, Problem> {
+        let named = request.get("plan").filter(|plan| !plan.is_null());
+        if named.is_none() && !self.delete {
+            return Ok(None);
+        }
+        let job = named.and_then(Value::as_u64).and_then(|id| desk.jobs().get(id).ok());
+        let is_same = |job: &Arc<Job>| Self::read(job.request()).as_ref() == Ok(self);
+        let planned = job.filter(is_same).and_then(|job| job.planned(desk.home().elapsed()));
+        match planned {
+            Some((planned, age)) if age <= PLAN_HOLDS => Ok(Some(planned)),
+            Some(_) => Err(outdated("the plan of this restore is older than an hour")),
+            None if self.delete => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "what deletes files is tried first: name the dry run as its plan",
+            )),
+            None => Err(Problem::new(StatusCode::CONFLICT, "the plan is no dry run of this restore")),
+        }
+    }
+
     /// Checks that this restore may go to its folder.
     fn check(&self, desk: &Desk, info: &SnapshotInfo) -> Result<(), Problem> {
         let refused = |what: String| Problem::new(StatusCode::FORBIDDEN, what);
@@ -124,6 +147,12 @@ const fn mark(change: &Change) -> &'static str {
     }
 }
 
+/// The refusal of a plan that does not hold any more.
+fn outdated(what: &str) -> Problem {
+    Problem::new(StatusCode::CONFLICT, format!("{what}: nothing was restored"))
+        .hint("Look again at what would change, and begin from there.")
+}
+
 /// Begins a restore, or a dry run of one. A restore that deletes must name the dry run of exactly the same restore.
 ///
 /// # Errors
@@ -133,17 +162,7 @@ pub fn begin(desk: &Arc<Desk>, request: &Value) -> Result<Arc<Job>, Problem> {
     let dry_run = request.get("dry_run").and_then(Value::as_bool).unwrap_or(false);
     let info = desk.snapshot(&wish.snapshot)?;
     wish.check(desk, &info)?;
-    if wish.delete && !dry_run {
-        let plan = request.get("plan").and_then(Value::as_u64).and_then(|id| desk.jobs().get(id).ok());
-        let is_same = |job: &Arc<Job>| {
-            let was_dry = job.request().get("dry_run").and_then(Value::as_bool) == Some(true);
-            job.state() == State::Done && was_dry && Wish::read(job.request()).as_ref() == Ok(&wish)
-        };
-        if !plan.as_ref().is_some_and(is_same) {
-            let what = "what deletes files is tried first: name the dry run as its plan";
-            return Err(Problem::new(StatusCode::CONFLICT, what));
-        }
-    }
+    let planned = if dry_run { None } else { wish.plan(desk, request)? };
     let around = desk.home().around(&info.body.source, wish.delete)?;
     let target = wish.folder.clone().map_or(Target::InPlace, Target::Folder);
     let options = RestoreOptions {
@@ -154,6 +173,7 @@ pub fn begin(desk: &Arc<Desk>, request: &Value) -> Result<Arc<Job>, Problem> {
         state: around.state,
         configuration: around.configuration,
         dry_run,
+        planned,
         verify: wish.verify,
         threads: desk.home().threads(),
         ..RestoreOptions::new(info.id, target)
@@ -161,18 +181,60 @@ pub fn begin(desk: &Arc<Desk>, request: &Value) -> Result<Arc<Job>, Problem> {
     Jobs::begin(desk, "restore", request.clone(), move |desk, watcher| run(desk, &info, &options, watcher))
 }
 
+/// Observes the dry run before a restore. The restore itself meets the same problems, and reports them.
+struct Hushed<'w>(&'w Watcher);
+
+impl Progress for Hushed<'_> {
+    fn phase(&self, phase: Phase) {
+        self.0.phase(phase);
+    }
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        self.0.counters()
+    }
+
+    fn stopped(&self) -> bool {
+        self.0.stopped()
+    }
+}
+
+/// Refuses a restore that would now do something else than its plan says.
+fn hold_to(plan: &Planned, vault: &Vault, options: &RestoreOptions, watcher: &Watcher) -> Result<(), Problem> {
+    let found = Mutex::new(Planned::default());
+    let again = RestoreOptions { dry_run: true, planned: None, ..options.clone() };
+    restore_telling(vault, &again, &Hushed(watcher), Some(&|change: &Change| lock(&found).add(change)))?;
+    if into_inner(found) == *plan {
+        Ok(())
+    } else {
+        Err(outdated("the files here, or what is to be done with them, have changed since this restore was planned"))
+    }
+}
+
 fn run(desk: &Desk, info: &SnapshotInfo, options: &RestoreOptions, watcher: &Watcher) -> Result<Value, Problem> {
-    let changes = Mutex::new((Vec::new(), 0_u64));
+    let changes = Mutex::new((Vec::new(), 0_u64, Planned::default()));
     let tell = |change: &Change| {
-        let (first, count) = &mut *lock(&changes);
+        let (first, count, planned) = &mut *lock(&changes);
         *count += 1;
+        if options.dry_run {
+            planned.add(change);
+        }
         if first.len() < CHANGES_MAX {
             first.push(change.clone());
         }
     };
     let view = desk.view();
+    if let Some(plan) = &options.planned {
+        hold_to(plan, view.vault(), options, watcher)?;
+    }
     let report = restore_telling(view.vault(), options, watcher, Some(&tell))?;
-    let (first, count) = changes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (first, count, planned) = into_inner(changes);
+    if options.dry_run {
+        watcher.plan(planned);
+    }
     let failed = |error: serde_json::Error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     let mut told = serde_json::to_value(RestoreJson::new(info, options.dry_run, &report)).map_err(failed)?;
     let changes: Vec<_> =

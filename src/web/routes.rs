@@ -188,7 +188,7 @@ const ROUTES: &[Route] = &[
             ("delete?", "whether to delete what the snapshot does not have"),
             ("verify?", "whether to read back what was written"),
             ("dry_run?", "whether nothing is written"),
-            ("plan?", "with delete: the number of the dry run of the same"),
+            ("plan?", "the number of a dry run of the same: only what it listed is done; delete needs it"),
         ],
         |desk, request| restore::begin(desk, request).and_then(|job| begun(&job)),
     ),

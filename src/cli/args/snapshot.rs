@@ -98,7 +98,7 @@ pub(crate) struct SnapshotArgs {
     #[arg(long, value_name = "COMMAND", requires = "stdin", help_heading = WHAT)]
     pub command: Option<OsString>,
 
-    /// Take what is empty as it is: standard input, or a folder that was not empty before or was a mount point
+    /// Take what is empty as it is: standard input, or what was not empty before, or was a mount point
     #[arg(long, help_heading = WHAT)]
     pub allow_empty: bool,
 

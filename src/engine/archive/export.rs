@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::engine::archive::BLOCK;
 use crate::engine::archive::write::{Member, fill, head};
+use crate::engine::query::absence::{WAS_NOT_MOUNTED, skipped_paths};
 use crate::engine::query::browse::{BrowseError, Step, TreeWalk, find_all};
 use crate::path;
 use crate::path::{Shown, called};
@@ -59,6 +60,15 @@ pub struct ExportReport {
     pub problem_count: u64,
 }
 
+impl ExportReport {
+    fn add(&mut self, problem: ExportProblem) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_KEPT {
+            self.problems.push(problem);
+        }
+    }
+}
+
 /// Maximum number of problems to keep.
 const PROBLEMS_KEPT: usize = 1000;
 
@@ -87,6 +97,13 @@ pub fn export(
     let path: Vec<u8> = path::components(path).collect::<Vec<_>>().join(&b'/');
     let strip = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let stop = AtomicBool::new(false);
+    let mut report = ExportReport::default();
+    if info.has_lost_root() {
+        let skipped = skipped_paths(&info.body.skipped_list, info.body.skipped, &mut trees).unwrap_or(None);
+        for root in info.lost_at(&path, skipped.as_ref()) {
+            report.add(ExportProblem { path: root.name.clone(), what: WAS_NOT_MOUNTED.to_owned(), damage: false });
+        }
+    }
     let (pieces, arriving) = sync_channel(WAITING);
     std::thread::scope(|scope| {
         let reading = spawn(scope, || {
@@ -98,7 +115,7 @@ pub fn export(
                 strip,
                 groups: HashMap::new(),
                 firsts: Vec::new(),
-                report: ExportReport::default(),
+                report,
             };
             packer.load_links(info, &path)?;
             packer.pack(&path, entry)?;
@@ -187,10 +204,7 @@ impl Packer<'_, '_> {
     }
 
     fn problem(&mut self, path: &[u8], what: String, damage: bool) {
-        self.report.problem_count += 1;
-        if self.report.problems.len() < PROBLEMS_KEPT {
-            self.report.problems.push(ExportProblem { path: path.to_vec(), what, damage });
-        }
+        self.report.add(ExportProblem { path: path.to_vec(), what, damage });
     }
 
     /// Records damage; any other error ends the export.

@@ -81,6 +81,13 @@ pub struct DrillReport {
     pub late: u64,
 }
 
+impl DrillReport {
+    /// Whether nothing was tried, so that nothing is known.
+    pub const fn is_empty(&self) -> bool {
+        self.files == 0 && self.failed.is_empty() && self.broken == 0
+    }
+}
+
 /// Why there was no drill.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {

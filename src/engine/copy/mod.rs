@@ -22,6 +22,7 @@ use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
 use crate::vault::client::Batch;
 use crate::vault::findings::warn_unless_noted;
 use crate::vault::session::Session;
+use crate::vault::twins;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 use crate::write::depot::{self, Depot, DepotOptions, Ended};
 use crate::write::tree::SkippedList;
@@ -232,12 +233,15 @@ fn before(
 /// not come back.
 pub(crate) fn there(to: &Vault) -> HashMap<Identity, SnapshotInfo> {
     let (mut there, origins) = (HashMap::new(), to.origins());
-    for info in to.snapshots() {
-        for before in before(&info, to.id(), &origins) {
+    let mut snapshots = to.snapshots();
+    for info in &snapshots {
+        for before in before(info, to.id(), &origins) {
             there.insert(before, info.clone());
         }
-        there.insert(identity(to.id(), &info), info);
     }
+    // Of several copies of one snapshot, the one counts that stays.
+    snapshots.sort_by_key(|info| std::cmp::Reverse(twins::rank(info)));
+    there.extend(snapshots.into_iter().map(|info| (identity(to.id(), &info), info)));
     there
 }
 

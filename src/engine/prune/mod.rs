@@ -14,7 +14,7 @@ use crate::log::{Acknowledgements, Obstacle, RecordBody};
 use crate::progress::Progress;
 use crate::store::Delivery;
 use crate::tree::Time;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, twins};
 use crate::write::trust::VerifyOthers;
 
 /// Forgets the snapshots that these decisions drop, and frees space.
@@ -97,6 +97,21 @@ pub fn say(vault: &Vault, body: RecordBody, time: Time, progress: &dyn Progress)
     let session = vault.begin_writing(time, progress)?;
     vault.publish(body, time, Some(&session), |_| true, progress)?;
     Ok(())
+}
+
+/// Forgets the copies of snapshots that a vault has once more, since machines copied into it at the same time, and returns their number.
+/// Nothing is forgotten as long as records are missing: one of them may be a pin.
+///
+/// # Errors
+/// If the record cannot be written.
+pub fn drop_surplus(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<u64, VaultError> {
+    let surplus: Vec<ObjectName> = twins::surplus(&vault.snapshots()).into_keys().collect();
+    if surplus.is_empty() || collect::may_collect(vault).is_err() || collect::may_forget(vault).is_err() {
+        return Ok(0);
+    }
+    let count = surplus.len() as u64;
+    say(vault, RecordBody::Forget(surplus), time, progress)?;
+    Ok(count)
 }
 
 /// Result of retiring the own client.

@@ -4,6 +4,8 @@
 //! `--time`, or by an archive); and those in which a path was probably not mounted. So an import takes no slot from ordinary snapshots,
 //! and neither does an empty mount point.
 //!
+//! Of copies of one snapshot, which two machines stored at the same time, one counts, and the others go.
+//!
 //! A date that may be wrong never decides about other snapshots. A snapshot stays in addition, without taking a slot, if its clock
 //! contradicts the others of its machine, if it cannot be determined whether its clock or another one was wrong, or if it is in the
 //! future. The future is relative to `now`: if that is behind, more snapshots stay. Nor does a pause decide that may be due to a clock
@@ -17,7 +19,7 @@ use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::read::mark::MarkError;
 use crate::tree::Time;
-use crate::vault::{SnapshotInfo, Vault};
+use crate::vault::{SnapshotInfo, Vault, twins};
 
 /// A calendar period. The caller's time zone determines which one a time belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,7 +168,8 @@ fn plan_beside<'s>(
     period: &dyn Fn(Time, Period) -> String,
 ) -> (Vec<Decision>, Vec<&'s SnapshotInfo>) {
     let mut rows: BTreeMap<(&str, &str, Row), Vec<&SnapshotInfo>> = BTreeMap::new();
-    for info in snapshots {
+    let surplus = twins::surplus(snapshots);
+    for info in snapshots.iter().filter(|info| !surplus.contains_key(&info.id)) {
         rows.entry((&info.body.source, &info.body.host, Row::of(info))).or_default().push(info);
     }
     let mut reasons: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();

@@ -135,6 +135,10 @@ pub(crate) fn skipped_paths<S: ChunkSource<Error = ReadError>>(
     }
 }
 
+/// The sentence about a root that was lost, wherever anything is read out of it.
+pub(crate) const WAS_NOT_MOUNTED: &str = "it, or a disk below it, held nothing when the snapshot was taken: its disk was \
+                                          probably not mounted. Another snapshot may have it: vault list";
+
 /// The lists of several snapshots. Most snapshots share the same lists, which are read once.
 #[derive(Debug, Default)]
 pub(crate) struct Sayings(HashMap<(StreamKey, StreamKey), Arc<Omitted>>);

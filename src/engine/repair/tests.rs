@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::catalogue::packs::NewPack;
 use crate::engine::patterns::exclude::ExcludeOptions;
-use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
+use crate::engine::snapshot::{Empty, Input, SnapshotOptions, snapshot};
 use crate::pack::PackReader;
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
@@ -52,7 +52,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
         description: String::new(),
         exclude: ExcludeOptions::default(),
         skip_if_unchanged: false,
-        allow_empty: false,
+        empty: Empty::IfItWasFull,
         dry_run: false,
         level: 1,
         verify: true,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use crate::engine::query::absence::{Omitted, skipped_paths};
+use crate::engine::query::absence::{Omitted, WAS_NOT_MOUNTED, skipped_paths};
 use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::guard::{Guard, Kept};
 use crate::engine::restore::run::{Halt, Loss, Run};
@@ -17,6 +17,17 @@ use crate::tree::{FileKind, Root, RuleSet, Snapshot};
 use crate::vault::SnapshotInfo;
 
 impl Run<'_> {
+    /// Tells of the wanted roots that were probably not mounted when the snapshot was taken: what comes back of them is not what the user
+    /// means.
+    pub(super) fn tell_of_lost_roots(&self, info: &SnapshotInfo) {
+        let path = self.options.path.as_deref().unwrap_or_default();
+        for root in info.lost_at(path, self.guard().omitted.skipped.as_ref()) {
+            if self.selection.may_be_in(&root.name) {
+                self.problem(root.name.clone(), WAS_NOT_MOUNTED.to_owned(), false);
+            }
+        }
+    }
+
     /// Finds out what the guard of this restore has to know.
     pub(super) fn learn(&self, info: &SnapshotInfo, trees: &mut TreeReader<'_>) -> Result<Guard, Halt> {
         let body = &info.body;

@@ -12,9 +12,10 @@
 //! | the configuration | never | as the snapshot has it |
 //! | an item on another mount than its folder | never | as the snapshot has it |
 //! | an item that the snapshot lists as skipped, with its content | never | as the snapshot has it |
-//! | everything in a root whose disk was probably not mounted | never | as the snapshot has it |
+//! | everything in a root whose disk was probably not mounted | never | as the snapshot has it, but never with nothing |
 //! | everything in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
 //! | an item that `--exclude` of this restore names | never | never |
+//! | an item that the plan of this restore does not delete | never | as the snapshot has it |
 //! | a folder that cannot be read | never, and that is a problem | after its owner got the rights to it back |
 //! | an item that the snapshot's rules left out, with its content | with `--delete-excluded` | as the snapshot has it |
 //! | an item that today's rules leave out, with its content | with `--delete-excluded` | as the snapshot has it |
@@ -64,6 +65,8 @@ pub enum Kept {
     Elsewhere,
     /// The options of this restore exclude it.
     Excluded,
+    /// It was not there when the restore was planned.
+    Unplanned,
     /// It cannot be read.
     Closed,
     /// The rules of the snapshot left it out.
@@ -87,6 +90,7 @@ impl Kept {
             Self::Lost => "lost-root",
             Self::Elsewhere => "elsewhere",
             Self::Excluded => "excluded",
+            Self::Unplanned => "unplanned",
             Self::Closed => "closed",
             Self::LeftOut => "left-out",
             Self::LeftOutToday => "left-out-today",
@@ -112,6 +116,7 @@ impl fmt::Display for Kept {
             Self::Lost => "its disk was probably not mounted when the snapshot was taken",
             Self::Elsewhere => "a link leads here, and did not when the snapshot was taken",
             Self::Excluded => "it is excluded from this restore",
+            Self::Unplanned => "it was not there when the restore was planned",
             Self::Closed => "it cannot be looked into",
             Self::LeftOut => "the snapshot left it out",
             Self::LeftOutToday => "the rules of today leave it out",
@@ -344,6 +349,12 @@ impl Guard {
     /// `--delete-excluded` lifts the rules.
     fn unless_told(&self, why: Option<Kept>) -> Option<Kept> {
         why.filter(|_| !self.delete_excluded)
+    }
+
+    /// Whether this is a root that was probably not there when the snapshot was taken.
+    pub(super) fn is_lost(&self, path: &[u8]) -> bool {
+        let is_it = |(name, _, why): &(Vec<u8>, PathBuf, Option<Kept>)| name == path && *why == Some(Kept::Lost);
+        self.roots.iter().any(is_it) && self.omitted.skipped.as_ref().is_none_or(|skipped| skipped.contains(path))
     }
 
     /// Whether the snapshot lists this path as skipped.

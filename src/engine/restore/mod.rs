@@ -8,7 +8,7 @@
 //! their handles · `make` making and finishing them · `task` files and the pieces of their content · `place` where each part goes ·
 //! `plan` from trees to windows · `special` existing items, links, pipes, devices · `execute` from windows to files · `fetch` segments read
 //! ahead from a far store · `compare` existing content, and reading back · `links` hard links · `guard` what is never removed, by the
-//! `facts` · `removal` removing the rest.
+//! `facts` · `removal` removing the rest · `planned` what a dry run would do.
 
 mod select;
 mod attributes;
@@ -26,12 +26,14 @@ mod fetch;
 mod compare;
 mod links;
 mod removal;
+mod planned;
 
 #[cfg(all(test, unix))]
 mod tests;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use crate::catalogue::CatalogueError;
@@ -42,6 +44,7 @@ pub use crate::engine::restore::guard::{Kept, vault_around};
 use crate::engine::restore::links::Links;
 use crate::engine::restore::place::{Place, Places};
 use crate::engine::restore::plan::Planner;
+pub use crate::engine::restore::planned::Planned;
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::select::Selection;
 use crate::id::ObjectName;
@@ -108,6 +111,8 @@ pub struct RestoreOptions {
     pub configuration: Vec<PathBuf>,
     /// Plan and count, but write nothing.
     pub dry_run: bool,
+    /// Delete nothing that this dry run would not have deleted.
+    pub planned: Option<Arc<Planned>>,
     /// Read every written file back and compare its chunks.
     pub verify: bool,
     /// Do not restore owners.
@@ -135,6 +140,7 @@ impl RestoreOptions {
             state: Vec::new(),
             configuration: Vec::new(),
             dry_run: false,
+            planned: None,
             verify: false,
             no_owner: false,
             numeric_owner: false,
@@ -400,6 +406,7 @@ pub fn restore_telling(
     let places = Places::find(&run, &info, &mut trees)?;
     run.set_guard(run.learn(&info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;
+    run.tell_of_lost_roots(&info);
     if run.selection.is_all() {
         let listings: Vec<&Stream> = places.0.iter().filter_map(Place::listing).collect();
         trees.bring_trees(&listings, &|| run.check().is_ok());

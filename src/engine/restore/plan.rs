@@ -314,18 +314,29 @@ impl<'r, 'a> Planner<'r, 'a> {
         Ok(false)
     }
 
+    /// Why a place for a file stays as it is, although the file could be restored there.
+    fn stays(&self, decision: &Decision, entry: &Entry, path: &[u8], frozen: bool) -> Option<Kept> {
+        match decision {
+            // Objects that a living vault has deleted, such as a removed key, must not come back to it.
+            Decision::Free if frozen && matches!(self.run.options.target, Target::InPlace) => Some(Kept::OtherVault),
+            // The file was not there when the snapshot was taken, so it is not replaced by nothing.
+            Decision::Over(stat) if entry.size < stat.size && self.run.guard().is_lost(path) => Some(Kept::Lost),
+            _ => None,
+        }
+    }
+
     fn file(&mut self, mut entry: Entry, path: &[u8], folder: Arc<Folder>) -> Result<(), Halt> {
         let ward = self.levels.last().and_then(|level| level.ward.as_ref());
         // Every folder that has been made or found has a ward.
         let Some(ward) = ward else { return Ok(()) };
         let frozen = ward.is_frozen();
-        let there = match self.run.decide(&folder, &entry.name, path, entry.kind, ward)? {
-            // Objects that a living vault has deleted, such as a removed key, must not come back to it.
-            Decision::Free if frozen && matches!(self.run.options.target, Target::InPlace) => {
-                self.run.keep(path.to_vec(), Kept::OtherVault);
-                self.run.progress.counters().add(1, entry.size);
-                return Ok(());
-            }
+        let decision = self.run.decide(&folder, &entry.name, path, entry.kind, ward)?;
+        if let Some(why) = self.stays(&decision, &entry, path, frozen) {
+            self.run.keep(path.to_vec(), why);
+            self.run.progress.counters().add(1, entry.size);
+            return Ok(());
+        }
+        let there = match decision {
             Decision::Free => None,
             Decision::Over(stat) => Some(stat),
             Decision::Done => {

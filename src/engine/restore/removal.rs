@@ -139,7 +139,12 @@ impl Run<'_> {
     /// Why an item that the snapshot does not have is kept, if it is.
     fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
         let picked = self.selection.pick(Picked::Yes, path, stat.kind == FileKind::Directory);
-        if picked == Picked::Yes { self.guard().keeps(ward, path, stat) } else { Some(Kept::Excluded) }
+        let is_unplanned = || self.options.planned.as_ref().is_some_and(|planned| !planned.deletes(path));
+        match self.guard().keeps(ward, path, stat) {
+            _ if picked != Picked::Yes => Some(Kept::Excluded),
+            None if is_unplanned() => Some(Kept::Unplanned),
+            kept => kept,
+        }
     }
 
     /// Walks through the item to remove, whatever the guard says about the item itself.

@@ -14,6 +14,8 @@ use crate::tree::{Entry, FileKind, Stream};
 pub(super) struct Selection {
     include: Option<Patterns>,
     exclude: Option<Patterns>,
+    /// The only roots in which anything can be selected, if the patterns name them.
+    roots: Option<Vec<Vec<u8>>>,
 }
 
 /// Whether a path is restored.
@@ -30,7 +32,9 @@ pub(super) enum Picked {
 impl Selection {
     /// The selection of these options.
     pub(super) fn new(options: &RestoreOptions) -> Result<Self, RestoreError> {
-        Ok(Self { include: compile(&options.include)?, exclude: compile(&options.exclude)? })
+        let roots: Option<Vec<Vec<u8>>> = options.include.iter().map(|pattern| root_of(pattern)).collect();
+        let roots = roots.filter(|_| !options.include.is_empty());
+        Ok(Self { include: compile(&options.include)?, exclude: compile(&options.exclude)?, roots })
     }
 
     /// Whether everything is selected.
@@ -64,6 +68,12 @@ impl Selection {
         }
     }
 
+    /// Whether anything in this root may be selected.
+    pub(super) fn may_be_in(&self, root: &[u8]) -> bool {
+        self.roots.as_ref().is_none_or(|roots| roots.iter().any(|named| named == root))
+            && self.pick_path(root, true) != Picked::No
+    }
+
     /// The decision for a path inside the snapshot, taking the folders above it into account.
     pub(super) fn pick_path(&self, path: &[u8], is_folder: bool) -> Picked {
         let mut picked = self.start();
@@ -76,6 +86,16 @@ impl Selection {
         }
         picked
     }
+}
+
+/// The root that a pattern names, if it can match in no other one.
+fn root_of(pattern: &str) -> Option<Vec<u8>> {
+    let inner = pattern.strip_prefix('/');
+    let whole = inner.unwrap_or(pattern);
+    let (first, below) = whole.split_once('/').unwrap_or((whole, ""));
+    let is_anchored = inner.is_some() || !below.is_empty();
+    let is_plain = !first.is_empty() && !first.contains(['*', '?', '[', '\\', '!', '#']);
+    (is_anchored && is_plain).then(|| first.as_bytes().to_vec())
 }
 
 /// Number and size of selected files.
@@ -158,7 +178,8 @@ mod tests {
 
     fn selection(include: &[&str], exclude: &[&str]) -> Selection {
         let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        Selection { include: compile(&strings(include)).unwrap(), exclude: compile(&strings(exclude)).unwrap() }
+        let roots = None;
+        Selection { include: compile(&strings(include)).unwrap(), exclude: compile(&strings(exclude)).unwrap(), roots }
     }
 
     #[track_caller]
@@ -192,5 +213,21 @@ mod tests {
     fn a_malformed_glob_is_named() {
         let error = compile(&["a[z-b]".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("a[z-b]"), "{error}");
+    }
+
+    #[test]
+    fn patterns_that_name_their_roots_select_in_no_other_one() {
+        for (pattern, root) in [
+            ("/home", Some("home")),
+            ("/home/a*", Some("home")),
+            ("home/docs/**", Some("home")),
+            ("home/", None),
+            ("*.jpg", None),
+            ("/h*", None),
+            ("**/docs/a", None),
+            ("!/home", None),
+        ] {
+            assert_eq!(root_of(pattern).as_deref(), root.map(str::as_bytes), "{pattern}");
+        }
     }
 }

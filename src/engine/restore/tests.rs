@@ -14,7 +14,7 @@ use super::*;
 use crate::chunk::ChunkParams;
 use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::query::browse;
-use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
+use crate::engine::snapshot::{Empty, Input, SnapshotOptions, snapshot};
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
 use crate::store::testing::mem::MemStore;
@@ -78,7 +78,7 @@ impl Fixture {
             description: String::new(),
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
-            allow_empty: false,
+            empty: Empty::IfItWasFull,
             dry_run: false,
             level: 1,
             verify: false,

@@ -6,6 +6,9 @@ pub(crate) mod presence;
 pub mod why;
 pub mod live;
 
+pub use crate::engine::snapshot::presence::Empty;
+pub(crate) use crate::engine::snapshot::presence::holds_nothing;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -74,8 +77,8 @@ pub struct SnapshotOptions<'a> {
     pub description: String,
     /// The rules for leaving out.
     pub exclude: ExcludeOptions,
-    /// Accept an empty folder that was not empty before, and a plain folder that was a mount point: the user confirmed it.
-    pub allow_empty: bool,
+    /// When a path that holds nothing is taken for one that is not there.
+    pub empty: Empty,
     /// Do not write a record if the tree is the same as in the source's last snapshot.
     pub skip_if_unchanged: bool,
     /// Walk and count, but store nothing.
@@ -106,7 +109,7 @@ impl<'a> SnapshotOptions<'a> {
             tags: Vec::new(),
             description: String::new(),
             exclude: ExcludeOptions::default(),
-            allow_empty: false,
+            empty: Empty::IfItWasFull,
             skip_if_unchanged: false,
             dry_run: false,
             level: crate::limits::LEVEL,
@@ -200,11 +203,11 @@ pub fn snapshot(
     let lost: Vec<Option<&'static str>> = paths
         .iter()
         .map(|SourcePath { path, only, .. }| {
-            let accepted = options.allow_empty || only.is_some();
-            presence.look(vault, &snapshots, &options.source, path, accepted)
+            let empty = if only.is_some() { Empty::Accepted } else { options.empty };
+            presence.look(vault, &snapshots, &options.source, path, empty, options.read_special)
         })
         .collect();
-    let mounts = presence.below(&options.source, options.allow_empty);
+    let mounts = presence.below(&options.source, options.empty == Empty::Accepted);
     let host = &vault.identity().host;
     let previous = snapshots.into_iter().rfind(|other| other.body.source == options.source && other.body.host == *host);
     let goals = previous.as_ref().map_or((0, 0), |other| (other.body.files, other.body.bytes));

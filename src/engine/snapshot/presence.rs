@@ -1,11 +1,13 @@
-//! Decides whether a source is really there: a disk that is not mounted leaves an empty folder behind, which must not be taken for the
-//! source.
+//! Decides whether a source is really there: a disk that is not mounted leaves an empty folder behind, and a missing file an empty file
+//! or folder, which must not be taken for the source.
 //!
-//! There are two signs: a folder that had content in the last snapshot is now empty; or a folder that was a mount point is now on the
-//! same file system as its parent. A removable disk's folder comes and goes with the disk, so there the sign is the missing folder. This
+//! There are two signs: a root that held something in the last snapshot now holds nothing, whatever it was and is; or a folder that was
+//! a mount point is now on the same file system as its parent. A removable disk's folder comes and goes with the disk, so there the sign is the missing folder. This
 //! machine remembers which roots, and which folders below them, were mount points.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +17,30 @@ use crate::engine::snapshot::walk::{MountPoints, NOT_MOUNTED};
 use crate::fs::Dir;
 use crate::id::FolderKey;
 use crate::ownfile::replace_private_file;
-use crate::tree::{FileKind, Time};
+use crate::tree::{Entry, FileKind, Time};
 use crate::vault::findings::{Note, note_lost};
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// Length of a listing that consists only of its version.
 const EMPTY_LISTING_LEN: u64 = 1;
+
+/// Why a root that held something and now holds nothing is probably not there.
+const EMPTIED: &str = "it was not empty in the last snapshot, and now it is: is its disk mounted? If it is to be empty: \
+                       vault snapshot --allow-empty";
+/// As [`EMPTIED`], for one of several copies that are imported together.
+const EMPTY_BESIDE: &str = "it is empty, and other copies of it are not: is it a folder whose disk is not mounted? Such a \
+                            snapshot does not count for what prune keeps";
+
+/// When a path that holds nothing is taken for one that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    /// Never: the user confirmed it, also that a plain folder was a mount point.
+    Accepted,
+    /// If the path held something in the last snapshot in which it was there.
+    IfItWasFull,
+    /// Always: other copies of the same thing, at paths of their own, hold something.
+    IsLost,
+}
 
 /// The remembered state of all sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,9 +80,18 @@ fn is_mount_point(path: &Path) -> Option<bool> {
     (stat.kind == FileKind::Directory).then_some(stat.mount_root || stat.dev != above.dev)
 }
 
-/// Whether a folder is empty. One that cannot be read is not.
-fn is_empty(path: &Path) -> bool {
-    crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none())
+/// Whether nothing is held at this path: neither a name by a folder nor a byte by a file. What cannot be read is not empty, and what is
+/// neither a folder nor a file holds nothing. `special`: pipes and devices are read like files, and are not judged.
+pub(crate) fn holds_nothing(path: &Path, special: bool) -> bool {
+    let Ok(meta) = std::fs::metadata(path) else { return false };
+    if meta.is_dir() {
+        return crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none());
+    }
+    if !meta.is_file() {
+        return !special;
+    }
+    // Files of some file systems of the kernel have the length 0 and a content.
+    meta.len() == 0 && File::open(path).is_ok_and(|mut file| matches!(file.read(&mut [0]), Ok(0)))
 }
 
 impl Presence {
@@ -73,29 +102,25 @@ impl Presence {
         Self { folder, known, is_lost, seen: BTreeMap::new() }
     }
 
-    /// Checks a root, and returns why it is probably not there, if so. `accepted`: it is accepted as it is.
+    /// Checks a root, and returns why it is probably not there, if so. `special`: pipes and devices are read like files.
     pub(crate) fn look(
         &mut self,
         vault: &Vault,
         snapshots: &[SnapshotInfo],
         source: &str,
         path: &Path,
-        accepted: bool,
+        empty: Empty,
+        special: bool,
     ) -> Option<&'static str> {
         let key = key(source, path);
         let is_mount = is_mount_point(path);
         let was_mount = self.known.roots.get(&key).copied().unwrap_or(false);
-        let why = if accepted {
-            None
-        } else if is_mount == Some(false) && was_mount {
-            Some(NOT_MOUNTED)
-        } else if is_empty(path) && was_full(vault, snapshots, source, path) {
-            Some(
-                "it was not empty in the last snapshot, and now it is: is its disk mounted? If it is to be empty: vault \
-                 snapshot --allow-empty",
-            )
-        } else {
-            None
+        let why = match empty {
+            Empty::Accepted => None,
+            _ if is_mount == Some(false) && was_mount => Some(NOT_MOUNTED),
+            _ if !holds_nothing(path, special) => None,
+            Empty::IsLost => Some(EMPTY_BESIDE),
+            Empty::IfItWasFull => was_full(vault, snapshots, source, path).then_some(EMPTIED),
         };
         if let Some(is_mount) = is_mount.filter(|_| why.is_none()) {
             self.seen.insert(key, is_mount);
@@ -131,7 +156,8 @@ impl Presence {
     }
 }
 
-/// Whether the root had any content in the last snapshot of this machine in which it was there.
+/// Whether the root held anything in the last snapshot of this machine in which it was there. A user who accepted that it is empty ends
+/// that: then it was there, and held nothing.
 fn was_full(vault: &Vault, snapshots: &[SnapshotInfo], source: &str, path: &Path) -> bool {
     let path = crate::path::from_path(path);
     let host = &vault.identity().host;
@@ -139,9 +165,16 @@ fn was_full(vault: &Vault, snapshots: &[SnapshotInfo], source: &str, path: &Path
     let root = |info: &SnapshotInfo| info.body.roots.iter().find(|root| root.path == path && !root.lost).cloned();
     let Some((info, root)) = found.find_map(|info| Some((info, root(info)?))) else { return false };
     let Ok(mut trees) = vault.tree_reader() else { return false };
-    entry_at(&info.body.tree, &root.name, &mut trees).is_ok_and(|entry| {
-        entry.kind == FileKind::Directory && entry.content.is_some_and(|listing| listing.len > EMPTY_LISTING_LEN)
-    })
+    entry_at(&info.body.tree, &root.name, &mut trees).is_ok_and(|entry| held_something(&entry))
+}
+
+/// Whether a root held anything as it was stored.
+fn held_something(entry: &Entry) -> bool {
+    match entry.kind {
+        FileKind::Directory => entry.content.as_ref().is_some_and(|listing| listing.len > EMPTY_LISTING_LEN),
+        FileKind::File => entry.size > 0,
+        _ => false,
+    }
 }
 
 /// Whether a given date is in the future.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::patterns::exclude::ExcludeOptions;
 use crate::engine::prune;
 use crate::engine::restore::{RestoreOptions, Target, restore};
-use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
+use crate::engine::snapshot::{Empty, Input, SnapshotOptions, snapshot};
 use crate::failure::Failure;
 use crate::log::RecordBody;
 use crate::ownfile::{self, make_private_folder};
@@ -79,7 +79,7 @@ pub fn perform(
         exclude: ExcludeOptions::default(),
         others: VerifyOthers::None,
         skip_if_unchanged: false,
-        allow_empty: false,
+        empty: Empty::IfItWasFull,
         dry_run: false,
         level: 3,
         verify: true,

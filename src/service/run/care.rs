@@ -131,8 +131,8 @@ impl Crew<'_> {
         }
         let filter = Filter::default();
         let wish = Wish { files: drill::FILES_OF_RUN, len_max: drill::LEN_MAX_OF_RUN, filter: &filter };
-        drill::perform(vault, &wish, self.at.threads, self.at.machine, lane)?;
-        care.drilled = Last::load(vault);
+        let (_, report) = drill::perform(vault, &wish, self.at.threads, self.at.machine, lane)?;
+        care.drilled = Last::load(vault).filter(|_| !report.is_empty());
         Ok(())
     }
 

@@ -10,9 +10,10 @@ use std::sync::PoisonError;
 use std::thread;
 
 use crate::engine::copy::{CopyOptions, copy, copy_of};
+use crate::engine::prune;
 use crate::engine::query::digest::Digests;
 use crate::engine::query::index::{Index, IndexError};
-use crate::engine::snapshot::{Input, SnapshotOptions, SnapshotReport};
+use crate::engine::snapshot::{Empty, Input, SnapshotOptions, SnapshotReport};
 use crate::failure::{Exit, Failure, of_left};
 use crate::fs::Dir;
 use crate::id::{ObjectName, TreeDigest};
@@ -366,6 +367,7 @@ impl<'a> Crew<'a> {
             clock: &clock,
             threads: self.at.threads,
         };
+        prune::drop_surplus(vault, self.at.machine.now(), lane).map_err(Failure::from)?;
         let report = match copy(&from, vault, std::slice::from_ref(&taken), &options, lane) {
             Ok(report) => report,
             Err(error) => {
@@ -474,7 +476,7 @@ impl<'a> Crew<'a> {
             description: String::new(),
             exclude,
             skip_if_unchanged: source.skip_if_unchanged,
-            allow_empty: false,
+            empty: Empty::IfItWasFull,
             dry_run: false,
             level: config.level,
             verify: true,

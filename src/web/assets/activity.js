@@ -29,7 +29,7 @@ function result(job) {
     return [note(told.damaged ? 'bad' : waits ? 'warn' : 'ok', [told.damaged ? say('check.damaged') : say('check.sound', { packs: told.packs, read: size(told.bytes_read) }), waits && h('div', {}, say('check.late'))]),
       h('ul', { class: 'changes' }, told.problems.map((one) => h('li', { class: isLate(one) ? 'm' : 'd' }, `${one.object}: ${isLate(one) ? say('check.late.object') : one.what}`)), late.map((one) => h('li', { class: 'm' }, one.what)))];
   }
-  if (job.kind === 'drill') return note(told.failed > 0 ? 'bad' : told.late > 0 ? 'warn' : 'ok', [say('drill.done', { files: told.files, size: size(told.bytes), failed: told.failed }), told.late > 0 && h('div', {}, say('drill.late', { count: told.late }))]);
+  if (job.kind === 'drill') return note(told.failed ? 'bad' : told.late || !told.files ? 'warn' : 'ok', [say('drill.done', { files: told.files, size: size(told.bytes), failed: told.failed }), told.late > 0 && h('div', {}, say('drill.late', { count: told.late }))]);
   return null;
 }
 

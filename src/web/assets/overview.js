@@ -90,7 +90,7 @@ function render(told, list) {
       beside(!known.status.read_only && told.plan && [saveButton(() => (then.value === 'nothing' ? {} : { then: then.value }), say('save.all')), then], list.snapshots.length > 0 && to('#/files', say('overview.files')), list.snapshots.length === 0 && !told.plan && to('#/guide', say('overview.guide')), told.running && to('#/activity', say('overview.running'), 'btn')))),
     notes.map((one) => note(levels[one.level], [h('b', {}, one.text), one.command && h('div', {}, h('code', {}, one.command))], to('#/health', say('overview.health'), 'btn s'))),
     own || list.sources.size > 0 ? h('section', { class: 'card flush', 'aria-label': say('overview.sources') }, [...list.sources.values()].map((one) => sourceRow(one, many, told.plan))) : null,
-    told.drill && note(told.drill.failed > 0 ? 'bad' : 'ok', say('drill.last', { files: told.drill.files, when: ago(told.drill.time), failed: told.drill.failed })),
+    told.drill && note(told.drill.failed ? 'bad' : 'ok', say('drill.last', { files: told.drill.files, when: ago(told.drill.time), failed: told.drill.failed })),
     told.plan && card(say('overview.places'), h('ul', { class: 'stack' }, told.plan.places.map((place) => h('li', { class: 'row' }, pill(place.state === 'there' ? 'ok' : 'warn', say(`place.${place.state}`)), h('b', {}, place.vault), h('span', { class: 'mute grow' }, place.place))))),
     list.snapshots.length > 0 && card(say('overview.lately'), h('ul', { class: 'log' }, list.snapshots.slice(-6).reverse().map((info) => h('li', {}, time(info.time), h('div', {}, say('lately', { source: info.source, count: info.files_new + info.files_changed, size: size(info.bytes_stored) }), ' ', h('a', { href: `#/files/${info.id}` }, say('lately.open'))))))),
   ];

@@ -18,7 +18,7 @@ use crate::engine::prune::retention::{self, Rules};
 use crate::engine::prune::{OwnRetirement, prune, retire_self, say};
 use crate::engine::repair::{self, RepairOptions};
 use crate::engine::rewrite::{Change, RewriteOptions, rewrite, settle};
-use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
+use crate::engine::snapshot::{Empty, Input, SnapshotOptions, snapshot};
 use crate::id::{ClientId, ObjectName};
 use crate::log::{RecordBody, SweepRules};
 use crate::progress::Silent;
@@ -821,7 +821,7 @@ impl Sim {
             description: names,
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
-            allow_empty: false,
+            empty: Empty::IfItWasFull,
             dry_run: false,
             level: 1,
             verify: false,
