@@ -35,7 +35,7 @@ use crate::support::model::{self, Model};
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{THREADS, World, campaign, copy_folder, create_vault, now, open_vault, scratch, small_chunks};
 
-/// What a reader does; `Err` if it cannot be done as a whole. What is damaged or left out fails the test.
+/// The work of a reader; `Err` if it cannot be done as a whole. What is damaged or left out fails the test.
 type Work = fn(&Vault, &SnapshotInfo, &Path) -> Result<(), Failure>;
 
 /// Work on one snapshot.

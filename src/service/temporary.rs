@@ -23,7 +23,7 @@ impl Temporary {
     /// # Errors
     /// If `parent` is not there, or the folder cannot be written.
     pub fn new(parent: &Path, state: Option<&Path>, vault: Option<&str>) -> io::Result<Self> {
-        // A folder for temporary files that is not there is a mistake of whoever named it, and is not made.
+        // A folder for temporary files that is not there is a mistake in its name, and is not made.
         fs::metadata(parent)?;
         let name = random_name().map_err(io::Error::other)?;
         let folder = Self(parent.join(format!("vault-{name}")));

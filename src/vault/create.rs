@@ -172,6 +172,18 @@ pub fn create_like(store: &dyn Store, options: &CreateOptions, other: &Keyring) 
     create_with(store, options, other.params, Some(&other.writer))
 }
 
+/// The key slots of a new vault: that of the password, then that of the recovery key if there is one.
+fn new_slots(keyring: &Keyring, options: &CreateOptions) -> Result<Vec<SlotFile>, VaultError> {
+    let slot = |secret: &Secret, purpose: Purpose, label: &str| {
+        SlotFile::create(keyring, secret, purpose, label, options.now, options.kdf)
+    };
+    let mut slots = vec![slot(&options.secret, Purpose::Password, &options.label)?];
+    if let Some(recovery) = &options.recovery {
+        slots.push(slot(recovery, Purpose::Recovery, "recovery key")?);
+    }
+    Ok(slots)
+}
+
 fn has_file(store: &dyn Store) -> Result<bool, StoreError> {
     match store.len(&ObjectKey::Vault) {
         Ok(_) => Ok(true),
@@ -180,7 +192,7 @@ fn has_file(store: &dyn Store) -> Result<bool, StoreError> {
     }
 }
 
-/// What a store has, apart from the VAULT file.
+/// The contents of a store, apart from the VAULT file.
 enum Contents {
     Nothing,
     /// Key slots alone.
@@ -228,7 +240,7 @@ fn go_on(
     }
     let is_ours = |slot: &SlotFile| slot.info(&keyring.master).is_ok();
     for (slot, count) in there.iter().filter(|(slot, _)| is_ours(slot)) {
-        // Whoever made the vault may be about to take back the copies that are there; these two stay.
+        // The one who began may be about to take back the copies that are there; these two stay.
         if slot.id() == first || *count < 2 {
             put_slot(store, slot)?;
         }
@@ -271,13 +283,7 @@ fn create_with(
     let id = VaultId::new(id);
     let keyring =
         Keyring { vault: id, master, writer, params, created: options.now, delivery: options.delivery, features: 0 };
-    let slot = |secret: &Secret, purpose: Purpose, label: &str| {
-        SlotFile::create(&keyring, secret, purpose, label, options.now, options.kdf)
-    };
-    let mut slots = vec![slot(&options.secret, Purpose::Password, &options.label)?];
-    if let Some(recovery) = &options.recovery {
-        slots.push(slot(recovery, Purpose::Recovery, "recovery key")?);
-    }
+    let slots = new_slots(&keyring, options)?;
     let file: Bytes = VaultFile { id, features: features(&keyring, &Format::default()) }.encode().into();
     let (mut put, mut has_put_file): (Vec<Given>, bool) = (Vec::new(), false);
     let result = (|| {

@@ -1,4 +1,4 @@
-//! What is read while others work: another machine may drop or change a snapshot that is being read here, and delete
+//! Reading while others work: another machine may drop or change a snapshot that is being read here, and delete
 //! what only that one needed, or move data into other packs. So before an error of reading is called a loss, the store
 //! is looked at once more.
 
@@ -13,39 +13,10 @@ use crate::progress::{Progress, Silent};
 use crate::store::{StoreError, Subject};
 use crate::sync::{NoThread, apart, lock};
 use crate::tree::Stream;
-use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::vault::read_error::{Gone, ReadError};
+use crate::vault::{SnapshotInfo, Vault, VaultError};
 
-/// A snapshot that is no longer kept as it was when its reading began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Gone {
-    /// It was forgotten.
-    #[error("snapshot {} was dropped meanwhile by another machine", .0.short())]
-    Dropped(ObjectName),
-    /// Another one with other content takes its place.
-    #[error("snapshot {} was changed meanwhile by another machine, and is {} now", was.short(), now.short())]
-    Changed {
-        /// Its id when its reading began.
-        was: ObjectName,
-        /// The snapshot that takes its place.
-        now: ObjectName,
-    },
-}
-
-impl Gone {
-    /// The snapshot, by the id under which it was read.
-    pub const fn snapshot(&self) -> ObjectName {
-        match self {
-            Self::Dropped(id) | Self::Changed { was: id, .. } => *id,
-        }
-    }
-
-    /// The words of work over many snapshots, which goes on without this one.
-    pub(crate) fn left_out(&self) -> String {
-        format!("{self}: it is left out")
-    }
-}
-
-/// What called for a look at the store. One look is enough for each.
+/// The reason for a look at the store. One look is enough for each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Doubt {
     /// This is gone.
@@ -59,7 +30,7 @@ enum Doubt {
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     done: HashSet<Doubt>,
-    /// What became of snapshots, as known at this generation.
+    /// The fates of snapshots, as known at this generation.
     fates: (u64, HashMap<ObjectName, Option<Gone>>),
 }
 
@@ -133,7 +104,7 @@ impl Vault {
         Ok(!gone.is_empty() || packs() != before)
     }
 
-    /// What became of a snapshot, by the log as it is known; `None` if it is as it was.
+    /// The fate of a snapshot, by the log as it is known; `None` if it is as it was.
     fn fate_of(&self, id: &ObjectName) -> Option<Gone> {
         let chains = self.chains();
         if let Some(now) = self.snapshot(id) {

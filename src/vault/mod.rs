@@ -38,12 +38,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 pub use create::CreateOptions;
-pub use gone::Gone;
 pub use identity::Identity;
 pub use locked::{LockedVault, Wanted};
 pub use lookup::Lookup;
 pub use open::OpenOptions;
-pub use read_error::ReadError;
+pub use read_error::{Gone, ReadError};
 pub use records::Lost;
 pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;

@@ -1,12 +1,42 @@
 //! Errors of reading what is stored.
 
 use crate::catalogue::CatalogueError;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ObjectName};
 use crate::pack::PackError;
 use crate::seal::SealError;
 use crate::store::{ObjectKey, StoreError, Subject};
 use crate::tree::{EntryError, StreamError};
-use crate::vault::{Gone, Vault, VaultError};
+use crate::vault::{Vault, VaultError};
+
+/// A snapshot that is no longer kept as it was when its reading began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Gone {
+    /// It was forgotten.
+    #[error("snapshot {} was dropped meanwhile by another machine", .0.short())]
+    Dropped(ObjectName),
+    /// Another one with other content takes its place.
+    #[error("snapshot {} was changed meanwhile by another machine, and is {} now", was.short(), now.short())]
+    Changed {
+        /// Its id when its reading began.
+        was: ObjectName,
+        /// The snapshot that takes its place.
+        now: ObjectName,
+    },
+}
+
+impl Gone {
+    /// The snapshot, by the id under which it was read.
+    pub const fn snapshot(&self) -> ObjectName {
+        match self {
+            Self::Dropped(id) | Self::Changed { was: id, .. } => *id,
+        }
+    }
+
+    /// The words of work over many snapshots, which goes on without this one.
+    pub(crate) fn left_out(&self) -> String {
+        format!("{self}: it is left out")
+    }
+}
 
 /// Error of reading something that is stored.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +101,7 @@ impl ReadError {
         matches!(self, Self::NotArrived)
     }
 
-    /// What became of the snapshot that was being read, if the error is that it is no longer kept as it was.
+    /// The fate of the snapshot that was being read, if the error is that it is no longer kept as it was.
     pub const fn gone(&self) -> Option<Gone> {
         match self {
             Self::Gone(gone) => Some(*gone),

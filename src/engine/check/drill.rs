@@ -316,7 +316,7 @@ fn choose(
     Ok(Sampled::Files(sample.finish()))
 }
 
-/// What was chosen of a snapshot.
+/// The files that were chosen of a snapshot.
 enum Sampled {
     Files(Vec<Chosen>),
     /// Nothing, since it was dropped meanwhile.
