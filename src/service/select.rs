@@ -150,7 +150,6 @@ impl Wanted {
         }
         if info.has_lost_root() && !matches!(self.which, Which::Id(_)) {
             progress.warn(&self.hollow(among, info));
-            exit = exit.worse(Exit::Skipped);
         }
         Ok(Found { info, exit })
     }

@@ -174,7 +174,7 @@ pub fn stats(
         vault.know_all(progress)?;
         let mut stats = Stats::default();
         list_records(vault, &mut stats).map_err(VaultError::from)?;
-        let (snapshots, names, walk) = walked(vault, progress)?;
+        let Walked { snapshots, names, walk } = walked(vault, progress)?;
         stats.newer = walk.newer;
         let lacking = std::mem::take(&mut *lock(&walk.lacking));
         let is_any = walk.lacks(&lacking);
@@ -198,12 +198,17 @@ pub fn stats(
     })
 }
 
+/// What all snapshots need, as it was found.
+struct Walked<'v> {
+    snapshots: Vec<SnapshotInfo>,
+    /// The sources and hosts, by the numbers of their classes.
+    names: Vec<(String, String)>,
+    walk: Walk<'v>,
+}
+
 /// Looks at what all snapshots need. If something is lacking, others may have dropped snapshots or moved data meanwhile:
 /// then all is looked at again.
-fn walked<'v>(
-    vault: &'v Vault,
-    progress: &'v dyn Progress,
-) -> Result<(Vec<SnapshotInfo>, Vec<(String, String)>, Walk<'v>), MarkError> {
+fn walked<'v>(vault: &'v Vault, progress: &'v dyn Progress) -> Result<Walked<'v>, MarkError> {
     let mut walks = 1;
     loop {
         let snapshots = vault.snapshots();
@@ -227,7 +232,7 @@ fn walked<'v>(
         walk.run(&snapshots)?;
         let is_sound = !walk.lacks(&lock(&walk.lacking));
         if is_sound || walks == WALKS_MAX || !vault.changed_meanwhile(&snapshots, progress)? {
-            return Ok((snapshots, names, walk));
+            return Ok(Walked { snapshots, names, walk });
         }
         walks += 1;
     }
