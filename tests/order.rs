@@ -235,6 +235,9 @@ fn a_source_that_vanished_is_not_taken_for_an_empty_one() {
     desk.ok(&["list"]);
 }
 
+/// A state of a path: its name, and what makes it.
+type State = (&'static str, fn(&Path));
+
 /// A path that holds nothing may be another kind of thing than before: docker makes a folder where a file is missing, and a program that
 /// fails leaves a file of 0 bytes.
 #[test]
@@ -245,14 +248,14 @@ fn a_source_that_held_something_and_holds_nothing_is_lost_whatever_it_was_and_is
         let _ = fs::remove_file(&path);
         let _ = fs::remove_dir_all(&path);
     };
-    let full: [(&str, fn(&Path)); 2] = [
+    let full: [State; 2] = [
         ("file", |path| fs::write(path, "cfg").unwrap()),
         ("folder", |path| {
             fs::create_dir(path).unwrap();
             fs::write(path.join("file"), "cfg").unwrap();
         }),
     ];
-    let empty: [(&str, fn(&Path)); 2] = [
+    let empty: [State; 2] = [
         ("file of 0 bytes", |path| fs::write(path, "").unwrap()),
         ("empty folder", |path| fs::create_dir(path).unwrap()),
     ];
