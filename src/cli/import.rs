@@ -21,7 +21,7 @@ use crate::engine::snapshot::Input;
 use crate::engine::snapshot::SnapshotError;
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::snapshot::SnapshotReport;
-use crate::engine::snapshot::holds_nothing;
+use crate::engine::snapshot::presence::holds_nothing;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::tree::Time;

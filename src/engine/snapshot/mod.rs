@@ -7,7 +7,6 @@ pub mod why;
 pub mod live;
 
 pub use crate::engine::snapshot::presence::Empty;
-pub(crate) use crate::engine::snapshot::presence::holds_nothing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
