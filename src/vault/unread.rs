@@ -53,7 +53,8 @@ impl Vault {
     }
 
     /// The reasons why there may be snapshots that this machine does not list: records that are not here, even if it
-    /// remembers them, and objects that cannot be read. Losses that a person accepted are none.
+    /// remembers them, and objects that cannot be read. Losses that a person accepted are none, and neither is what a
+    /// later version wrote, which is told when the vault is opened.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -93,7 +94,7 @@ impl Vault {
         let is_accepted = |key: &ObjectKey| ObjectRef::of(key).is_some_and(|object| accepted.contains(&object));
         let counts = |key: &ObjectKey, state: ObjectState| match state {
             ObjectState::Missing | ObjectState::Damaged => !is_accepted(key),
-            ObjectState::NotArrived | ObjectState::Newer => true,
+            ObjectState::NotArrived => true,
             _ => false,
         };
         let objects = objects.into_iter().filter(|(key, state, _)| counts(key, *state));

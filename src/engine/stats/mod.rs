@@ -198,7 +198,7 @@ pub fn stats(
     })
 }
 
-/// What all snapshots need, as it was found.
+/// The findings of a walk over all that snapshots need.
 struct Walked<'v> {
     snapshots: Vec<SnapshotInfo>,
     /// The sources and hosts, by the numbers of their classes.
