@@ -1,6 +1,7 @@
 //! Bench of a far store, at which each request takes 50 ms: `cargo bench --bench far`. `VAULT_BENCH_FILES` (20,000) files
 //! are planted, unless `VAULT_BENCH_TREE` names an existing tree; a vault of `VAULT_BENCH_PACKS` (10,000) packs, without
-//! the content of their segments, is opened without its catalogue. `VAULT_BENCH_DELAY` is the time in milliseconds.
+//! the content of their segments, is opened without its catalogue. `VAULT_BENCH_DELAY` is the time in milliseconds,
+//! `VAULT_BENCH_READS` (16) the number of reads that the store takes at a time.
 //! Passwords are not part of it: the vault opens with a raw secret.
 #![allow(
     clippy::disallowed_methods,
@@ -39,8 +40,11 @@ use vault::vault::open::open;
 use vault::vault::{CreateOptions, Vault};
 use vaults::{SECRET, clock, options, take};
 
-/// The limits of an object store.
-const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
+/// The limits of an object store. For reads as short as footers, object stores take 32 at a time.
+fn limits() -> StoreLimits {
+    let reads = usize::try_from(number("VAULT_BENCH_READS", 16)).expect("a number of reads");
+    StoreLimits { reads, writes: 8, bytes: 128 << 20 }
+}
 
 /// A store in a folder, with requests that are counted and delayed.
 struct Far {
@@ -62,7 +66,7 @@ impl Far {
                 std::thread::sleep(delay);
             }
         };
-        let sleeping = Arc::new(SleepingStore::new(inner, LIMITS, sleep));
+        let sleeping = Arc::new(SleepingStore::new(inner, limits(), sleep));
         Self { folder, counting, sleeping }
     }
 

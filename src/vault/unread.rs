@@ -8,7 +8,7 @@ use crate::log::record::ObjectRef;
 use crate::log::{Finding, Record, RecordBody};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::vault::finding::About;
-use crate::vault::{ObjectState, Vault, VaultError};
+use crate::vault::{BadObject, ObjectState, Vault, VaultError};
 
 impl Vault {
     /// The numbers of records that this machine or others have seen, and that are neither here nor remembered: for each
@@ -34,8 +34,8 @@ impl Vault {
         Ok(unread)
     }
 
-    /// The objects of the log that may hold a snapshot and cannot be read here, with their states and what is wrong.
-    pub fn unread_objects(&self) -> Vec<(ObjectKey, ObjectState, String)> {
+    /// The objects of the log that may hold a snapshot and cannot be read here.
+    pub fn unread_objects(&self) -> Vec<BadObject> {
         let log = self.log();
         if log.bad.is_empty() {
             return Vec::new();
@@ -49,7 +49,7 @@ impl Vault {
             ObjectKey::Named(Kind::Log, name) => !harmless.contains(name),
             _ => false,
         });
-        bad.map(|bad| (bad.key, bad.state, bad.what.clone())).collect()
+        bad.cloned().collect()
     }
 
     /// The reasons why there may be snapshots that this machine does not list: records that are not here, even if it
@@ -92,13 +92,13 @@ impl Vault {
         }
         let accepted = self.accepted_objects();
         let is_accepted = |key: &ObjectKey| ObjectRef::of(key).is_some_and(|object| accepted.contains(&object));
-        let counts = |key: &ObjectKey, state: ObjectState| match state {
-            ObjectState::Missing | ObjectState::Damaged => !is_accepted(key),
+        let counts = |bad: &BadObject| match bad.state {
+            ObjectState::Missing | ObjectState::Damaged => !is_accepted(&bad.key),
             ObjectState::NotArrived => true,
             _ => false,
         };
-        let objects = objects.into_iter().filter(|(key, state, _)| counts(key, *state));
-        objects.map(|(key, state, what)| About::Object { key, state, what }).collect()
+        let counting = objects.into_iter().filter(counts);
+        counting.map(|BadObject { key, state, what }| About::Object { key, state, what }).collect()
     }
 
     /// Whether a client may have taken snapshots of a machine of this name.

@@ -37,7 +37,7 @@ use crate::store::{Delivery, ObjectKey, StoreError};
 use crate::sync::try_share;
 use crate::tree::Time;
 use crate::vault::session::Session;
-use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
+use crate::vault::{BadObject, ObjectState, SnapshotInfo, Vault, VaultError};
 use crate::write::repack::{MoveOptions, Needed, move_needed};
 use crate::write::trust::Standings;
 
@@ -299,7 +299,7 @@ pub fn may_collect(vault: &Vault) -> Result<(), CollectError> {
     if features != 0 {
         return Err(CollectError::Newer { what: format!("it uses features of a newer vault ({features:016x})") });
     }
-    if let Some((key, state, what)) = vault.unread_objects().into_iter().next() {
+    if let Some(BadObject { key, state, what }) = vault.unread_objects().into_iter().next() {
         let what = format!("the record {key} may be a snapshot ({what})");
         return Err(match state {
             ObjectState::Newer => CollectError::Newer { what },
