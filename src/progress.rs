@@ -109,6 +109,27 @@ pub trait Progress: Send + Sync {
     fn stopped(&self) -> bool;
 }
 
+/// Passes everything on but messages: for a dry run before the real work, which meets the same problems and reports them.
+pub struct Hushed<'p>(pub &'p dyn Progress);
+
+impl Progress for Hushed<'_> {
+    fn phase(&self, phase: Phase) {
+        self.0.phase(phase);
+    }
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        self.0.counters()
+    }
+
+    fn stopped(&self) -> bool {
+        self.0.stopped()
+    }
+}
+
 /// Reports nothing; keeps the counters, and can be told to stop.
 #[derive(Debug, Default)]
 pub struct Silent {

@@ -16,9 +16,6 @@ use vault::engine::check::drill::{DrillOptions, drill};
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::copy::{CopyOptions, Left, copy};
 use vault::engine::patterns::glob::Pattern;
-use vault::engine::prune;
-use vault::engine::prune::collect::CollectOptions;
-use vault::engine::prune::retention::{self, Rules};
 use vault::engine::query::find::{Search, find};
 use vault::engine::query::{browse, history, usage};
 use vault::engine::restore::{RestoreOptions, Target, restore};
@@ -33,7 +30,9 @@ use vault::vault::{SnapshotInfo, Vault};
 
 use crate::support::model::{self, Model};
 use crate::support::source::{Size, bytes, plant};
-use crate::support::{THREADS, World, campaign, copy_folder, create_vault, now, open_vault, scratch, small_chunks};
+use crate::support::{
+    THREADS, World, campaign, copy_folder, create_vault, now, open_vault, prune_to_last, scratch, small_chunks,
+};
 
 /// The work of a reader; `Err` if it cannot be done as a whole. What is damaged or left out fails the test.
 type Work = fn(&Vault, &SnapshotInfo, &Path) -> Result<(), Failure>;
@@ -156,14 +155,7 @@ const NEVER: u64 = u64::MAX / 2;
 fn prune_by(store: &MemStore, state: &Path) {
     let shared: Arc<dyn Store> = Arc::new(store.clone());
     let vault = open_vault(&shared, state).unwrap();
-    let rules = Rules { last: Some(1), ..Rules::default() };
-    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let mut options = CollectOptions::new(&now);
-    // Data of the last snapshot moves, too.
-    options.max_unused = 0.0;
-    options.level = 1;
-    options.threads = THREADS;
-    let report = prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
+    let report = prune_to_last(&vault).unwrap();
     assert!(report.packs_deleted > 0, "{report:?}");
 }
 
@@ -255,36 +247,33 @@ fn a_snapshot_that_is_dropped_while_it_is_read_is_no_damage() {
     }
 }
 
+/// Checks that this work on the last snapshot ends well, at whichever read the others are dropped. Returns the number of cases.
+fn all_goes_well(fixture: &Fixture, (name, work): &(&str, Work)) -> u64 {
+    let (_, last) = fixture.ids();
+    at_each_read(fixture, |case, at| {
+        let what = format!("{name}, at read {at}");
+        let info = case.vault.snapshot(&last).unwrap();
+        work(&case.vault, &info, case.folder.path()).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
+        let is_over = case.is_over();
+        case.check_nothing_noted(&what);
+        is_over
+    })
+}
+
 #[test]
 fn what_is_moved_while_it_is_read_is_found_at_its_new_place() {
     let fixture = fixture(2);
-    let (_, last) = fixture.ids();
-    for (name, work) in ON_ONE {
-        at_each_read(&fixture, |case, at| {
-            let what = format!("{name}, at read {at}");
-            let info = case.vault.snapshot(&last).unwrap();
-            work(&case.vault, &info, case.folder.path()).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
-            let is_over = case.is_over();
-            case.check_nothing_noted(&what);
-            is_over
-        });
+    for work in ON_ONE {
+        all_goes_well(&fixture, work);
     }
 }
 
 #[test]
 fn work_on_all_snapshots_goes_on_without_those_that_are_dropped_meanwhile() {
     let fixture = fixture(3);
-    let (_, last) = fixture.ids();
-    for (name, work) in ON_ALL {
-        let cases = at_each_read(&fixture, |case, at| {
-            let what = format!("{name}, at read {at}");
-            let info = case.vault.snapshot(&last).unwrap();
-            work(&case.vault, &info, case.folder.path()).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
-            let is_over = case.is_over();
-            case.check_nothing_noted(&what);
-            is_over
-        });
-        assert!(cases > 1, "{name}: {cases}");
+    for work in ON_ALL {
+        let cases = all_goes_well(&fixture, work);
+        assert!(cases > 1, "{}: {cases}", work.0);
     }
 }
 

@@ -8,9 +8,6 @@ use std::sync::Arc;
 
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::patterns::glob::Pattern;
-use vault::engine::prune::collect::CollectOptions;
-use vault::engine::prune::prune;
-use vault::engine::prune::retention::{self, Rules};
 use vault::engine::query::browse;
 use vault::engine::query::find::{Search, find};
 use vault::engine::repair::{self, RepairOptions};
@@ -23,7 +20,9 @@ use vault::store::testing::mem::{MemState, MemStore};
 use vault::vault::Vault;
 
 use crate::support::source::{Size, bytes, plant};
-use crate::support::{THREADS, World, campaign, copy_folder, now, open_vault, scratch, small_chunks, take};
+use crate::support::{
+    THREADS, World, campaign, copy_folder, now, open_vault, prune_to_last, scratch, small_chunks, take,
+};
 
 /// The outcome of a command; an error as its text.
 pub type End = Result<(), String>;
@@ -89,15 +88,7 @@ const COMMANDS: &[(&str, Command)] = &[
         }
     }),
     ("stats", |vault, _| end(stats(vault, None, THREADS, &Silent::default()))),
-    ("prune", |vault, _| {
-        let rules = Rules { last: Some(1), ..Rules::default() };
-        let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let mut options = CollectOptions::new(&now);
-        options.max_unused = 0.0;
-        options.level = 1;
-        options.threads = THREADS;
-        end(prune(vault, &decisions, &options, &Silent::default()))
-    }),
+    ("prune", |vault, _| end(prune_to_last(vault))),
     ("repair", |vault, _| match repair::plan(vault, &repair_options(), &Silent::default()) {
         Ok(plan) => {
             assert!(plan.is_empty() && plan.left.is_empty(), "there is nothing to repair");

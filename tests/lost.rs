@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use vault::engine::keys::{self, When};
 use vault::engine::mirror::mirror;
-use vault::engine::prune::collect::CollectOptions;
-use vault::engine::prune::retention::{self, Rules};
-use vault::engine::prune::{self, prune};
+use vault::engine::prune;
 use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::{Purpose, Secret};
@@ -21,19 +19,15 @@ use vault::vault::{Vault, Wanted};
 
 use crate::line::{End, Fixture, end};
 use crate::support::source::bytes;
-use crate::support::{PASSWORD, THREADS, campaign, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
+use crate::support::{
+    PASSWORD, campaign, cheap, create_vault, now, open_vault, prune_to_last, scratch, small_chunks, take,
+};
 
 /// A command; it gets the vault and the folder that holds the source.
 type Command = fn(&Vault, &Path) -> End;
 
 fn pruned(vault: &Vault) -> End {
-    let rules = Rules { last: Some(1), ..Rules::default() };
-    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let mut options = CollectOptions::new(&now);
-    options.max_unused = 0.0;
-    options.level = 1;
-    options.threads = THREADS;
-    end(prune(vault, &decisions, &options, &Silent::default()))
+    end(prune_to_last(vault))
 }
 
 const COMMANDS: &[(&str, Command)] = &[

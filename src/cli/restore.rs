@@ -17,8 +17,7 @@ use crate::engine::restore::Target;
 use crate::engine::restore::restore_telling;
 use crate::path::Shown;
 use crate::path::called;
-use crate::progress::Counters;
-use crate::progress::Phase;
+use crate::progress::Hushed;
 use crate::progress::Progress;
 use crate::vault::SnapshotInfo;
 use crate::vault::Vault;
@@ -35,7 +34,6 @@ use crate::cli::local;
 use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
@@ -199,27 +197,6 @@ fn deletes(
         note(&format!("and keeps {} as before.", units::counted(report.kept_count, "thing", "things")));
     }
     Ok(true)
-}
-
-/// A progress sink without messages. Planning meets the same problems as the real work, which reports them.
-struct Hushed<'s>(&'s Screen);
-
-impl Progress for Hushed<'_> {
-    fn phase(&self, phase: Phase) {
-        self.0.phase(phase);
-    }
-
-    fn warn(&self, _: &str) {}
-
-    fn detail(&self, _: &str) {}
-
-    fn counters(&self) -> &Counters {
-        self.0.counters()
-    }
-
-    fn stopped(&self) -> bool {
-        self.0.stopped()
-    }
 }
 
 /// The target of the restore in words.

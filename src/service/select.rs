@@ -115,7 +115,10 @@ impl Wanted {
         let own = Own::of(among.vault);
         let chosen = self.choose(among.snapshots, &among.filter, &own, aim, among.zone);
         let mut exit = Exit::Done;
-        if let Some(missing) = self.missing(among, &own, aim)? {
+        // An id of one that is here means that one, whatever else it may be the start of.
+        let is_certain = matches!(self.which, Which::Id(_)) && chosen.is_ok();
+        let missing = if is_certain { None } else { self.missing(among, &own, aim)? };
+        if let Some(missing) = missing {
             let what = format!(
                 "{} is snapshot {}, whose record is missing from the store",
                 self.text,
@@ -157,11 +160,6 @@ impl Wanted {
     /// The snapshot that would be selected if no record were missing from the store; `None` if that snapshot is
     /// present.
     fn missing(&self, among: &Among<'_>, own: &Own, aim: Aim) -> Result<Option<SnapshotInfo>, Failure> {
-        // One that is here is meant, whatever else its id may be the start of.
-        let is_here = || self.choose(among.snapshots, &among.filter, own, aim, among.zone).is_ok();
-        if matches!(self.which, Which::Id(_)) && is_here() {
-            return Ok(None);
-        }
         let Some(all) = among.vault.remembered_snapshots()? else { return Ok(None) };
         let meant = self.choose(&all, &among.filter, own, aim, among.zone).ok().map(|(meant, _)| meant);
         Ok(meant.filter(|meant| among.snapshots.iter().all(|info| info.id != meant.id)).cloned())

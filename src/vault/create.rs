@@ -152,13 +152,14 @@ pub struct Created {
     pub slots: Vec<SlotId>,
 }
 
-/// Makes a vault in an empty store, or goes on with one whose making was interrupted. Once the first key slot is put, the vault exists. The VAULT file is put last; if
-/// this is interrupted, the next command that writes makes it. The first record of any client says that the slots are
-/// valid.
+/// Makes a vault in an empty store, or goes on with one whose making was interrupted. Once the first key slot is put,
+/// the vault exists. The VAULT file is put last; if this is interrupted, the next command that writes makes it. The
+/// first record of any client says that the slots are valid.
 ///
 /// # Errors
-/// [`VaultError::Exists`] if there is already a vault, or any part of one; [`VaultError::Begun`] if there is the beginning
-/// of one that is not the same; [`VaultError::MadeAtOnce`] if another one is being made. If the store fails, nothing stays that opens.
+/// [`VaultError::Exists`] if there is already a vault, or any part of one; [`VaultError::Begun`] if there is the
+/// beginning of one that is not the same; [`VaultError::MadeAtOnce`] if another one is being made. If the store fails,
+/// nothing stays that opens.
 pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, VaultError> {
     create_with(store, options, options.params, None)
 }

@@ -35,16 +35,18 @@ fn is_new<T: Ord>(met: &mut BTreeSet<T>, one: T) -> bool {
 
 impl Vault {
     /// The error of reading something that these snapshots need, given whether it may just not have arrived yet. It is
-    /// [`ReadError::Gone`] if all of them are gone by now, and then nothing is amiss. Otherwise it is remembered. What cannot be remembered is still reported by the command that met it. A damaged object is
-    /// remembered when it is read.
+    /// [`ReadError::Gone`] if all of them are gone by now, and then nothing is amiss. Otherwise it is remembered. What
+    /// cannot be remembered is still reported by the command that met it. A damaged object is remembered when it is
+    /// read.
     pub(crate) fn verdict(
         &self,
         error: ReadError,
         is_late: bool,
         snapshots: impl IntoIterator<Item = ObjectName>,
     ) -> ReadError {
-        if error.is_damage() {
-            let snapshots: Vec<ObjectName> = snapshots.into_iter().collect();
+        let snapshots: Vec<ObjectName> = snapshots.into_iter().collect();
+        // Work for no snapshot in particular may delete, and decides by one look at the log.
+        if error.is_damage() && !snapshots.is_empty() {
             let left = match self.part_gone(Some(&error), snapshots.iter().copied()) {
                 Ok((gone, left)) => match gone.first() {
                     Some(gone) if left.is_empty() => return (*gone).into(),

@@ -17,6 +17,10 @@ impl Vault {
     /// # Errors
     /// If the catalogue fails.
     pub fn unread_numbers(&self) -> Result<BTreeMap<ClientId, BTreeSet<u64>>, VaultError> {
+        let missing: Vec<(ClientId, Vec<u64>)> = self.log().findings.iter().filter_map(Finding::missing).collect();
+        if missing.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let remembered: HashSet<(ClientId, u64)> = self
             .missing_records()?
             .records
@@ -24,9 +28,8 @@ impl Vault {
             .filter_map(|found| Record::decode(&found.plain).ok())
             .map(|record| (record.client, record.number))
             .collect();
-        let log = self.log();
         let mut unread: BTreeMap<ClientId, BTreeSet<u64>> = BTreeMap::new();
-        for (client, numbers) in log.findings.iter().filter_map(Finding::missing) {
+        for (client, numbers) in missing {
             let numbers = numbers.into_iter().filter(|number| !remembered.contains(&(client, *number)));
             unread.entry(client).or_default().extend(numbers);
         }

@@ -12,7 +12,7 @@ use crate::engine::restore::{Change, Mark, Overwrite, Planned, RestoreOptions, T
 use crate::folder::Type;
 use crate::json::{ChangeJson, Name, RestoreJson};
 use crate::path;
-use crate::progress::{Counters, Phase, Progress, plain};
+use crate::progress::{Hushed, plain};
 use crate::sync::{into_inner, lock};
 use crate::vault::{SnapshotInfo, Vault};
 use crate::web::answer::{Problem, Told, encode};
@@ -179,27 +179,6 @@ pub fn begin(desk: &Arc<Desk>, request: &Value) -> Result<Arc<Job>, Problem> {
         ..RestoreOptions::new(info.id, target)
     };
     Jobs::begin(desk, "restore", request.clone(), move |desk, watcher| run(desk, &info, &options, watcher))
-}
-
-/// Observes the dry run before a restore. The restore itself meets the same problems, and reports them.
-struct Hushed<'w>(&'w Watcher);
-
-impl Progress for Hushed<'_> {
-    fn phase(&self, phase: Phase) {
-        self.0.phase(phase);
-    }
-
-    fn warn(&self, _: &str) {}
-
-    fn detail(&self, _: &str) {}
-
-    fn counters(&self) -> &Counters {
-        self.0.counters()
-    }
-
-    fn stopped(&self) -> bool {
-        self.0.stopped()
-    }
 }
 
 /// Refuses a restore that would now do something else than its plan says.

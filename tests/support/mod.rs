@@ -40,6 +40,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 use vault::chunk::ChunkParams;
+use vault::engine::prune::collect::{CollectError, CollectOptions, CollectReport};
+use vault::engine::prune::prune;
+use vault::engine::prune::retention::{self, Rules};
 use vault::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 use vault::id::ObjectName;
 use vault::id::VaultId;
@@ -148,6 +151,17 @@ pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> Snaps
     options.level = 1;
     options.threads = THREADS;
     options
+}
+
+/// Prunes to the last snapshot of each source. Data of these moves, too.
+pub fn prune_to_last(vault: &Vault) -> Result<CollectReport, CollectError> {
+    let rules = Rules { last: Some(1), ..Rules::default() };
+    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+    let mut options = CollectOptions::new(&now);
+    options.max_unused = 0.0;
+    options.level = 1;
+    options.threads = THREADS;
+    prune(vault, &decisions, &options, &Silent::default())
 }
 
 /// Takes a snapshot of one folder.

@@ -139,12 +139,11 @@ impl Run<'_> {
     /// Why an item that the snapshot does not have is kept, if it is.
     fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
         let picked = self.selection.pick(Picked::Yes, path, stat.kind == FileKind::Directory);
-        let is_unplanned = || self.options.planned.as_ref().is_some_and(|planned| !planned.deletes(path));
-        match self.guard().keeps(ward, path, stat) {
-            _ if picked != Picked::Yes => Some(Kept::Excluded),
-            None if is_unplanned() => Some(Kept::Unplanned),
-            kept => kept,
+        if picked != Picked::Yes {
+            return Some(Kept::Excluded);
         }
+        let is_unplanned = || self.options.planned.as_ref().is_some_and(|planned| !planned.deletes(path));
+        self.guard().keeps(ward, path, stat).or_else(|| is_unplanned().then_some(Kept::Unplanned))
     }
 
     /// Walks through the item to remove, whatever the guard says about the item itself.

@@ -2,8 +2,8 @@
 //! or folder, which must not be taken for the source.
 //!
 //! There are two signs: a root that held something in the last snapshot now holds nothing, whatever it was and is; or a folder that was
-//! a mount point is now on the same file system as its parent. A removable disk's folder comes and goes with the disk, so there the sign is the missing folder. This
-//! machine remembers which roots, and which folders below them, were mount points.
+//! a mount point is now on the same file system as its parent. A removable disk's folder comes and goes with the disk, so there the sign
+//! is the missing folder. This machine remembers which roots, and which folders below them, were mount points.
 
 use std::collections::BTreeMap;
 use std::fs::File;

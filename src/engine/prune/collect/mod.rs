@@ -310,12 +310,13 @@ pub fn may_collect(vault: &Vault) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// Refuses to drop snapshots by rules as long as records are missing that others have seen: one of them may pin a snapshot, or be one that
-/// counts.
+/// As [`may_collect`]; refuses also to drop snapshots by rules as long as records are missing that others have seen: one of them may pin a
+/// snapshot, or be one that counts.
 ///
 /// # Errors
-/// [`CollectError::RecordsMissing`], or if the catalogue fails.
+/// As [`may_collect`].
 pub fn may_forget(vault: &Vault) -> Result<(), CollectError> {
+    may_collect(vault)?;
     let count = vault.unread_numbers()?.values().map(|numbers| numbers.len() as u64).sum();
     if count > 0 {
         return Err(CollectError::RecordsMissing { count, late: vault.delivery() == Delivery::Synced });
