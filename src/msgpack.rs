@@ -1,18 +1,39 @@
 //! MessagePack as the format uses it (SPEC §2): maps with text keys, each once; keys that begin with `!` are critical.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt;
 use std::io::Cursor;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use rmp::Marker;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// Deepest nesting of values.
-const DEPTH_MAX: usize = 16;
+const DEPTH_MAX: u8 = 16;
 /// A key that begins with this is critical: a reader that does not know it must not ignore it.
 const CRITICAL: char = '!';
 /// Up to this many keys of one map are compared one by one.
 const FEW_KEYS: usize = 24;
+
+/// The form of one value, whatever it means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Form {
+    /// Length of the encoded value in bytes.
+    pub len: usize,
+    /// The first critical key in it. This version of the format defines none, so a value with one was written by a
+    /// later version.
+    pub critical: Option<String>,
+}
+
+/// Reason why bytes do not begin with a value of the format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// The bytes end in the middle of the value.
+    #[error("it is cut short")]
+    Cut,
+    /// No more bytes make a value of it.
+    #[error("{0}")]
+    Malformed(String),
+}
 
 /// Encodes a value; structures become maps.
 ///
@@ -32,42 +53,53 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
 pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
     let mut cursor = Cursor::new(bytes);
     let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
-    deserializer.set_max_depth(DEPTH_MAX);
+    deserializer.set_max_depth(DEPTH_MAX.into());
     let value = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
     if cursor.position() == bytes.len() as u64 { Ok(value) } else { Err("bytes follow its end".to_owned()) }
 }
 
-/// Searches the keys of all maps in the first value of `bytes`, and returns the first critical key. This version of the
-/// format defines none, so a value with one was written by a later version.
+/// Decodes the value that `bytes` begin with, without copying what it borrows. Unknown keys are ignored.
 ///
 /// # Errors
-/// If a key is no text, or occurs twice.
-pub fn critical_key(bytes: &[u8]) -> Result<Option<String>, String> {
+/// If `bytes` begin with anything else.
+pub fn decode_borrowed<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, String> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(DEPTH_MAX.into());
+    T::deserialize(&mut deserializer).map_err(|error| error.to_string())
+}
+
+/// The form of the value that `bytes` begin with.
+///
+/// # Errors
+/// If they end too early, or if a key is no text, or occurs twice in a map.
+pub fn form(bytes: &[u8]) -> Result<Form, FormError> {
     let mut critical = None;
-    each_key(bytes, &mut |key| {
+    let len = walk(bytes, &mut |key| {
         if key.starts_with(CRITICAL) && critical.is_none() {
             critical = Some(key.to_owned());
         }
     })?;
-    Ok(critical)
+    Ok(Form { len, critical })
+}
+
+/// The first critical key of the value that `bytes` begin with.
+///
+/// # Errors
+/// As [`form`].
+pub fn critical_key(bytes: &[u8]) -> Result<Option<String>, String> {
+    form(bytes).map(|form| form.critical).map_err(|error| error.to_string())
 }
 
 /// The keys of all maps in a value, each once.
 ///
 /// # Errors
-/// As [`critical_key`].
+/// As [`form`].
 pub fn keys(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
     let mut keys = BTreeSet::new();
-    each_key(bytes, &mut |key| {
+    let walked = walk(bytes, &mut |key| {
         keys.insert(key.to_owned());
-    })?;
-    Ok(keys)
-}
-
-fn each_key(bytes: &[u8], each: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
-    deserializer.set_max_depth(DEPTH_MAX);
-    Keys(each).deserialize(&mut deserializer).map_err(|error| error.to_string())
+    });
+    walked.map(|_| keys).map_err(|error| error.to_string())
 }
 
 /// Replaces the value (in msgpack) of an existing key of a map; everything else stays byte for byte.
@@ -85,7 +117,7 @@ pub fn replace_value(map: &[u8], key: &str, value: &[u8]) -> Result<Vec<u8>, Str
     cursor.set_position(count.1);
     for _ in 0..count.0 {
         let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
-        deserializer.set_max_depth(DEPTH_MAX);
+        deserializer.set_max_depth(DEPTH_MAX.into());
         let this = String::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
         let start = deserializer.get_ref().position() as usize;
         IgnoredAny::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
@@ -98,100 +130,126 @@ pub fn replace_value(map: &[u8], key: &str, value: &[u8]) -> Result<Vec<u8>, Str
     Err(format!("the key {key:?} is not there"))
 }
 
-/// Walks through a value and passes on the keys of its maps.
-struct Keys<'c>(&'c mut dyn FnMut(&str));
-
-impl<'de> DeserializeSeed<'de> for Keys<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// The keys of one map so far.
+/// The keys of one map so far. A map of few keys needs no memory of the heap: each entry of a listing is one.
 #[derive(Default)]
 struct Seen<'de> {
-    few: Vec<&'de str>,
+    few: [&'de str; FEW_KEYS],
+    count: usize,
     many: HashSet<&'de str>,
 }
 
 impl<'de> Seen<'de> {
     /// Adds a key. Returns whether it is new.
     fn insert(&mut self, key: &'de str) -> bool {
-        if self.many.is_empty() && self.few.len() < FEW_KEYS {
-            let is_new = !self.few.contains(&key);
-            self.few.push(key);
-            return is_new;
+        let (few, free) = self.few.split_at_mut(self.count);
+        if few.contains(&key) {
+            return false;
         }
-        self.many.extend(self.few.drain(..));
+        if let Some(free) = free.first_mut() {
+            *free = key;
+            self.count += 1;
+            return true;
+        }
         self.many.insert(key)
     }
 }
 
-impl<'de> Visitor<'de> for Keys<'_> {
-    type Value = ();
+/// Walks through the value that `bytes` begin with, passes on the keys of its maps, and returns its length. Every entry
+/// of every listing that is read goes through here, so nothing is decoded that is not needed.
+fn walk(bytes: &[u8], each: &mut impl FnMut(&str)) -> Result<usize, FormError> {
+    let mut rest = bytes;
+    walk_value(&mut rest, DEPTH_MAX, each)?;
+    Ok(bytes.len() - rest.len())
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = Seen::default();
-        while let Some(key) = map.next_key::<&'de str>()? {
-            if !seen.insert(key) {
-                return Err(serde::de::Error::custom(format_args!("the key {key:?} is there twice")));
-            }
-            (self.0)(key);
-            map.next_value_seed(Keys(&mut *self.0))?;
+fn walk_value(rest: &mut &[u8], depth: u8, each: &mut impl FnMut(&str)) -> Result<(), FormError> {
+    match head(rest)? {
+        Head::Scalar(len) => take(rest, len).map(|_| ()),
+        Head::Text(len) => take(rest, len).map(|_| ()),
+        Head::Array(len) => {
+            let depth = deeper(depth)?;
+            (0..len).try_for_each(|_| walk_value(rest, depth, each))
         }
-        Ok(())
+        Head::Map(len) => {
+            let (depth, mut seen) = (deeper(depth)?, Seen::default());
+            (0..len).try_for_each(|_| {
+                let Head::Text(len) = head(rest)? else { return Err(malformed("a key is no text")) };
+                let key = str::from_utf8(take(rest, len)?).map_err(|_| malformed("a key is no text"))?;
+                if !seen.insert(key) {
+                    return Err(malformed(format!("the key {key:?} is there twice")));
+                }
+                each(key);
+                walk_value(rest, depth, each)
+            })
+        }
     }
+}
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Keys(&mut *self.0))?.is_some() {}
-        Ok(())
-    }
+/// The beginning of a value.
+enum Head {
+    /// Something without keys, and the number of bytes that follow.
+    Scalar(u64),
+    /// A text of this many bytes.
+    Text(u64),
+    /// An array of this many values.
+    Array(u64),
+    /// A map of this many keys and values.
+    Map(u64),
+}
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
+/// Takes the head of the next value.
+fn head(rest: &mut &[u8]) -> Result<Head, FormError> {
+    let Some((marker, after)) = rest.split_first() else { return Err(FormError::Cut) };
+    *rest = after;
+    let mut number = |width| -> Result<u64, FormError> {
+        Ok(take(rest, width)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    Ok(match Marker::from_u8(*marker) {
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::False | Marker::True => Head::Scalar(0),
+        Marker::U8 | Marker::I8 => Head::Scalar(1),
+        Marker::U16 | Marker::I16 => Head::Scalar(2),
+        Marker::U32 | Marker::I32 | Marker::F32 => Head::Scalar(4),
+        Marker::U64 | Marker::I64 | Marker::F64 => Head::Scalar(8),
+        Marker::Bin8 => Head::Scalar(number(1)?),
+        Marker::Bin16 => Head::Scalar(number(2)?),
+        Marker::Bin32 => Head::Scalar(number(4)?),
+        // An extension has a byte for its type before its content.
+        Marker::FixExt1 => Head::Scalar(2),
+        Marker::FixExt2 => Head::Scalar(3),
+        Marker::FixExt4 => Head::Scalar(5),
+        Marker::FixExt8 => Head::Scalar(9),
+        Marker::FixExt16 => Head::Scalar(17),
+        Marker::Ext8 => Head::Scalar(1 + number(1)?),
+        Marker::Ext16 => Head::Scalar(1 + number(2)?),
+        Marker::Ext32 => Head::Scalar(1 + number(4)?),
+        Marker::FixStr(len) => Head::Text(len.into()),
+        Marker::Str8 => Head::Text(number(1)?),
+        Marker::Str16 => Head::Text(number(2)?),
+        Marker::Str32 => Head::Text(number(4)?),
+        Marker::FixArray(len) => Head::Array(len.into()),
+        Marker::Array16 => Head::Array(number(2)?),
+        Marker::Array32 => Head::Array(number(4)?),
+        Marker::FixMap(len) => Head::Map(len.into()),
+        Marker::Map16 => Head::Map(number(2)?),
+        Marker::Map32 => Head::Map(number(4)?),
+        Marker::Reserved => return Err(malformed("the marker 0xc1 begins no value")),
+    })
+}
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
+/// Takes the next `len` bytes.
+fn take<'de>(rest: &mut &'de [u8], len: u64) -> Result<&'de [u8], FormError> {
+    let taken = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
+    let (taken, after) = taken.ok_or(FormError::Cut)?;
+    *rest = after;
+    Ok(taken)
+}
 
-    fn visit_none<E>(self) -> Result<(), E> {
-        Ok(())
-    }
+fn deeper(depth: u8) -> Result<u8, FormError> {
+    depth.checked_sub(1).ok_or_else(|| malformed("its values are nested too deep"))
+}
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<(), E> {
-        Ok(())
-    }
+fn malformed(what: impl Into<String>) -> FormError {
+    FormError::Malformed(what.into())
 }
 
 #[cfg(test)]
@@ -226,6 +284,54 @@ mod tests {
         assert!(critical_key(b"\x81\x01\x02").is_err());
         assert!(critical_key(&[0x91; 1000]).is_err());
         assert!(critical_key(b"\x81\xa1").is_err());
+    }
+
+    #[test]
+    fn every_kind_of_value_has_its_length() {
+        let heads: [&[u8]; 16] = [
+            b"\x05",
+            b"\xff",
+            b"\xc0",
+            b"\xc3",
+            b"\xcc\x01",
+            b"\xd1\x01\x02",
+            b"\xca1234",
+            b"\xcf12345678",
+            b"\xa3abc",
+            b"\xd9\x03abc",
+            b"\xda\x00\x03abc",
+            b"\xc4\x02\x21\x21",
+            b"\xc6\x00\x00\x00\x01a",
+            b"\xd5tab",
+            b"\xc7\x03tabc",
+            b"\x92\x01\x81\xa1k\xc0",
+        ];
+        for bytes in heads {
+            let longer = [bytes, b"\x01"].concat();
+            assert_eq!(form(&longer), Ok(Form { len: bytes.len(), critical: None }), "{bytes:?}");
+            for end in 0..bytes.len() {
+                assert_eq!(form(&bytes[..end]), Err(FormError::Cut), "{bytes:?} up to {end}");
+            }
+        }
+        assert!(matches!(form(b"\xc1"), Err(FormError::Malformed(_))));
+    }
+
+    proptest::proptest! {
+        /// The walk and the decoder agree about where a value ends, and about which bytes are none.
+        #[test]
+        fn a_form_is_that_of_the_decoder(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            let mut cursor = Cursor::new(bytes.as_slice());
+            let decoded = IgnoredAny::deserialize(&mut rmp_serde::Deserializer::new(&mut cursor));
+            match form(&bytes) {
+                Ok(form) => {
+                    proptest::prop_assert!(decoded.is_ok(), "{:?}", decoded);
+                    proptest::prop_assert_eq!(form.len as u64, cursor.position());
+                }
+                Err(FormError::Cut) => proptest::prop_assert!(decoded.is_err()),
+                // A key that is no text, or that is there twice, is nothing to the decoder.
+                Err(FormError::Malformed(_)) => {}
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_bytes::ByteBuf;
 
 use super::stream::Stream;
 use crate::limits::{ENTRY_LEN_MAX, HOLES_INLINE, LINK_TARGET_LEN_MAX};
-use crate::msgpack;
+use crate::msgpack::{self, Form, FormError};
 use crate::path::{NameError, Shown, check_name};
 
 /// The version byte that begins every listing.
@@ -282,9 +282,6 @@ impl Entry {
     }
 }
 
-/// Deepest nesting of values in an entry.
-const ENTRY_DEPTH_MAX: usize = 16;
-
 /// The stored fields: a map with one-letter keys, so that fields can be added; empty ones are left out. Borrowed while
 /// an entry is encoded.
 #[derive(Serialize, Deserialize)]
@@ -373,26 +370,19 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
 /// Decodes the entry at the start of `bytes`. Returns it with its encoded length, or `None` if `bytes` end in its
 /// middle (the caller then reads more, up to [`ENTRY_LEN_MAX`]).
 pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> {
-    let mut cursor = std::io::Cursor::new(bytes);
-    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
-    deserializer.set_max_depth(ENTRY_DEPTH_MAX);
-    let wire = match Wire::deserialize(&mut deserializer) {
-        Ok(wire) => wire,
-        Err(error) if is_cut(&error) && bytes.len() < ENTRY_LEN_MAX => return Ok(None),
-        Err(error) => match newer(bytes) {
-            None => return Ok(None),
-            Some(EntryError::Malformed(_)) => return Err(EntryError::Malformed(error.to_string())),
-            Some(newer) => return Err(newer),
-        },
+    let form = match msgpack::form(bytes) {
+        Ok(form) => form,
+        Err(FormError::Cut) => return Ok(None),
+        Err(FormError::Malformed(what)) => return Err(EntryError::Malformed(what)),
     };
-    let used = cursor.position() as usize;
+    let bytes = bytes.get(..form.len).unwrap_or_default();
+    let wire: Wire<'_> = msgpack::decode_borrowed(bytes).map_err(|error| newer(bytes, &form, error))?;
     let shown = || Shown(&wire.name).to_string();
-    if used > ENTRY_LEN_MAX {
+    if form.len > ENTRY_LEN_MAX {
         return Err(EntryError::Invalid { name: shown(), what: "it is too long" });
     }
     let unknown = |what: String| EntryError::Unknown { name: shown(), what };
-    let critical = msgpack::critical_key(bytes.get(..used).unwrap_or_default());
-    if let Some(key) = critical.map_err(EntryError::Malformed)? {
+    if let Some(key) = form.critical {
         return Err(unknown(format!("key {key:?}")));
     }
     let kind = u8::try_from(wire.kind).ok().and_then(|kind| FileKind::try_from(kind).ok());
@@ -422,39 +412,26 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
         torn: wire.torn,
     };
     entry.check()?;
-    Ok(Some((entry, used)))
+    Ok(Some((entry, form.len)))
 }
 
-/// The error for an entry that this version would not write: unknown, if a critical key or an unknown kind of file
-/// marks it as a later version's, otherwise malformed. `None` if more bytes are needed to tell.
+/// The error for an entry that does not have this version's shape: unknown, if a critical key or an unknown kind of file
+/// marks it as a later version's, otherwise malformed.
 #[cold]
-fn newer(bytes: &[u8]) -> Option<EntryError> {
+fn newer(bytes: &[u8], form: &Form, malformed: String) -> EntryError {
     #[derive(Deserialize)]
     struct Kind {
         #[serde(rename = "k", default)]
         kind: u64,
     }
-    let mut cursor = std::io::Cursor::new(bytes);
-    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
-    deserializer.set_max_depth(ENTRY_DEPTH_MAX);
-    let unknown = |what: String| Some(EntryError::Unknown { name: String::new(), what });
-    match Kind::deserialize(&mut deserializer) {
-        Err(error) if is_cut(&error) && bytes.len() < ENTRY_LEN_MAX => return None,
-        Ok(Kind { kind }) if !u8::try_from(kind).is_ok_and(|kind| FileKind::try_from(kind).is_ok()) => {
-            return unknown(format!("kind of file {kind}"));
+    let unknown = |what: String| EntryError::Unknown { name: String::new(), what };
+    match (&form.critical, msgpack::decode_borrowed(bytes)) {
+        (_, Ok(Kind { kind })) if !u8::try_from(kind).is_ok_and(|kind| FileKind::try_from(kind).is_ok()) => {
+            unknown(format!("kind of file {kind}"))
         }
-        Ok(_) | Err(_) => {}
+        (Some(key), _) => unknown(format!("key {key:?}")),
+        (None, _) => EntryError::Malformed(malformed),
     }
-    match msgpack::critical_key(bytes) {
-        Ok(Some(key)) => unknown(format!("key {key:?}")),
-        Ok(None) | Err(_) => Some(EntryError::Malformed("it is no entry".to_owned())),
-    }
-}
-
-/// Whether the error means that bytes are missing at the end.
-fn is_cut(error: &rmp_serde::decode::Error) -> bool {
-    use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
-    matches!(error, InvalidMarkerRead(error) | InvalidDataRead(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 #[cfg(test)]
