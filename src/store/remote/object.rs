@@ -31,7 +31,7 @@ use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subj
 use crate::sync::{read_lock, share, write_lock};
 
 /// Requests under way: enough to fill a connection of 50 ms and 100 Mbit/s many times over.
-const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
+const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 112 << 20 };
 /// Small reads under way.
 const SMALL_READS: usize = 32;
 /// The number of objects deleted by one request.
