@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 const DEPTH_MAX: u8 = 16;
 /// A key that begins with this is critical: a reader that does not know it must not ignore it.
 const CRITICAL: char = '!';
-/// Up to this many keys of one map are compared one by one.
-const FEW_KEYS: usize = 24;
 
 /// The form of one value, whatever it means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -130,27 +128,22 @@ pub fn replace_value(map: &[u8], key: &str, value: &[u8]) -> Result<Vec<u8>, Str
     Err(format!("the key {key:?} is not there"))
 }
 
-/// The keys of one map so far. A map of few keys needs no memory of the heap: each entry of a listing is one.
+/// The keys of one map so far. Those of one letter, which are all that an entry has, need no memory of the heap.
 #[derive(Default)]
-struct Seen<'de> {
-    few: [&'de str; FEW_KEYS],
-    count: usize,
-    many: HashSet<&'de str>,
+struct Seen<'b> {
+    /// A bit for each letter of ASCII.
+    letters: u128,
+    longer: HashSet<&'b str>,
 }
 
-impl<'de> Seen<'de> {
+impl<'b> Seen<'b> {
     /// Adds a key. Returns whether it is new.
-    fn insert(&mut self, key: &'de str) -> bool {
-        let (few, free) = self.few.split_at_mut(self.count);
-        if few.contains(&key) {
-            return false;
-        }
-        if let Some(free) = free.first_mut() {
-            *free = key;
-            self.count += 1;
-            return true;
-        }
-        self.many.insert(key)
+    fn insert(&mut self, key: &'b str) -> bool {
+        let [letter] = *key.as_bytes() else { return self.longer.insert(key) };
+        // One byte of UTF-8 is below 128.
+        let (before, bit) = (self.letters, 1_u128.checked_shl(letter.into()).unwrap_or_default());
+        self.letters |= bit;
+        before & bit == 0
     }
 }
 
@@ -237,7 +230,7 @@ fn head(rest: &mut &[u8]) -> Result<Head, FormError> {
 }
 
 /// Takes the next `len` bytes.
-fn take<'de>(rest: &mut &'de [u8], len: u64) -> Result<&'de [u8], FormError> {
+fn take<'b>(rest: &mut &'b [u8], len: u64) -> Result<&'b [u8], FormError> {
     let taken = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
     let (taken, after) = taken.ok_or(FormError::Cut)?;
     *rest = after;

@@ -789,6 +789,8 @@ fn saving_now_is_a_process_of_its_own() {
     let kept = page.act("keep", &json!({ "rules": { "last": 1 } }));
     assert_eq!((&kept["dry_run"], &kept["forgotten"]), (&json!(true), &json!(0)), "{kept}");
     assert_eq!(kept["snapshots"].as_array().unwrap().len(), 2, "one of a given date and one of the clock stay");
+    let quick = page.act("keep", &json!({ "rules": { "last": 1 }, "estimate": false }));
+    assert_eq!(quick, json!({ "snapshots": kept["snapshots"], "forgotten": 0 }), "the space is not estimated");
 }
 
 #[test]

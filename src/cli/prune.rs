@@ -62,10 +62,16 @@ struct DecisionJson<'a> {
 }
 
 #[derive(Serialize)]
-struct PruneJson<'a> {
-    dry_run: bool,
+struct PlanJson<'a> {
     snapshots: Vec<DecisionJson<'a>>,
     forgotten: u64,
+}
+
+#[derive(Serialize)]
+struct PruneJson<'a> {
+    dry_run: bool,
+    #[serde(flatten)]
+    plan: PlanJson<'a>,
     packs_deleted: u64,
     bytes_deleted: u64,
     bytes_moved: u64,
@@ -177,16 +183,21 @@ fn tell_losses(context: &Context, vault: &Vault) -> Result<Exit, Failure> {
     Ok(exit_of(&known))
 }
 
-/// The output of `--dry-run --json` for these rules.
+/// The output of `--dry-run --json` for these rules; without `estimate` only the snapshots, and nothing is read.
 #[cfg(feature = "ui")]
 pub(super) fn told(
     context: &Context,
     vault: &Vault,
     rules: &Rules,
+    estimate: bool,
     progress: &dyn crate::progress::Progress,
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
     let period = |time, length| policy::period(&context.zone, time, length);
+    if !estimate {
+        let decisions = retention::plan_known(vault, &snapshots, rules, &period)?;
+        return Ok(serde_json::json!(plan_json(&snapshots, &decisions)));
+    }
     let decisions = retention::plan_in(vault, &snapshots, rules, &period, progress)?;
     let options = CollectOptions {
         max_unused: crate::engine::prune::collect::MAX_UNUSED,
@@ -231,15 +242,9 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
     })
 }
 
-fn json<'a>(
-    dry_run: bool,
-    snapshots: &'a [SnapshotInfo],
-    decisions: &'a [Decision],
-    report: &CollectReport,
-) -> PruneJson<'a> {
+fn plan_json<'a>(snapshots: &'a [SnapshotInfo], decisions: &'a [Decision]) -> PlanJson<'a> {
     let rows = snapshots.iter().zip(decisions);
-    PruneJson {
-        dry_run,
+    PlanJson {
         snapshots: rows
             .map(|(info, decision)| DecisionJson {
                 snapshot: info.id.to_string(),
@@ -251,6 +256,18 @@ fn json<'a>(
             })
             .collect(),
         forgotten: decisions.iter().filter(|decision| !decision.keep()).count() as u64,
+    }
+}
+
+fn json<'a>(
+    dry_run: bool,
+    snapshots: &'a [SnapshotInfo],
+    decisions: &'a [Decision],
+    report: &CollectReport,
+) -> PruneJson<'a> {
+    PruneJson {
+        dry_run,
+        plan: plan_json(snapshots, decisions),
         packs_deleted: report.packs_deleted,
         bytes_deleted: report.bytes_deleted,
         bytes_moved: report.bytes_moved,

@@ -72,11 +72,33 @@ impl Serialize for Stream {
 
 impl<'de> Deserialize<'de> for Stream {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (len, depth, bytes): (u64, u64, serde_bytes::ByteBuf) = Deserialize::deserialize(deserializer)?;
+        let (len, depth, Ids(ids)): (u64, u64, Ids) = Deserialize::deserialize(deserializer)?;
         let depth = u8::try_from(depth).unwrap_or(u8::MAX);
-        let ids = ids_from_bytes(&bytes).map_err(serde::de::Error::custom)?;
         let stream = Self { len, depth, ids };
         if stream.is_valid() { Ok(stream) } else { Err(serde::de::Error::custom("a stream is out of bounds")) }
+    }
+}
+
+/// The ids of a stream, as they are read from one byte string.
+struct Ids(Vec<ChunkId>);
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(IdsVisitor)
+    }
+}
+
+struct IdsVisitor;
+
+impl serde::de::Visitor<'_> for IdsVisitor {
+    type Value = Ids;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a byte string")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Ids, E> {
+        ids_from_bytes(bytes).map(Ids).map_err(E::custom)
     }
 }
 

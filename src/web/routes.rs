@@ -173,7 +173,10 @@ const ROUTES: &[Route] = &[
     Route {
         path: "keep",
         summary: "What rules would keep: as vault prune --dry-run --json, and each snapshot with the reasons",
-        parameters: &[("rules", "{last, daily, weekly, monthly, yearly}, each a number")],
+        parameters: &[
+            ("rules", "{last, daily, weekly, monthly, yearly}, each a number"),
+            ("estimate?", "false: only the snapshots, by the damage that is known, and nothing is read"),
+        ],
         changes: false,
         handler: Handler::Post(|desk, request| ask(desk, &Question::Keep(request.clone()))),
     },

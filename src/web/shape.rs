@@ -39,7 +39,7 @@ fn shape(route: &str, name: &str) -> Shape {
     match (bare(name), route) {
         ("id", "job" | "stop") | ("from" | "count" | "depth" | "plan", _) => Shape::Count,
         ("sample", _) => Shape::Percent,
-        ("delete" | "verify" | "dry_run" | "write", _) => Shape::Flag,
+        ("delete" | "verify" | "dry_run" | "write" | "estimate", _) => Shape::Flag,
         ("names", _) => Shape::Texts,
         ("rules", _) => Shape::Counts,
         ("to", _) => Shape::Target,

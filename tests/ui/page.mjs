@@ -115,6 +115,14 @@ await page.emulateMedia({ colorScheme: 'light' });
 await page.setViewportSize({ width: 1280, height: 860 });
 check('names of files are only text', await page.title() !== 'owned' && (await page.locator('main img').count()) === 0);
 
+// What takes long on a large vault follows what is known at once.
+await go('#/keep');
+await page.waitForFunction(() => !document.querySelector('main .facts').textContent.includes('…'));
+check('the space follows the plan', /\d [KMG]?i?B/.test(await page.innerText('main .facts')), await page.innerText('main .facts'));
+await go('#/health');
+await page.waitForFunction(() => /snapshots? needs? /.test(document.querySelector('main').textContent) && !document.querySelector('main .wait'));
+check('all folders were read for the health', (await page.locator('main .note').count()) > 3);
+
 // The path stays when the date moves, and the browser goes back.
 await go(`#/files/${last}?path=Documents/letters`);
 await page.locator('.ribbon button[aria-current]').focus();

@@ -91,7 +91,10 @@ impl Around {
             })),
             Question::Doctor => doctor::told(&context, vault, progress).map(|health| json!(health)),
             Question::Stats => stats::told(&context, &self.place, vault, progress),
-            Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
+            Question::Keep(wish) => {
+                let estimate = wish.get("estimate").and_then(Value::as_bool) != Some(false);
+                prune::told(&context, vault, &rules_of(wish), estimate, progress)
+            }
             Question::Settings => settings(&context),
             Question::Configure(wish) => configure(&context, wish),
             Question::Runs => Ok(json!(run::history::runs(&run::folder(&context)?))),

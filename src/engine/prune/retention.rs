@@ -131,6 +131,19 @@ pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Per
     plan_beside(&BTreeSet::new(), snapshots, rules, period).0
 }
 
+/// Decides about snapshots as [`plan_in`], but by the damage that is known already: nothing is read.
+///
+/// # Errors
+/// If the catalogue fails.
+pub fn plan_known(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    rules: &Rules,
+    period: &dyn Fn(Time, Period) -> String,
+) -> Result<Vec<Decision>, MarkError> {
+    Ok(plan_beside(&hurt::known(vault, snapshots)?, snapshots, rules, period).0)
+}
+
 /// Decides about snapshots as [`plan`], in a vault where some may be damaged, or may not have arrived whole: where the last complete
 /// snapshot of a source lacks anything, the newest one that lacks nothing stays as well. Before anything is dropped, the catalogue
 /// and the folders of these snapshots are looked at; content is not read.

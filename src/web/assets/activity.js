@@ -1,5 +1,5 @@
 // The activity screen: current and past jobs of this page, runs of the schedule and of the command line.
-import { act, ask, bar, beside, bring, button, card, date, duration, empty, failed, fill, h, icon, known, note, pill, say, size, small, time, title, to, under } from './base.js';
+import { act, ask, bar, beside, bring, button, card, date, duration, empty, failed, fill, h, icon, items, known, note, pill, say, size, small, time, title, to, under } from './base.js';
 import { counts, follow, problems, progress } from './restore.js';
 
 const levelOf = { running: 'info', done: 'ok', failed: 'bad', stopped: 'warn' };
@@ -40,7 +40,7 @@ async function one(main, id) {
     const inside = h('section', { class: 'card stack', 'aria-label': jobTitle(job) });
     const show = (now) => fill(inside, beside(h('h2', { class: 'grow' }, jobTitle(now)), pill(levelOf[now.state], say(`state.${now.state}`))), small(time(now.started), now.state !== 'running' && `, ${duration(now.duration_ms)}`),
       now.state === 'running' && [progress(now), !known.status.read_only && button([icon('stop'), say('job.stop')], () => act('stop', { id }), 's'), small(say('job.goes_on'))],
-      now.messages.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('job.messages') }, now.messages.map((text) => h('li', { class: 'm' }, text))), result(now));
+      now.messages.length > 0 && items('job.messages', now.messages.map((text) => h('li', { class: 'm' }, text))), result(now));
     show(job);
     if (job.state === 'running') follow(id, show, left.signal).catch(() => {});
     return inside;
@@ -57,7 +57,7 @@ function nowCard(now, log) {
     small(time(now.started), ', ', say('now.count', { done: now.results.length, due: now.due })),
     now.works.length > 0 ? h('ul', { class: 'stack' }, now.works.map(lane)) : h('p', { class: 'mute' }, say('now.between')),
     now.results.length > 0 && h('ul', { class: 'log' }, now.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('b', {}, say('run.to', one))))),
-    said.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('job.messages') }, said.map((line) => h('li', { class: 'm' }, line.text))),
+    said.length > 0 && items('job.messages', said.map((line) => h('li', { class: 'm' }, line.text))),
     !known.status.read_only && !now.stopping && beside(stop, h('span', { class: 'mute small' }, say('now.stop.text'))));
 }
 

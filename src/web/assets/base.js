@@ -176,6 +176,10 @@ export const card = (heading, ...children) => h('section', { class: 'card' }, he
 export const small = (...of) => h('p', { class: 'mute small' }, of);
 export const under = (...of) => h('div', { class: 'mute small' }, of);
 export const beside = (...of) => h('div', { class: 'row' }, of);
+// What scrolls by the keyboard as well.
+const scrolls = (tag, kind) => (label, of) => h(tag, { class: kind, tabindex: '0', 'aria-label': say(label) }, of);
+export const view = scrolls('pre', 'view'), items = scrolls('ul', 'changes');
+export const fact = (value, ...text) => h('div', {}, h('b', { class: 'big' }, value), h('span', { class: 'mute' }, text));
 export const part = (label, ...of) => h('section', { class: 'card', 'aria-label': label }, of);
 // Something that may be wider than the screen, and is then scrolled also by the keyboard.
 export const wide = (label, of) => h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': label }, of);

@@ -1,8 +1,8 @@
 // The files screen: a source, its ribbon of dates, a folder whose path stays when the date changes, versions,
 // contents.
-import { answer, ask, beside, bring, card, choice, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, small, snapshots, table, time, title, to, under } from './base.js';
+import { answer, ask, beside, bring, card, choice, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, small, snapshots, table, time, title, to, under, view } from './base.js';
 
-const PAGE = 500;
+const PAGE = 200;
 const address = (id, path) => `#/files/${id}${path && encode(path) ? `?path=${encode(path)}` : ''}`;
 
 // The lines that differ, by the shortest edit from one text to the other; null if they differ too much.
@@ -42,7 +42,7 @@ export function compareLines(old, now) {
 function difference(lines) {
   if (!lines) return empty(say('diff.much'));
   if (lines.every(([mark]) => mark === ' ')) return empty(say('diff.none'));
-  return h('pre', { class: 'view', tabindex: '0', 'aria-label': say('diff.label') }, lines.map(([mark, line]) => h('div', { class: mark === '+' ? 'add' : mark === '-' ? 'del' : '' }, `${mark} ${line}`)));
+  return view('diff.label', lines.map(([mark, line]) => h('div', { class: mark === '+' ? 'add' : mark === '-' ? 'del' : '' }, `${mark} ${line}`)));
 }
 
 const kinds = { directory: 'folder', symlink: 'link' };
@@ -62,7 +62,7 @@ async function picture(snapshot, path, type) {
 function content(snapshot, path) {
   const place = h('div');
   bring(place, ask('preview', { snapshot, path }).then(async (told) => {
-    if (told.kind === 'text') return [h('pre', { class: 'view', tabindex: '0', 'aria-label': say('preview.text') }, told.text), !told.whole && small(say('preview.cut'))];
+    if (told.kind === 'text') return [view('preview.text', told.text), !told.whole && small(say('preview.cut'))];
     if (told.kind === 'none') return empty(say('preview.none'));
     return picture(snapshot, path, told.kind);
   }), (shownContent) => shownContent);

@@ -1,5 +1,5 @@
 // The less frequent screens: search, comparison, retention, health, keys, settings, first steps.
-import { act, ago, ask, beside, bring, button, card, date, dayKey, decode, empty, encode, failed, fill, h, icon, known, note, number, pill, put, say, shown, size, small, snapshots, table, time, title, to, under } from './base.js';
+import { act, ago, ask, beside, bring, button, card, date, dayKey, decode, empty, encode, fact, failed, fill, h, icon, items, known, note, number, pill, put, say, shown, size, small, snapshots, table, time, title, to, under, view, waiting } from './base.js';
 
 export async function search(main, { query }) {
   const list = await snapshots();
@@ -30,9 +30,9 @@ export async function compare(main, { parts: [old, now], query }) {
   fill(main, title(say('screen.compare')), card(null, beside(choose(before, say('compare.old'), (id) => `#/compare/${id}/${newest.id}`), icon('right'), choose(newest, say('compare.new'), (id) => `#/compare/${before.id}/${id}`))), place);
   const level = { added: 'a', removed: 'd', content: 'm', metadata: '', kind: 'm', left_out: '', unread: '', not_mounted: '' };
   await bring(place, ask('diff', { old: before.id, new: newest.id, path: decode(query.get('path') ?? '') }), (told) => {
-    const sums = told.summary, fact = (name) => h('div', {}, h('b', { class: 'big' }, number(sums[name])), h('span', { class: 'mute' }, say(`diff.${name}`)));
-    return [card(null, h('div', { class: 'facts' }, ['added', 'changed', 'removed', 'metadata'].map(fact), h('div', {}, h('b', { class: 'big' }, size(sums.bytes_new)), h('span', { class: 'mute' }, say('diff.bytes'))))),
-      told.differences.length === 0 ? card(null, empty(say('diff.same'))) : card(say('compare.paths'), h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('compare.paths') }, told.differences.map((one) => h('li', {}, h('span', { class: level[one.change] }, say(`mark.${one.change}`)), ' ', h('a', { href: `#/files/${one.new ? newest.id : before.id}?path=${encode(one.path)}` }, shown(one.path)), one.change === 'metadata' ? ` (${one.fields.join(', ')})` : ''))), told.more && small(say('compare.more')))];
+    const sums = told.summary;
+    return [card(null, h('div', { class: 'facts' }, ['added', 'changed', 'removed', 'metadata'].map((name) => fact(number(sums[name]), say(`diff.${name}`))), fact(size(sums.bytes_new), say('diff.bytes')))),
+      told.differences.length === 0 ? card(null, empty(say('diff.same'))) : card(say('compare.paths'), items('compare.paths', told.differences.map((one) => h('li', {}, h('span', { class: level[one.change] }, say(`mark.${one.change}`)), ' ', h('a', { href: `#/files/${one.new ? newest.id : before.id}?path=${encode(one.path)}` }, shown(one.path)), one.change === 'metadata' ? ` (${one.fields.join(', ')})` : ''))), told.more && small(say('compare.more')))];
   });
 }
 
@@ -54,13 +54,16 @@ function calendar(told) {
 }
 
 export async function keep(main) {
-  const place = h('div'), left = { timer: 0 };
-  const load = () => bring(place, act('keep', { rules: Object.fromEntries(Object.entries(rules).filter(([, count]) => count > 0)) }), (told) => {
-    const stay = told.snapshots.filter((one) => one.keep).length;
-    return [card(null, h('div', { class: 'facts' }, h('div', {}, h('b', { class: 'big' }, number(stay)), h('span', { class: 'mute' }, say('keep.stay'))), h('div', {}, h('b', { class: 'big' }, number(told.forgotten)), h('span', { class: 'mute' }, say('keep.go'))), h('div', {}, h('b', { class: 'big' }, size(told.bytes_deleted + told.bytes_waiting)), h('span', { class: 'mute' }, say('keep.free'))))), card(say('keep.calendar'), calendar(told))];
-  });
+  const place = h('div'), left = { timer: 0, turn: 0 };
+  const plan = (told, free) => [card(null, h('div', { class: 'facts' }, fact(number(told.snapshots.length - told.forgotten), say('keep.stay')), fact(number(told.forgotten), say('keep.go')), fact(free, say('keep.free')))), card(say('keep.calendar'), calendar(told))];
+  const load = async () => {
+    const wish = { rules: Object.fromEntries(Object.entries(rules).filter(([, count]) => count > 0)) }, turn = left.turn += 1;
+    await bring(place, act('keep', { ...wish, estimate: false }), (told) => plan(told, '…'));
+    // All folders are read for the space.
+    act('keep', wish).then((told) => plan(told, size(told.bytes_deleted + told.bytes_waiting)), failed).then((all) => turn === left.turn && fill(place, all));
+  };
   const field = (name) => h('label', { class: 'row' }, h('span', { class: 'grow' }, say(`rule.${name}`)), h('input', { type: 'number', class: 'field s', min: 0, max: 1000, value: rules[name], oninput: (event) => { rules[name] = Math.max(0, Math.floor(Number(event.target.value) || 0)); clearTimeout(left.timer); left.timer = setTimeout(load, 300); show(); } }));
-  const line = h('pre', { class: 'view', tabindex: '0', 'aria-label': say('keep.command') });
+  const line = view('keep.command');
   const show = () => { line.textContent = `vault prune ${Object.entries(rules).filter(([, count]) => count > 0).map(([name, count]) => `--keep${name === 'last' ? '' : `-${name}`} ${count}`).join(' ')} --dry-run`; };
   show();
   fill(main, title(say('screen.keep')), h('div', { class: 'two' }, card(say('keep.rules'), h('div', { class: 'stack' }, Object.keys(RULES).map(field)), small(say('keep.text')), line), place));
@@ -73,11 +76,14 @@ export async function health(main) {
   const place = h('div'), list = await snapshots();
   const begin = (kind, body, label, name) => !known.status.read_only && button([icon(name), label], async () => { try { location.hash = `#/activity/${(await act(kind, body)).id}`; } catch (error) { fill(main, failed(error)); } });
   fill(main, title(say('screen.health'), begin('check', {}, say('health.check'), 'health'), begin('check', { sample: 10 }, say('health.sample'), 'search'), begin('drill', {}, say('health.drill'), 'restore')), place);
-  await bring(place, ask('doctor'), (told) => {
-    const order = ['damage', 'advice', 'good'], found = told.findings.toSorted((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
-    return [h('h2', {}, say(told.well ? 'health.well' : found[0].level === 'damage' ? 'health.bad' : 'health.advice')), found.map((one) => note(levels[one.level], [one.text, one.command && h('div', {}, h('code', {}, one.command))])),
+  const found = (told) => {
+    const order = ['damage', 'advice', 'good'], all = told.findings.toSorted((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
+    return [h('h2', {}, say(told.well ? 'health.well' : all[0].level === 'damage' ? 'health.bad' : 'health.advice')), all.map((one) => note(levels[one.level], [one.text, one.command && h('div', {}, h('code', {}, one.command))])),
       list.findings.length > 0 && card(say('health.known'), h('ul', { class: 'stack' }, list.findings.map((one) => h('li', {}, h('b', {}, one.what), under(say('health.since', { when: date(one.since), ends: one.ends }))))))];
-  });
+  };
+  // First what is known, then what all folders say.
+  await bring(place, ask('overview'), ({ state }) => [found(state), waiting()]);
+  ask('doctor').then((told) => fill(place, found(told)), (error) => fill(place, failed(error)));
 }
 
 // A form that changes the keys. The user has to enter a password each time.
@@ -134,6 +140,6 @@ export async function settings(main) {
 }
 
 export async function guide(main) {
-  const step = (name, command) => h('li', { class: 'card' }, h('h2', {}, say(`guide.${name}`)), h('p', {}, say(`guide.${name}.text`)), command && h('pre', { class: 'view', tabindex: '0', 'aria-label': say('guide.command') }, command));
+  const step = (name, command) => h('li', { class: 'card' }, h('h2', {}, say(`guide.${name}`)), h('p', {}, say(`guide.${name}.text`)), command && view('guide.command', command));
   fill(main, title(say('screen.guide')), h('ol', {}, step('what', `vault config init\nvault config check`), step('save', 'vault run'), step('schedule', 'vault schedule install'), step('recovery', 'vault key add --recovery-key --label paper'), step('try', 'vault restore latest --to ~/back --verify')), to('#/settings', say('guide.settings'), 'btn primary'));
 }

@@ -1,5 +1,5 @@
 // The restore screen: what and where to, the changes as a dry run shows them, then the work and its proof.
-import { act, ask, bar, beside, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, known, number, pill, raw, say, shown, size, small, snapshots, title, to } from './base.js';
+import { act, ask, bar, beside, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, items, known, number, pill, raw, say, shown, size, small, snapshots, title, to } from './base.js';
 
 // Waits until a job is over, and shows its progress.
 export function follow(id, show, signal) {
@@ -29,12 +29,12 @@ export function counts(result) {
     row('unchanged', result.files_unchanged), row('kept', result.files_kept), row('copies', result.copies), row('deleted', result.deleted), row('stays', result.kept_count), row('verified', result.files_verified), row('problems', result.problem_count));
 }
 export function problems(result) {
-  return [result.problems.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('result.problems') }, result.problems.map((one) => h('li', { class: one.damage ? 'd' : 'm' }, `${shown(one.path)}: ${one.what}`))),
+  return [result.problems.length > 0 && items('result.problems', result.problems.map((one) => h('li', { class: one.damage ? 'd' : 'm' }, `${shown(one.path)}: ${one.what}`))),
     Object.entries(result.not_permitted).map(([what, count]) => small(say('result.not_permitted', { what, count })))];
 }
 function changes(result) {
   const mark = { '+': 'a', M: 'm', '-': 'd' };
-  return [h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('plan.changes') }, result.changes.map((one) => h('li', { class: mark[one.change] }, `${one.change}  ${shown(one.path)}${one.folder ? '/' : ''}`))),
+  return [items('plan.changes', result.changes.map((one) => h('li', { class: mark[one.change] }, `${one.change}  ${shown(one.path)}${one.folder ? '/' : ''}`))),
     result.change_count > result.changes.length && small(say('plan.more', { count: result.change_count - result.changes.length }))];
 }
 

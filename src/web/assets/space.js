@@ -1,5 +1,5 @@
 // The space screen: how much is stored and for whom, how it grows and how long there is room, and a map of what takes it.
-import { ask, beside, bring, card, choice, date, empty, encode, fill, h, icon, known, nameOfSource, number, part, parts, percent, say, shown, size, small, snapshots, table, time, title, under, wide } from './base.js';
+import { ask, beside, bring, card, choice, date, empty, encode, fact, fill, h, icon, known, nameOfSource, number, part, parts, percent, say, shown, size, small, snapshots, table, time, title, under, wide } from './base.js';
 
 const DAY = 86400000, TILES = 18, SOURCES = 12, COLOURS = 6;
 const language = document.documentElement.lang;
@@ -165,9 +165,8 @@ export async function space(main, { query }) {
   // The figures take longer than the map; they are asked for again only when the snapshots have changed.
   if (known.figures?.of !== list) known.figures = { of: list, told: ask('stats') };
   const counted = bring(figures, known.figures.told.catch((error) => { known.figures = null; throw error; }), (told) => {
-    const fact = (name, value, more = '') => h('div', {}, h('b', { class: 'big' }, value), h('span', { class: 'mute' }, say(`space.${name}`), more));
     const stored = told.bytes_packs + told.bytes_records;
-    return [card(null, h('div', { class: 'facts' }, fact('raw', size(told.bytes_raw)), fact('stored', size(stored), ` ${say('space.part', { share: percent(stored, told.bytes_raw) })}`), fact('unique', size(told.bytes_unique)), fact('dead', size(told.bytes_dead)))),
+    return [card(null, h('div', { class: 'facts' }, fact(size(told.bytes_raw), say('space.raw')), fact(size(stored), say('space.stored'), ' ', say('space.part', { share: percent(stored, told.bytes_raw) })), fact(size(told.bytes_unique), say('space.unique')), fact(size(told.bytes_dead), say('space.dead')))),
       room(told), growth(told), shares(told)];
   });
   await Promise.all([press(measured), counted]);
