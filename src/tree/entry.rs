@@ -516,8 +516,8 @@ mod tests {
         assert_eq!(decode(b"\x81\xa1i\xc4\x02\x28\x01"), inline);
         assert_eq!(decode(b"\x82\xa1i\xc4\x02\x28\x01\xa3new\x05"), inline);
         let stream = Ok(Holes::Stream(Stream::default()));
-        assert_eq!(decode(b"\x81\xa1s\x93\x00\x00\x90"), stream);
+        assert_eq!(decode(b"\x81\xa1s\x93\x00\x00\xc4\x00"), stream);
         assert!(decode(b"\x80").is_err() && decode(b"\x81\xa3new\x05").is_err());
-        assert!(decode(b"\x82\xa1i\xc4\x00\xa1s\x93\x00\x00\x90").is_err());
+        assert!(decode(b"\x82\xa1i\xc4\x00\xa1s\x93\x00\x00\xc4\x00").is_err());
     }
 }

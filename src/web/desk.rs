@@ -28,6 +28,8 @@ const LISTINGS: usize = 8 << 20;
 const CACHE: usize = 16 << 20;
 /// The age at which a session of the vault is renewed; also the time after the last request when the session ends.
 const RENEW: Duration = Duration::from_secs(10 * 60);
+/// Seconds without a request after which freed memory is given back.
+const QUIET: usize = 5;
 /// The age at which a view is no longer fresh, so that the store is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -125,6 +127,8 @@ pub struct Desk {
     chosen: Mutex<BTreeSet<PathBuf>>,
     /// Whether there was any request since the session of the vault was renewed.
     is_used: AtomicBool,
+    /// Seconds since the last request.
+    quiet: AtomicUsize,
     /// The time of the last look at the store, and of the last renewal of the session.
     looked: Mutex<Duration>,
     renewed: Mutex<Duration>,
@@ -189,6 +193,7 @@ impl Desk {
             read_only,
             chosen: Mutex::default(),
             is_used: AtomicBool::new(true),
+            quiet: AtomicUsize::new(0),
             looked: Mutex::new(now),
             renewed: Mutex::new(now),
             running: Mutex::new(running),
@@ -199,6 +204,7 @@ impl Desk {
     /// The vault's view. Asking for it keeps the session alive.
     pub fn view(&self) -> &Arc<View> {
         let was_used = self.is_used.swap(true, Relaxed);
+        self.quiet.store(0, Relaxed);
         if !was_used && !self.view.is_at_work() {
             self.look(Duration::ZERO);
         }
@@ -208,6 +214,7 @@ impl Desk {
     /// The same view, brought up to date with the store.
     pub fn fresh(&self) -> &Arc<View> {
         self.is_used.store(true, Relaxed);
+        self.quiet.store(0, Relaxed);
         self.look(FRESH);
         &self.view
     }
@@ -343,6 +350,9 @@ impl Desk {
 
     /// Regular upkeep, about once a second.
     pub fn tick(&self) {
+        if self.quiet.fetch_add(1, Relaxed) + 1 == QUIET {
+            crate::memory::give_back();
+        }
         let now = self.home.elapsed();
         let is_due = {
             let mut renewed = lock(&self.renewed);
