@@ -7,13 +7,13 @@ use rmp::Marker;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-/// Deepest nesting of values.
+/// The decoder refuses arrays and maps that are nested this deep.
 const DEPTH_MAX: u8 = 16;
 /// A key that begins with this is critical: a reader that does not know it must not ignore it.
 const CRITICAL: char = '!';
 
 /// The form of one value, whatever it means.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
     /// Length of the encoded value in bytes.
     pub len: usize,
@@ -151,14 +151,13 @@ impl<'b> Seen<'b> {
 /// of every listing that is read goes through here, so nothing is decoded that is not needed.
 fn walk(bytes: &[u8], each: &mut impl FnMut(&str)) -> Result<usize, FormError> {
     let mut rest = bytes;
-    walk_value(&mut rest, DEPTH_MAX, each)?;
+    walk_value(&mut rest, DEPTH_MAX - 1, each)?;
     Ok(bytes.len() - rest.len())
 }
 
 fn walk_value(rest: &mut &[u8], depth: u8, each: &mut impl FnMut(&str)) -> Result<(), FormError> {
     match head(rest)? {
-        Head::Scalar(len) => take(rest, len).map(|_| ()),
-        Head::Text(len) => take(rest, len).map(|_| ()),
+        Head::Scalar(len) | Head::Text(len) => take(rest, len).map(|_| ()),
         Head::Array(len) => {
             let depth = deeper(depth)?;
             (0..len).try_for_each(|_| walk_value(rest, depth, each))
@@ -200,14 +199,13 @@ fn head(rest: &mut &[u8]) -> Result<Head, FormError> {
     Ok(match Marker::from_u8(*marker) {
         Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::False | Marker::True => Head::Scalar(0),
         Marker::U8 | Marker::I8 => Head::Scalar(1),
-        Marker::U16 | Marker::I16 => Head::Scalar(2),
+        // An extension has a byte for its type before its content.
+        Marker::U16 | Marker::I16 | Marker::FixExt1 => Head::Scalar(2),
         Marker::U32 | Marker::I32 | Marker::F32 => Head::Scalar(4),
         Marker::U64 | Marker::I64 | Marker::F64 => Head::Scalar(8),
         Marker::Bin8 => Head::Scalar(number(1)?),
         Marker::Bin16 => Head::Scalar(number(2)?),
         Marker::Bin32 => Head::Scalar(number(4)?),
-        // An extension has a byte for its type before its content.
-        Marker::FixExt1 => Head::Scalar(2),
         Marker::FixExt2 => Head::Scalar(3),
         Marker::FixExt4 => Head::Scalar(5),
         Marker::FixExt8 => Head::Scalar(9),
@@ -276,6 +274,12 @@ mod tests {
     fn keys_that_are_no_text_and_values_too_deep_are_refused() {
         assert!(critical_key(b"\x81\x01\x02").is_err());
         assert!(critical_key(&[0x91; 1000]).is_err());
+        // As deep as the decoder goes.
+        for depth in [14, 15, 16, 17] {
+            let nested = [vec![0x91; depth], vec![0xc0]].concat();
+            assert_eq!(form(&nested).is_ok(), decode::<IgnoredAny>(&nested).is_ok(), "{depth} levels");
+        }
+        assert!(form(&[[0x91; 15].as_slice(), &[0xc0]].concat()).is_ok());
         assert!(critical_key(b"\x81\xa1").is_err());
     }
 

@@ -183,7 +183,7 @@ fn tell_losses(context: &Context, vault: &Vault) -> Result<Exit, Failure> {
     Ok(exit_of(&known))
 }
 
-/// The output of `--dry-run --json` for these rules; without `estimate` only the snapshots, and nothing is read.
+/// The output of `--dry-run --json` for these rules; without `estimate` only the snapshots, by the damage that is known.
 #[cfg(feature = "ui")]
 pub(super) fn told(
     context: &Context,

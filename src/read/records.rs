@@ -14,6 +14,9 @@ pub(crate) struct Arrived {
     last_len: usize,
     /// Number of bytes that were decoded.
     taken: u64,
+    /// The next attempt at a record waits for this many bytes, twice as many as the last one had, so that a long record costs no
+    /// more than its length.
+    awaited: usize,
 }
 
 impl Arrived {
@@ -41,7 +44,15 @@ impl Arrived {
         ended: bool,
         decode: impl FnOnce(&[u8], bool) -> Result<Decoded<T>, E>,
     ) -> Result<Option<T>, E> {
-        let Some((record, len)) = decode(&self.bytes[self.used..], ended)? else { return Ok(None) };
+        let left = &self.bytes[self.used..];
+        if left.len() < self.awaited && !ended {
+            return Ok(None);
+        }
+        let Some((record, len)) = decode(left, ended)? else {
+            self.awaited = left.len() * 2;
+            return Ok(None);
+        };
+        self.awaited = 0;
         self.used += len;
         self.last_len = len;
         self.taken += len as u64;

@@ -98,6 +98,9 @@ impl serde::de::Visitor<'_> for IdsVisitor {
     }
 
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Ids, E> {
+        if bytes.len() > STREAM_IDS_INLINE * ChunkId::LEN {
+            return Err(E::custom("a stream has too many ids"));
+        }
         ids_from_bytes(bytes).map(Ids).map_err(E::custom)
     }
 }

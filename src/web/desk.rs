@@ -28,7 +28,7 @@ const LISTINGS: usize = 8 << 20;
 const CACHE: usize = 16 << 20;
 /// The age at which a session of the vault is renewed; also the time after the last request when the session ends.
 const RENEW: Duration = Duration::from_secs(10 * 60);
-/// Seconds without a request after which freed memory is given back.
+/// Seconds without work after which freed memory is given back.
 const QUIET: usize = 5;
 /// The age at which a view is no longer fresh, so that the store is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ pub struct Desk {
     chosen: Mutex<BTreeSet<PathBuf>>,
     /// Whether there was any request since the session of the vault was renewed.
     is_used: AtomicBool,
-    /// Seconds since the last request.
+    /// Seconds since the last work.
     quiet: AtomicUsize,
     /// The time of the last look at the store, and of the last renewal of the session.
     looked: Mutex<Duration>,
@@ -204,7 +204,7 @@ impl Desk {
     /// The vault's view. Asking for it keeps the session alive.
     pub fn view(&self) -> &Arc<View> {
         let was_used = self.is_used.swap(true, Relaxed);
-        self.quiet.store(0, Relaxed);
+        self.worked();
         if !was_used && !self.view.is_at_work() {
             self.look(Duration::ZERO);
         }
@@ -214,7 +214,7 @@ impl Desk {
     /// The same view, brought up to date with the store.
     pub fn fresh(&self) -> &Arc<View> {
         self.is_used.store(true, Relaxed);
-        self.quiet.store(0, Relaxed);
+        self.worked();
         self.look(FRESH);
         &self.view
     }
@@ -246,6 +246,11 @@ impl Desk {
         self.look(FRESH);
         let problem = Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..error.into() };
         problem.hint("Nothing is lost. Try again when the sync has brought the rest.")
+    }
+
+    /// Notes that there was work until now, whose memory is to be given back later.
+    pub fn worked(&self) {
+        self.quiet.store(0, Relaxed);
     }
 
     /// Brings the view up to date after this page has changed the store.
@@ -350,6 +355,9 @@ impl Desk {
 
     /// Regular upkeep, about once a second.
     pub fn tick(&self) {
+        if self.jobs.is_busy() {
+            self.worked();
+        }
         if self.quiet.fetch_add(1, Relaxed) + 1 == QUIET {
             crate::memory::give_back();
         }

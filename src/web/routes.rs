@@ -175,7 +175,7 @@ const ROUTES: &[Route] = &[
         summary: "What rules would keep: as vault prune --dry-run --json, and each snapshot with the reasons",
         parameters: &[
             ("rules", "{last, daily, weekly, monthly, yearly}, each a number"),
-            ("estimate?", "false: only the snapshots, by the damage that is known, and nothing is read"),
+            ("estimate?", "false: only the snapshots, by the damage that is known"),
         ],
         changes: false,
         handler: Handler::Post(|desk, request| ask(desk, &Question::Keep(request.clone()))),
@@ -262,8 +262,9 @@ const ROUTES: &[Route] = &[
 ];
 
 fn ask(desk: &Arc<Desk>, question: &Question) -> Told {
-    let told = desk.home().answer(question, desk.fresh().vault(), &crate::progress::Silent::default())?;
-    encode(&told)
+    let told = desk.home().answer(question, desk.fresh().vault(), &crate::progress::Silent::default());
+    desk.worked();
+    encode(&told?)
 }
 
 /// Changes the key slots, and brings the view of the store up to date.

@@ -41,6 +41,7 @@ const address = await new Promise((found) => {
   let text = '';
   server.stdout.on('data', (data) => { text += data; const match = /http:\/\/\S+/.exec(text); if (match) found(match[0]); });
 });
+process.on('exit', () => { server.kill('SIGKILL'); rmSync(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }); });
 const memory = () => `${Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.pid}/status`, 'utf8'))[1]) / 1024)} MiB`;
 const browser = await chromium.launch({ executablePath: browserPath, args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'] });
 const page = await (await browser.newContext({ viewport: { width: 1280, height: 860 }, reducedMotion: 'reduce' })).newPage();
@@ -89,6 +90,4 @@ console.log(`the server has ${memory()}`);
 await browser.close();
 await new Promise((done) => setTimeout(done, 8000));
 console.log(`and ${memory()} when nothing has been asked for some seconds`);
-server.kill();
-rmSync(home, { recursive: true, force: true });
 process.exit(0);

@@ -131,10 +131,10 @@ pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Per
     plan_beside(&BTreeSet::new(), snapshots, rules, period).0
 }
 
-/// Decides about snapshots as [`plan_in`], but by the damage that is known already: nothing is read.
+/// Decides about snapshots as [`plan_in`], but by the damage that is known already: nothing is looked at to find more.
 ///
 /// # Errors
-/// If the catalogue fails.
+/// If the catalogue or the store fails as a whole.
 pub fn plan_known(
     vault: &Vault,
     snapshots: &[SnapshotInfo],

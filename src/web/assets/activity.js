@@ -1,5 +1,5 @@
 // The activity screen: current and past jobs of this page, runs of the schedule and of the command line.
-import { act, ask, bar, beside, bring, button, card, date, duration, empty, failed, fill, h, icon, items, known, note, pill, say, size, small, time, title, to, under } from './base.js';
+import { act, aside, ask, bar, beside, bring, button, card, date, duration, empty, failed, fill, h, icon, items, known, note, part, pill, say, size, small, time, title, to, under } from './base.js';
 import { counts, follow, problems, progress } from './restore.js';
 
 const levelOf = { running: 'info', done: 'ok', failed: 'bad', stopped: 'warn' };
@@ -11,7 +11,7 @@ function jobTitle(job) {
 }
 
 function runCard(run) {
-  return h('section', { class: 'card', 'aria-label': say('run.label', { when: date(run.started) }) }, beside(pill(verdicts[run.verdict] ?? 'warn', say(`run.${run.verdict}`)), h('b', { class: 'grow' }, time(run.started)), h('span', { class: 'mute small' }, duration(new Date(run.finished) - new Date(run.started)))),
+  return part(say('run.label', { when: date(run.started) }), beside(pill(verdicts[run.verdict] ?? 'warn', say(`run.${run.verdict}`)), h('b', { class: 'grow' }, time(run.started)), aside(duration(new Date(run.finished) - new Date(run.started)))),
     h('ul', { class: 'log' }, run.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('div', {}, h('b', {}, say('run.to', { source: one.source, vault: one.vault })), one.snapshot && h('span', { class: 'mute' }, ' ', say('run.counts', { files: one.files_new + one.files_changed, size: size(one.bytes_stored) })), one.skipped > 0 && h('span', {}, ' ', one.snapshot ? h('a', { href: `#/files/${one.snapshot}?skipped=1` }, say('source.partial', { count: one.skipped })) : say('source.partial', { count: one.skipped })), one.error && h('div', { class: 'small' }, one.error), one.hint && under(one.hint))))),
     run.vaults.filter((one) => one.error).map((one) => h('p', { class: 'small' }, `${one.vault}: ${one.error}`)));
 }
@@ -50,7 +50,7 @@ async function one(main, id) {
 
 // The current run, by any process: its progress, its results, and a button to stop it.
 function nowCard(now, log) {
-  const lane = (one) => h('li', {}, beside(h('b', { class: 'grow' }, one.source === null ? one.vault : say('run.to', one)), h('span', { class: 'mute small' }, one.phase ? say(`phase.${one.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: one.files, size: size(one.bytes), time: duration(new Date(now.at) - new Date(one.since)) }))), bar(one.bytes_goal ? one.bytes : one.files, one.bytes_goal || one.files_goal, one.source === null ? one.vault : say('run.to', one)));
+  const lane = (one) => h('li', {}, beside(h('b', { class: 'grow' }, one.source === null ? one.vault : say('run.to', one)), aside(one.phase ? say(`phase.${one.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: one.files, size: size(one.bytes), time: duration(new Date(now.at) - new Date(one.since)) }))), bar(one.bytes_goal ? one.bytes : one.files, one.bytes_goal || one.files_goal, one.source === null ? one.vault : say('run.to', one)));
   const stop = button([icon('stop'), say('job.stop')], async () => { stop.disabled = true; await act('stop-run', { run: now.run }).catch((error) => stop.closest('.card').append(failed(error))); }, 's');
   const said = log.filter((line) => line.event === 'warning' || line.event === 'hook');
   return h('section', { class: 'card stack', 'aria-label': say('now.title') }, beside(h('h2', { class: 'grow' }, say('now.title')), pill('info', say(now.stopping ? 'now.stopping' : now.background ? 'now.schedule' : 'now.hand'))),
@@ -58,7 +58,7 @@ function nowCard(now, log) {
     now.works.length > 0 ? h('ul', { class: 'stack' }, now.works.map(lane)) : h('p', { class: 'mute' }, say('now.between')),
     now.results.length > 0 && h('ul', { class: 'log' }, now.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('b', {}, say('run.to', one))))),
     said.length > 0 && items('job.messages', said.map((line) => h('li', { class: 'm' }, line.text))),
-    !known.status.read_only && !now.stopping && beside(stop, h('span', { class: 'mute small' }, say('now.stop.text'))));
+    !known.status.read_only && !now.stopping && beside(stop, aside(say('now.stop.text'))));
 }
 
 export async function activity(main, { parts: [id] }) {
@@ -76,7 +76,7 @@ export async function activity(main, { parts: [id] }) {
     // The log is requested less often than the progress.
     if (Date.now() - asked > 3000 || before?.run !== now.run) { asked = Date.now(); look(); } else draw();
   };
-  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), beside(h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});
+  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : part(say('activity.jobs'), h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), beside(h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && aside(size(job.bytes)))))))), () => {});
   const old = () => bring(runs, ask('runs'), (told) => (told.runs.length === 0 ? card(null, empty(say('activity.noruns'))) : told.runs.slice(0, 30).map(runCard)));
   const turned = () => { look(); load(); if (!known.running) old(); };
   document.addEventListener('job', load);

@@ -167,13 +167,14 @@ export const note = (level, text, ...acts) => h('div', { class: `note ${level}` 
 export const button = (label, onclick, kind = '') => h('button', { type: 'button', class: `btn ${kind}`, onclick }, label);
 // Buttons of which one is pressed, and what presses one by its name.
 export function choice(label, names, say, go) {
-  const group = h('div', { class: 'row', role: 'group', 'aria-label': label }, names.map((name) => h('button', { type: 'button', class: 'btn s', onclick: () => press(name) }, say(name))));
+  const group = h('div', { class: 'row', role: 'group', 'aria-label': label }, names.map((name) => button(say(name), () => press(name), 's')));
   const press = (name) => { names.forEach((other, at) => group.children[at].setAttribute('aria-pressed', String(other === name))); return go(name); };
   return [group, press];
 }
 export const to = (href, label, kind = 'btn') => h('a', { class: kind, href }, label);
 export const card = (heading, ...children) => h('section', { class: 'card' }, heading && h('h2', {}, heading), children);
 export const small = (...of) => h('p', { class: 'mute small' }, of);
+export const aside = (...of) => h('span', { class: 'mute small' }, of);
 export const under = (...of) => h('div', { class: 'mute small' }, of);
 export const beside = (...of) => h('div', { class: 'row' }, of);
 // What scrolls by the keyboard as well.
@@ -196,18 +197,23 @@ export function failed(error) {
 export function waiting(text = say('waiting')) {
   return h('p', { class: 'waiting' }, text);
 }
-// Fills a place with the result of a promise, unless the user has left the screen by then.
-export async function bring(place, promise, render) {
-  fill(place, waiting());
-  place.setAttribute('aria-busy', 'true');
+// Fills a place with what is awaited, and before with what is known. Something newer there wins. Returns whether it is shown.
+const newest = new WeakMap();
+export async function bring(place, promise, render, before) {
+  const isShown = () => newest.get(place) === promise && place.isConnected;
+  newest.set(place, promise);
+  fill(place, before ?? waiting());
+  if (!before) place.setAttribute('aria-busy', 'true');
   try {
     const told = await promise;
-    if (place.isConnected) fill(place, render(told));
+    if (isShown()) fill(place, render(told));
+    return isShown();
   } catch (error) {
-    if (error.name !== 'AbortError' && place.isConnected) fill(place, failed(error));
+    if (error.name !== 'AbortError' && isShown()) fill(place, [before, failed(error)]);
     if (error.status === 401) document.dispatchEvent(new Event('locked'));
+    return false;
   } finally {
-    place.removeAttribute('aria-busy');
+    if (newest.get(place) === promise) place.removeAttribute('aria-busy');
   }
 }
 export const bar = (part, whole, label) => h('div', { class: 'bar', role: 'progressbar', 'aria-label': label, 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-valuenow': whole ? Math.min(100, Math.floor((100 * part) / whole)) : undefined },

@@ -1,8 +1,8 @@
 // The files screen: a source, its ribbon of dates, a folder whose path stays when the date changes, versions,
 // contents.
-import { answer, ask, beside, bring, card, choice, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, small, snapshots, table, time, title, to, under, view } from './base.js';
+import { answer, aside, ask, beside, bring, button, card, choice, date, decode, empty, encode, failed, fileAddress, fill, h, icon, known, last, nameOfSource, number, parts, pill, say, shown, size, small, snapshots, table, time, title, to, under, view } from './base.js';
 
-const PAGE = 200;
+const PAGE = 200, BESIDE = 500;
 const address = (id, path) => `#/files/${id}${path && encode(path) ? `?path=${encode(path)}` : ''}`;
 
 // The lines that differ, by the shortest edit from one text to the other; null if they differ too much.
@@ -88,9 +88,9 @@ function panel(info, entry, list, go) {
       return [h('ol', { class: 'vers' }, told.versions.map((one, number) => {
         const first = list.byId.get(one.snapshots.at(-1)), newest = list.byId.get(one.snapshots[0]);
         const before = told.versions[number + 1];
-        const compare = one.entry?.kind === 'file' && before?.entry?.kind === 'file' && one.change === 'content' && h('button', { type: 'button', class: 'btn s', onclick: () => bring(below, Promise.all([ask('preview', { snapshot: before.snapshots[0], path }), ask('preview', { snapshot: newest.id, path })]), ([old, now]) => (old.kind === 'text' && now.kind === 'text' ? difference(compareLines(old.text, now.text)) : empty(say('diff.nontext')))) }, say('version.diff'));
+        const compare = one.entry?.kind === 'file' && before?.entry?.kind === 'file' && one.change === 'content' && button(say('version.diff'), () => bring(below, Promise.all([ask('preview', { snapshot: before.snapshots[0], path }), ask('preview', { snapshot: newest.id, path })]), ([old, now]) => (old.kind === 'text' && now.kind === 'text' ? difference(compareLines(old.text, now.text)) : empty(say('diff.nontext')))), 's');
         return h('li', { 'aria-current': number === at ? 'true' : undefined },
-          h('a', { href: address(newest.id, path) }, date(first.time)), h('span', { class: 'mute small' }, say(`change.${one.change}`), one.entry?.kind === 'file' ? `, ${size(one.entry.size)}` : ''),
+          h('a', { href: address(newest.id, path) }, date(first.time)), aside(say(`change.${one.change}`), one.entry?.kind === 'file' ? `, ${size(one.entry.size)}` : ''),
           compare, one.entry?.kind === 'file' && h('a', { class: 'btn s', href: fileAddress(newest.id, path), download: shown(last(path)), 'aria-label': say('version.download', { when: date(first.time) }) }, icon('down')));
       })), told.broken > 0 && small(say('version.broken', { count: told.broken })), below];
     });
@@ -116,7 +116,7 @@ function folder(info, path, openFile, selected) {
     count += told.entries.length;
     fill(more, told.next !== null && h('button', { type: 'button', class: 'btn', onclick: () => ask('ls', { snapshot: info.id, path, from: told.next, count: 5000 }).then(add, (error) => fill(more, failed(error))) }, say('folder.more')));
   };
-  bring(place, ask('ls', { snapshot: info.id, path, count: PAGE }), (told) => {
+  bring(place, ask('ls', { snapshot: info.id, path, count: selected ? BESIDE : PAGE }), (told) => {
     add(told);
     return count === 0 ? empty(say('folder.empty')) : [h('div', { class: 'scroll' }, all), h('div', { class: 'dated' }, more)];
   });
@@ -155,7 +155,7 @@ export async function files(main, { parts: [id], query }) {
     const end = new Date(`${event.target.value}T23:59:59`).getTime();
     if (!Number.isNaN(end)) location.hash = address((source.all.findLast((one) => new Date(one.time) <= end) ?? source.all[0]).id, path);
   } });
-  const dates = h('section', { class: 'card flush', 'aria-label': say('files.dates') }, ribbon, h('div', { class: 'dated' }, step(-1, 'left'), h('b', {}, time(info.time)), step(1, 'right'), day, info.verdict !== 'complete' && h('a', { href: `#/files/${info.id}?skipped=1` }, pill('warn', say('source.partial', { count: info.skipped }))), info.late > 0 && pill('warn', say('source.late', { count: info.late })), h('span', { class: 'mute small' }, say('files.of', { files: info.files, size: size(info.bytes) }))));
+  const dates = h('section', { class: 'card flush', 'aria-label': say('files.dates') }, ribbon, h('div', { class: 'dated' }, step(-1, 'left'), h('b', {}, time(info.time)), step(1, 'right'), day, info.verdict !== 'complete' && h('a', { href: `#/files/${info.id}?skipped=1` }, pill('warn', say('source.partial', { count: info.skipped }))), info.late > 0 && pill('warn', say('source.late', { count: info.late })), aside(say('files.of', { files: info.files, size: size(info.bytes) }))));
   const trail = parts(path), isTop = trail.length === 0;
   // The path stays when the date changes: it may be a folder, a file, or missing.
   const content = h('div');

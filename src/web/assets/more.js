@@ -1,5 +1,5 @@
 // The less frequent screens: search, comparison, retention, health, keys, settings, first steps.
-import { act, ago, ask, beside, bring, button, card, date, dayKey, decode, empty, encode, fact, failed, fill, h, icon, items, known, note, number, pill, put, say, shown, size, small, snapshots, table, time, title, to, under, view, waiting } from './base.js';
+import { act, ago, ask, beside, bring, button, card, date, dayKey, decode, empty, encode, fact, failed, fill, h, icon, items, known, note, number, part, pill, put, say, shown, size, small, snapshots, table, time, title, to, under, view, waiting } from './base.js';
 
 export async function search(main, { query }) {
   const list = await snapshots();
@@ -54,13 +54,13 @@ function calendar(told) {
 }
 
 export async function keep(main) {
-  const place = h('div'), left = { timer: 0, turn: 0 };
+  const place = h('div'), left = { timer: 0 };
   const plan = (told, free) => [card(null, h('div', { class: 'facts' }, fact(number(told.snapshots.length - told.forgotten), say('keep.stay')), fact(number(told.forgotten), say('keep.go')), fact(free, say('keep.free')))), card(say('keep.calendar'), calendar(told))];
   const load = async () => {
-    const wish = { rules: Object.fromEntries(Object.entries(rules).filter(([, count]) => count > 0)) }, turn = left.turn += 1;
-    await bring(place, act('keep', { ...wish, estimate: false }), (told) => plan(told, '…'));
+    const wish = { rules: Object.fromEntries(Object.entries(rules).filter(([, count]) => count > 0)) };
+    let first;
     // All folders are read for the space.
-    act('keep', wish).then((told) => plan(told, size(told.bytes_deleted + told.bytes_waiting)), failed).then((all) => turn === left.turn && fill(place, all));
+    if (await bring(place, act('keep', { ...wish, estimate: false }), (told) => (first = plan(told, '…')))) bring(place, act('keep', wish), (told) => plan(told, size(told.bytes_deleted + told.bytes_waiting)), first);
   };
   const field = (name) => h('label', { class: 'row' }, h('span', { class: 'grow' }, say(`rule.${name}`)), h('input', { type: 'number', class: 'field s', min: 0, max: 1000, value: rules[name], oninput: (event) => { rules[name] = Math.max(0, Math.floor(Number(event.target.value) || 0)); clearTimeout(left.timer); left.timer = setTimeout(load, 300); show(); } }));
   const line = view('keep.command');
@@ -76,14 +76,14 @@ export async function health(main) {
   const place = h('div'), list = await snapshots();
   const begin = (kind, body, label, name) => !known.status.read_only && button([icon(name), label], async () => { try { location.hash = `#/activity/${(await act(kind, body)).id}`; } catch (error) { fill(main, failed(error)); } });
   fill(main, title(say('screen.health'), begin('check', {}, say('health.check'), 'health'), begin('check', { sample: 10 }, say('health.sample'), 'search'), begin('drill', {}, say('health.drill'), 'restore')), place);
-  const found = (told) => {
+  const found = (told, heading = true) => {
     const order = ['damage', 'advice', 'good'], all = told.findings.toSorted((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
-    return [h('h2', {}, say(told.well ? 'health.well' : all[0].level === 'damage' ? 'health.bad' : 'health.advice')), all.map((one) => note(levels[one.level], [one.text, one.command && h('div', {}, h('code', {}, one.command))])),
+    return [heading && h('h2', {}, say(told.well ? 'health.well' : all[0].level === 'damage' ? 'health.bad' : 'health.advice')), all.map((one) => note(levels[one.level], [one.text, one.command && h('div', {}, h('code', {}, one.command))])),
       list.findings.length > 0 && card(say('health.known'), h('ul', { class: 'stack' }, list.findings.map((one) => h('li', {}, h('b', {}, one.what), under(say('health.since', { when: date(one.since), ends: one.ends }))))))];
   };
-  // First what is known, then what all folders say.
-  await bring(place, ask('overview'), ({ state }) => [found(state), waiting()]);
-  ask('doctor').then((told) => fill(place, found(told)), (error) => fill(place, failed(error)));
+  // First what is known, then what all folders say: only they can say that all is well.
+  let first;
+  if (await bring(place, ask('overview'), ({ state }) => (first = [found(state, !state.well), waiting()]))) bring(place, ask('doctor'), found, first);
 }
 
 // A form that changes the keys. The user has to enter a password each time.
@@ -111,7 +111,7 @@ function keyForm(kind, slot, again) {
   } }, kind === 'add' && [h('label', { for: `${id}-label` }, say('keyform.label')), h('input', { id: `${id}-label`, name: 'label', class: 'field', autocomplete: 'off' })],
   secret('password'), isNew && [secret('new'), secret('repeat'), small(say('keyform.advice'))], slot && note('warn', say('keyform.remove.text', { label: slot.label })),
   h('button', { class: `btn ${isNew ? 'primary' : ''}` }, say(`keyform.${kind}.go`)), result);
-  return h('section', { class: 'card', 'aria-label': say(`keyform.${kind}`) }, h('h2', {}, say(`keyform.${kind}`)), form);
+  return part(say(`keyform.${kind}`), h('h2', {}, say(`keyform.${kind}`)), form);
 }
 
 export async function keys(main) {

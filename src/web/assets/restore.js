@@ -1,5 +1,5 @@
 // The restore screen: what and where to, the changes as a dry run shows them, then the work and its proof.
-import { act, ask, bar, beside, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, items, known, number, pill, raw, say, shown, size, small, snapshots, title, to } from './base.js';
+import { act, aside, ask, bar, beside, bring, button, card, date, decode, duration, empty, encode, failed, fill, h, icon, items, known, number, pill, raw, say, shown, size, small, snapshots, title, to } from './base.js';
 
 // Waits until a job is over, and shows its progress.
 export function follow(id, show, signal) {
@@ -44,15 +44,15 @@ function picker(chosen) {
   const look = (path) => bring(place, act('folders', path === null ? {} : { path }), (told) => {
     chosen(told.path);
     const below = (name) => (raw(told.path).endsWith('/') ? raw(told.path) : `${raw(told.path)}/`) + name;
-    return h('div', { class: 'card flush' }, h('div', { class: 'dated' }, told.parent !== null && button([icon('up'), say('picker.up')], () => look(told.parent), 's'), h('b', { class: 'grow' }, shown(told.path)), told.free !== null && h('span', { class: 'mute small' }, say('picker.free', { size: size(told.free) }))),
+    return h('div', { class: 'card flush' }, h('div', { class: 'dated' }, told.parent !== null && button([icon('up'), say('picker.up')], () => look(told.parent), 's'), h('b', { class: 'grow' }, shown(told.path)), told.free !== null && aside(say('picker.free', { size: size(told.free) }))),
       h('ul', { class: 'changes', 'aria-label': say('picker.label') }, told.folders.filter((name) => typeof name === 'string' && !name.startsWith('.')).map((name) => h('li', {}, h('button', { type: 'button', class: 'btn s', onclick: () => look(below(name)) }, icon('folder'), shown(name))))));
   });
   look(null);
   return place;
 }
 
-const radio = (group, value, text, hint, checked, onchange) => h('label', { class: 'line' }, h('input', { type: 'radio', name: group, value, checked, onchange }), h('span', {}, text, hint && h('span', { class: 'mute small' }, hint)));
-const check = (name, text, hint, onchange) => h('label', { class: 'line' }, h('input', { type: 'checkbox', name, onchange }), h('span', {}, text, hint && h('span', { class: 'mute small' }, hint)));
+const radio = (group, value, text, hint, checked, onchange) => h('label', { class: 'line' }, h('input', { type: 'radio', name: group, value, checked, onchange }), h('span', {}, text, hint && aside(hint)));
+const check = (name, text, hint, onchange) => h('label', { class: 'line' }, h('input', { type: 'checkbox', name, onchange }), h('span', {}, text, hint && aside(hint)));
 
 export async function restore(main, { parts: [id], query }) {
   const list = await snapshots();
