@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
@@ -471,6 +472,14 @@ fn files_are_looked_at_in_the_shapes_of_the_commands() {
         assert_eq!(sent.header("content-type"), Some("application/octet-stream"));
         assert!(sent.header("content-security-policy").unwrap().starts_with("sandbox"));
     }
+    // A folder comes as the archive that the command writes.
+    for (path, name) in [("source/sub", "sub.tar"), ("", "source.tar")] {
+        let folder = page.get(&format!("file?snapshot={second}&path={path}"));
+        assert!(folder.head.contains(&format!("filename=\"{name}\"")), "{}", folder.head);
+        let archive = desk.path(name);
+        desk.ok(&["export", &format!("{second}:{path}"), "--tar", archive.to_str().unwrap()]);
+        assert!(folder.body == fs::read(archive).unwrap(), "{path}: {} bytes", folder.body.len());
+    }
     let (code, said) = page.end();
     assert_eq!((code, said.as_str()), (0, ""));
 }
@@ -500,6 +509,10 @@ fn the_page_waits_for_what_has_not_arrived() {
             assert!(text.contains("has not arrived yet") && text.contains("Nothing is lost"), "{what}: {text}");
             assert!(!text.contains("damage") && !text.contains("is lost:"), "{what}: {text}");
         }
+        let archive = || page.get(&format!("file?snapshot={id}&path=source"));
+        // Such a connection breaks off, which the reader of answers takes for a defect.
+        let is_whole = || catch_unwind(AssertUnwindSafe(archive)).is_ok_and(|answer| answer.status == 200);
+        assert!(!is_whole(), "an archive that lacks something looks whole");
         let check = page.done("check", &json!({}));
         let result = &check["result"];
         assert_eq!((&result["damaged"], &result["findings"][0]["about"]), (&json!(false), &json!("late")), "{check}");
@@ -512,6 +525,7 @@ fn the_page_waits_for_what_has_not_arrived() {
             assert!(since.elapsed() < PATIENCE, "{folder}: it does not arrive");
             thread::sleep(Duration::from_millis(200));
         }
+        assert!(is_whole());
         let list = page.told("snapshots");
         assert_eq!((&list["late"], &list["findings"]), (&json!([]), &json!([])), "{list}");
     }

@@ -1,16 +1,9 @@
-//! Snapshots, folders, versions, files.
+//! Snapshots, folders, versions, previews.
 
-use std::fmt::Write;
-use std::io;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderValue, Response, StatusCode};
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::mpsc::channel;
 
 use crate::engine::query::browse;
 use crate::engine::query::history::history;
@@ -22,7 +15,7 @@ use crate::read::StoredFile;
 use crate::read::path::{top, way};
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::SnapshotInfo;
-use crate::web::answer::{Problem, SANDBOX, Told, encode};
+use crate::web::answer::{Problem, Told, encode};
 use crate::web::desk::Desk;
 use crate::web::query::{Query, from_hex};
 
@@ -32,10 +25,6 @@ const PAGE_MAX: u64 = 10_000;
 const TEXT_MAX: u64 = 256 << 10;
 /// The longest picture shown in a preview.
 const PICTURE_MAX: u64 = 24 << 20;
-/// Files are sent in pieces of this many bytes.
-const PIECE: usize = 1 << 20;
-/// The number of pieces that may wait for the browser.
-const WAITING: usize = 2;
 
 /// `GET status`.
 ///
@@ -219,78 +208,6 @@ pub fn preview(desk: &Arc<Desk>, query: &Query) -> Told {
     }
 }
 
-/// The header with the file name for a download: without characters that would end the header, hide the type, or lead
-/// elsewhere.
-pub fn disposition(name: &[u8]) -> String {
-    let is_odd = |c: char| {
-        c.is_control()
-            || matches!(c, '"' | '\\' | '/' | ':' | '*' | '?' | '<' | '>' | '|' | '%')
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let text = String::from_utf8_lossy(name);
-    let plain: String = text.chars().map(|c| if is_odd(c) { '_' } else { c }).collect();
-    let plain = plain.trim_matches(['.', ' ']);
-    let plain = if plain.is_empty() { "file" } else { plain };
-    let simple: String = plain.chars().map(|c| if c.is_ascii() { c } else { '_' }).collect();
-    let mut encoded = String::new();
-    for byte in plain.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
-}
-
-/// `GET file`: a file, for saving and never for showing.
-///
-/// # Errors
-/// If there is no such file, or its first part cannot be read.
-pub fn file(desk: &Arc<Desk>, query: &Query) -> Result<Response<Body>, Problem> {
-    let info = desk.snapshot(query.text("snapshot")?)?;
-    let at = query.path();
-    let entry = find(desk, &info, &at)?;
-    let file = StoredFile::new(&entry).ok_or_else(|| Problem::usage("only regular files have content"))?;
-    let size = file.size();
-    let view = desk.view().clone();
-    // An error at the start gets an answer of its own; later, the connection can only break off.
-    let mut first = vec![0; size.min(PIECE as u64) as usize];
-    file.read_at(view.as_ref(), 0, &mut first).map_err(|error| desk.unread(&info, error))?;
-    let (sender, receiver) = channel::<io::Result<Bytes>>(WAITING);
-    let read = move || {
-        let mut at = first.len() as u64;
-        if sender.blocking_send(Ok(first.into())).is_err() {
-            return;
-        }
-        while at < size {
-            let mut piece = vec![0; (size - at).min(PIECE as u64) as usize];
-            let read = file.read_at(view.as_ref(), at, &mut piece).map_err(io::Error::other);
-            let failed = read.is_err();
-            at += piece.len() as u64;
-            if sender.blocking_send(read.map(|_| piece.into())).is_err() || failed {
-                return;
-            }
-        }
-    };
-    tokio::runtime::Handle::try_current()
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
-        .spawn_blocking(read);
-    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        let piece = receiver.recv().await?;
-        Some((piece, receiver))
-    });
-    let mut response = Response::new(Body::from_stream(pieces));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
-    if let Ok(value) = HeaderValue::from_str(&disposition(&entry.name)) {
-        headers.insert(CONTENT_DISPOSITION, value);
-    }
-    Ok(response)
-}
-
 /// Parses an id.
 ///
 /// # Errors
@@ -303,30 +220,6 @@ pub fn id_of(text: &str) -> Result<ObjectName, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_downloads_are_harmless() {
-        for (name, expected) in [
-            (&b"letter.odt"[..], "attachment; filename=\"letter.odt\"; filename*=UTF-8''letter.odt"),
-            ("é.txt".as_bytes(), "attachment; filename=\"_.txt\"; filename*=UTF-8''%C3%A9.txt"),
-            (
-                b"a\r\nSet-Cookie: x=y",
-                "attachment; filename=\"a__Set-Cookie_ x=y\"; filename*=UTF-8''a__Set-Cookie_%20x%3Dy",
-            ),
-            (
-                b"\"; filename=evil.exe",
-                "attachment; filename=\"_; filename=evil.exe\"; filename*=UTF-8''_%3B%20filename%3Devil.exe",
-            ),
-            ("gpj\u{202e}.exe".as_bytes(), "attachment; filename=\"gpj_.exe\"; filename*=UTF-8''gpj_.exe"),
-            (b"../../x", "attachment; filename=\"_.._x\"; filename*=UTF-8''_.._x"),
-            (b"..", "attachment; filename=\"file\"; filename*=UTF-8''file"),
-            (b"a\xff", "attachment; filename=\"a_\"; filename*=UTF-8''a%EF%BF%BD"),
-        ] {
-            let made = disposition(name);
-            assert_eq!(made, expected);
-            assert!(HeaderValue::from_str(&made).is_ok());
-        }
-    }
 
     #[test]
     fn texts_and_pictures_are_told_by_their_bytes() {

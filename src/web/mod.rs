@@ -18,6 +18,7 @@ pub mod desk;
 pub mod look;
 pub mod search;
 pub mod restore;
+pub mod save;
 pub mod events;
 pub mod query;
 pub mod shape;

@@ -17,7 +17,7 @@ use crate::web::gate::{self, API};
 use crate::web::jobs::{Job, Jobs};
 use crate::web::query::Query;
 use crate::web::shape::{self, Parameter};
-use crate::web::{assets, events, look, restore, search};
+use crate::web::{assets, events, look, restore, save, search};
 
 /// The largest body of a request, in bytes.
 const BODY_MAX: usize = 1 << 20;
@@ -109,7 +109,7 @@ const ROUTES: &[Route] = &[
     ),
     Route {
         path: "file",
-        summary: "A file, to be saved",
+        summary: "A file, to be saved; a folder as a tar archive, which breaks off if anything in it cannot be read",
         parameters: &[SNAPSHOT, PATH],
         changes: false,
         handler: Handler::File,
@@ -397,7 +397,7 @@ async fn respond(desk: Arc<Desk>, route: &'static Route, request: Request) -> Re
     let told = match route.handler {
         Handler::Events => return events::stream(desk),
         Handler::File => {
-            return match aside(move || look::file(&desk, &query)).await {
+            return match aside(move || save::file(&desk, &query)).await {
                 Ok(response) => response,
                 Err(problem) => refuse(&problem),
             };

@@ -73,7 +73,7 @@ function content(snapshot, path) {
 function panel(info, entry, list, go) {
   const path = entry.path, isFile = entry.kind === 'file', place = h('div');
   const act = h('div', { class: 'row' },
-    isFile && h('a', { class: 'btn primary', href: fileAddress(info.id, path), download: shown(last(path)) }, icon('down'), say('file.download')),
+    isFile && h('a', { class: 'btn primary', href: fileAddress(info.id, path), download: true }, icon('down'), say('file.download')),
     !known.status.read_only && to(`#/restore/${info.id}?path=${encode(path)}`, [icon('restore'), say('file.restore')]));
   const tabs = ['content', 'versions', 'details'].filter((name) => isFile || name !== 'content');
   const [seg, choose] = choice(say('file.parts'), tabs, (name) => say(`file.${name}`), (name) => fill(place, name === 'content' ? content(info.id, path) : name === 'versions' ? versions() : details()));
@@ -91,7 +91,7 @@ function panel(info, entry, list, go) {
         const compare = one.entry?.kind === 'file' && before?.entry?.kind === 'file' && one.change === 'content' && button(say('version.diff'), () => bring(below, Promise.all([ask('preview', { snapshot: before.snapshots[0], path }), ask('preview', { snapshot: newest.id, path })]), ([old, now]) => (old.kind === 'text' && now.kind === 'text' ? difference(compareLines(old.text, now.text)) : empty(say('diff.nontext')))), 's');
         return h('li', { 'aria-current': number === at ? 'true' : undefined },
           h('a', { href: address(newest.id, path) }, date(first.time)), aside(say(`change.${one.change}`), one.entry?.kind === 'file' ? `, ${size(one.entry.size)}` : ''),
-          compare, one.entry?.kind === 'file' && h('a', { class: 'btn s', href: fileAddress(newest.id, path), download: shown(last(path)), 'aria-label': say('version.download', { when: date(first.time) }) }, icon('down')));
+          compare, one.entry?.kind === 'file' && h('a', { class: 'btn s', href: fileAddress(newest.id, path), download: true, 'aria-label': say('version.download', { when: date(first.time) }) }, icon('down')));
       })), told.broken > 0 && small(say('version.broken', { count: told.broken })), below];
     });
     return inside;
@@ -171,7 +171,7 @@ export async function files(main, { parts: [id], query }) {
     if (!entry) return h('section', { class: 'card flush' }, crumbs(trail), h('div', { class: 'empty' }, h('p', {}, say('files.absent')), to(address(info.id, trail.at(-2)?.path ?? ''), say('files.up'), 'btn')));
     const isFolder = entry.kind === 'directory';
     const here = isFolder ? trail : trail.slice(0, -1), herePath = here.at(-1)?.path ?? '';
-    const actions = h('div', { class: 'dated' }, !known.status.read_only && to(`#/restore/${info.id}${herePath ? `?path=${encode(herePath)}` : ''}`, [icon('restore'), say('folder.restore')], 'btn s'), at > 0 && to(`#/compare/${source.all[at - 1].id}/${info.id}`, [icon('compare'), say('folder.compare')], 'btn s'));
+    const actions = h('div', { class: 'dated' }, !known.status.read_only && to(`#/restore/${info.id}${herePath ? `?path=${encode(herePath)}` : ''}`, [icon('restore'), say('folder.restore')], 'btn s'), h('a', { class: 'btn s', href: fileAddress(info.id, herePath), download: true }, icon('down'), say('file.download')), at > 0 && to(`#/compare/${source.all[at - 1].id}/${info.id}`, [icon('compare'), say('folder.compare')], 'btn s'));
     const listing = h('section', { class: 'card flush', 'aria-label': say('folder.label') }, crumbs(here), folder(info, herePath, (file) => address(info.id, file), isFolder ? null : path), actions);
     return h('div', { class: isFolder ? 'split one' : 'split' }, listing, !isFolder && panel(info, entry, list, address(info.id, herePath)));
   });
