@@ -171,7 +171,7 @@ export async function files(main, { parts: [id], query }) {
     if (!entry) return h('section', { class: 'card flush' }, crumbs(trail), h('div', { class: 'empty' }, h('p', {}, say('files.absent')), to(address(info.id, trail.at(-2)?.path ?? ''), say('files.up'), 'btn')));
     const isFolder = entry.kind === 'directory';
     const here = isFolder ? trail : trail.slice(0, -1), herePath = here.at(-1)?.path ?? '';
-    const actions = h('div', { class: 'dated' }, !known.status.read_only && to(`#/restore/${info.id}${herePath ? `?path=${encode(herePath)}` : ''}`, [icon('restore'), say('folder.restore')], 'btn s'), h('a', { class: 'btn s', href: fileAddress(info.id, herePath), download: true }, icon('down'), say('file.download')), at > 0 && to(`#/compare/${source.all[at - 1].id}/${info.id}`, [icon('compare'), say('folder.compare')], 'btn s'));
+    const actions = h('div', { class: 'dated' }, !known.status.read_only && to(`#/restore/${info.id}${herePath ? `?path=${encode(herePath)}` : ''}`, [icon('restore'), say('folder.restore')], 'btn s'), h('a', { class: 'btn s', href: fileAddress(info.id, herePath), download: true }, icon('down'), say('folder.download')), at > 0 && to(`#/compare/${source.all[at - 1].id}/${info.id}`, [icon('compare'), say('folder.compare')], 'btn s'));
     const listing = h('section', { class: 'card flush', 'aria-label': say('folder.label') }, crumbs(here), folder(info, herePath, (file) => address(info.id, file), isFolder ? null : path), actions);
     return h('div', { class: isFolder ? 'split one' : 'split' }, listing, !isFolder && panel(info, entry, list, address(info.id, herePath)));
   });
