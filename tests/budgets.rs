@@ -563,10 +563,11 @@ fn what_is_wrong_with_one_segment_does_not_keep_its_neighbours_from_being_restor
     let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - (1 << 20));
     let flip = |bytes: &mut Vec<u8>| bytes[5 << 20] ^= 1;
     for (name, damage) in [("cut", &cut as &dyn Fn(&mut Vec<u8>)), ("flipped", &flip)] {
-        // A read over several segments fails as a whole if the last of them is cut short; it has some 16 files.
+        // A read over several segments fails as a whole if the last of them is cut short; it has some 16 files. How many of
+        // them need the megabyte that is cut depends on how two threads have stored them.
         mem.mutate(&key, damage);
         let (report, ..) = whole.restore(&vault, name);
-        assert!((1..=8).contains(&report.damage_count), "{name}: {} files", report.damage_count);
+        assert!((1..=12).contains(&report.damage_count), "{name}: {} files", report.damage_count);
         assert_eq!(report.files, 48 - report.damage_count);
         mem.replace(key, sound.clone());
     }
