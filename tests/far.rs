@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vault::engine::check::{CheckOptions, check};
-use vault::engine::prune::collect::CollectOptions;
 use vault::engine::prune::prune;
-use vault::engine::prune::retention::{self, Rules};
 use vault::progress::Silent;
 use vault::store::place::Address;
 use vault::store::remote::{Policy, Settings, Surroundings, open};
@@ -26,7 +24,7 @@ use crate::support::source::{Rng, bytes};
 #[cfg(unix)]
 use crate::support::ssh::Sshd;
 use crate::support::weed::{KEYS, Weed};
-use crate::support::{THREADS, campaign, create_vault, now, open_vault, scratch, small_chunks, take};
+use crate::support::{THREADS, campaign, create_vault, now, open_vault, scratch, small_chunks, take, to_last};
 
 /// Surroundings in which waiting takes no time.
 #[derive(Default)]
@@ -700,12 +698,7 @@ fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
             take(&far.open(), &far.source()).unwrap();
         }
         let vault = far.open();
-        let rules = Rules { last: Some(1), ..Rules::default() };
-        let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let mut options = CollectOptions::new(&now);
-        options.max_unused = 0.0;
-        options.level = 1;
-        options.threads = THREADS;
+        let (decisions, options) = to_last(&vault);
         // The record that forgets is put first, then the packs with the moved chunks.
         far.server.script(Op::Put, [None, Some(fault.clone())]);
         let pruned = prune(&vault, &decisions, &options, &Silent::default());

@@ -42,7 +42,7 @@ use tempfile::TempDir;
 use vault::chunk::ChunkParams;
 use vault::engine::prune::collect::{CollectError, CollectOptions, CollectReport};
 use vault::engine::prune::prune;
-use vault::engine::prune::retention::{self, Rules};
+use vault::engine::prune::retention::{self, Decision, Rules};
 use vault::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 use vault::id::ObjectName;
 use vault::id::VaultId;
@@ -153,14 +153,20 @@ pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> Snaps
     options
 }
 
-/// Prunes to the last snapshot of each source. Data of these moves, too.
-pub fn prune_to_last(vault: &Vault) -> Result<CollectReport, CollectError> {
+/// How to prune to the last snapshot of each source. Data of these moves, too.
+pub fn to_last(vault: &Vault) -> (Vec<Decision>, CollectOptions<'static>) {
     let rules = Rules { last: Some(1), ..Rules::default() };
     let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
     let mut options = CollectOptions::new(&now);
     options.max_unused = 0.0;
     options.level = 1;
     options.threads = THREADS;
+    (decisions, options)
+}
+
+/// Prunes to the last snapshot of each source.
+pub fn prune_to_last(vault: &Vault) -> Result<CollectReport, CollectError> {
+    let (decisions, options) = to_last(vault);
     prune(vault, &decisions, &options, &Silent::default())
 }
 
