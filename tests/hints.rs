@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use vault::engine::check::{CheckOptions, CheckReport, check};
 use vault::engine::prune::collect::{CollectOptions, collect};
+use vault::engine::query::browse;
 use vault::engine::repair::{RepairOptions, execute, plan};
 use vault::engine::restore::{RestoreOptions, restore};
 use vault::id::{ChunkId, ObjectName};
@@ -18,10 +19,11 @@ use vault::seal::{IndexSection, ObjectKind, Secret};
 use vault::store::dir::DirStore;
 use vault::store::gated::GatedStore;
 use vault::store::testing::counting::{Action, CountingStore, Target as At};
+use vault::store::testing::faulty::{Fault, FaultyStore};
 use vault::store::testing::mem::{MemState, MemStore};
 use vault::store::{Delivery, Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLimits, Subject};
 use vault::vault::open::open_locked_to_read;
-use vault::vault::{LockedVault, ObjectState, OpenOptions, Vault, Wanted};
+use vault::vault::{LockedVault, ObjectState, OpenOptions, Vault, VaultError, Wanted};
 
 use crate::support::model::{of_disk, of_snapshot};
 use crate::support::source::bytes;
@@ -99,6 +101,45 @@ fn packs(store: &MemStore) -> Vec<ObjectName> {
     packs.extend(objects(store, Kind::Meta));
     packs.sort_unstable();
     packs
+}
+
+/// Work on a vault, which ends early if the line is cut.
+type Work<'w> = &'w dyn Fn(&Vault) -> Result<(), ()>;
+
+#[test]
+fn footers_that_a_cut_line_keeps_from_being_read_are_read_later() {
+    let world = world();
+    let file = |vault: &Vault, number: usize| {
+        let (last, path) = (vault.snapshots().pop().unwrap(), format!("top/{number}/file"));
+        let mut out = Vec::new();
+        let read = browse::cat(vault, &last, path.as_bytes(), &mut out, &Silent::default());
+        read.map(|_| assert_eq!(out, bytes(number as u64, 5000)))
+            .map_err(|error| assert!(!error.is_damage(), "{error}"))
+    };
+    let all = |vault: &Vault| {
+        vault.know_all(&Silent::default()).map_err(|error| assert!(matches!(error, VaultError::Store(_)), "{error}"))
+    };
+    let works: [(&str, Work<'_>); 3] = [
+        ("all", &all),
+        ("one file", &|vault| file(vault, 7)),
+        ("many files", &|vault| (0..SNAPSHOTS as usize).try_for_each(|number| file(vault, number))),
+    ];
+    for (what, work) in works {
+        for cut in (0..).map(|number| number * 7) {
+            let state = scratch();
+            let store = Arc::new(FaultyStore::new(world.store.clone()));
+            let vault = look(store.clone(), &state);
+            store.add(Fault::CutLineAt(store.counts().operations + cut));
+            let done = work(&vault);
+            store.heal();
+            (0..SNAPSHOTS as usize).for_each(|number| file(&vault, number).unwrap());
+            assert!(!check_vault(&vault, false).is_damaged(), "{what}, {cut}");
+            if done.is_ok() {
+                assert!(cut > 0, "{what} needs the store");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

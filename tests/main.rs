@@ -11,6 +11,7 @@ mod support;
 #[cfg(unix)]
 mod archives;
 mod browse;
+mod ahead;
 mod budgets;
 mod line;
 mod lost;

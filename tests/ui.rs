@@ -100,6 +100,15 @@ impl Page {
         self.raw(format!("{method} {target} HTTP/1.1\r\n{head}\r\n{body}").as_bytes())
     }
 
+    /// Follows the stream of events, as an open page does.
+    fn events(&self) -> impl Iterator<Item = String> + use<> {
+        let mut events = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let (port, cookie) = (self.port, &self.cookie);
+        write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n").unwrap();
+        events.set_read_timeout(Some(PATIENCE)).unwrap();
+        BufReader::new(events).lines().map(Result::unwrap)
+    }
+
     fn get(&self, path: &str) -> Answer {
         self.request("GET", &format!("/api/v1/{path}"), &[], "")
     }
@@ -750,16 +759,12 @@ fn what_goes_on_is_watched_and_stopped() {
     }
     let id = desk.take("2026-11-20T12:00");
     let page = Page::entered(&desk, &["ui", "--no-open"]);
-    let mut events = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
-    write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nCookie: {}\r\n\r\n", page.port, page.cookie)
-        .unwrap();
-    events.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = page.events();
     let begun = page.act("restore", &json!({ "snapshot": id, "to": { "folder": desk.path("back") } }));
     let stopped = page.act("stop", &json!({ "id": begun["id"] }));
     assert_eq!(stopped, begun);
     let job = page.wait(begun["id"].as_u64().unwrap());
     assert_eq!((&job["state"], &job["error"]["code"]), (&json!("stopped"), &json!(130)), "{job}");
-    let mut lines = BufReader::new(events).lines().map(Result::unwrap);
     let told = lines.find(|line| line.starts_with("data: {")).unwrap();
     let told: Value = serde_json::from_str(told.strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!((&told["id"], &told["kind"]), (&begun["id"], &json!("restore")));
@@ -864,6 +869,31 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
 }
 
 #[test]
+fn the_first_search_and_the_use_of_space_are_prepared_for_an_open_page() {
+    let desk = Desk::new();
+    desk.write("folder/a.txt", "one");
+    let id = desk.take("2026-11-20T12:00");
+    let mut page = Page::entered(&desk, &["ui", "--no-open", "-v"]);
+    let log = BufReader::new(page.child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let _open = page.events();
+    // On a machine with no time for it, it gives up.
+    let mut prepared = log.filter(|line| line.contains("prepared"));
+    assert!(prepared.next().is_some());
+    assert_eq!(page.told("find?pattern=a.txt")["matches"][0]["path"], "source/folder/a.txt");
+    let before = page.told("stats");
+    assert_eq!((&before["snapshots"][0]["id"], before["snapshots"].as_array().unwrap().len()), (&json!(id), 1));
+    // What is saved later is in both, and is prepared again.
+    desk.write("folder/b.txt", "two");
+    let later = desk.take("2026-11-21T12:00");
+    // After a job the page looks at the store.
+    page.done("check", &json!({}));
+    assert_eq!(page.told("find?pattern=b.txt")["matches"][0]["path"], "source/folder/b.txt");
+    assert_eq!(page.told("stats")["snapshots"][1]["id"], json!(later));
+    assert_ne!(page.told("stats")["bytes_packs"], before["bytes_packs"]);
+    assert!(prepared.next().is_some());
+}
+
+#[test]
 fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
     let desk = Desk::new();
     desk.write("a.txt", "one");
@@ -881,11 +911,7 @@ fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
     let page = Page::entered(&desk, &["ui", "--no-open", "--config", config, "--repo", "disk"]);
     assert_eq!(page.told("run"), json!({ "running": false, "now": null, "log": [] }));
     assert_eq!(page.post_with("stop-run", &json!({ "run": "1-2" }), &[]).status, 400);
-    let mut events = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
-    write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nCookie: {}\r\n\r\n", page.port, page.cookie)
-        .unwrap();
-    events.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut lines = BufReader::new(events).lines().map(Result::unwrap);
+    let mut lines = page.events();
     let mut run = desk.command(&["run", "--background", "--config", config]).stdout(Stdio::null()).spawn().unwrap();
     let data = |line: &str| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap()).unwrap();
     assert!(lines.any(|line| line == "event: run"));

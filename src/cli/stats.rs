@@ -1,18 +1,26 @@
 //! `vault stats`.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "ui")]
+use std::collections::HashSet;
+#[cfg(feature = "ui")]
+use std::sync::{Arc, Mutex};
 
 use crate::engine::stats;
 use crate::engine::stats::Stats;
 use crate::engine::stats::weigh::Sample;
 use crate::fs::free_space;
+#[cfg(feature = "ui")]
+use crate::id::ObjectName;
 use crate::path::Shown;
 #[cfg(feature = "ui")]
 use crate::progress::Progress;
 use crate::store::place::Place;
 #[cfg(feature = "ui")]
-use crate::vault::Vault;
+use crate::sync::lock;
 use crate::vault::findings::exit_of;
+#[cfg(feature = "ui")]
+use crate::vault::{Vault, VaultError};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -141,17 +149,42 @@ pub(super) fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> 
     .worse(exit_of(&vault.known_findings(dates::now())?)))
 }
 
-/// The `--json` output.
+/// The disk usage that was found last, for a page that is asked again and again.
 #[cfg(feature = "ui")]
-pub(super) fn told(
-    context: &Context,
-    place: &Place,
-    vault: &Vault,
-    progress: &dyn Progress,
-) -> Result<serde_json::Value, Failure> {
-    let sample = Sample { bytes: WEIGHED, level: LEVEL };
-    let stats = stats::stats(vault, Some(sample), context.threads(), progress)?;
-    Ok(serde_json::json!(json(context, place, &stats)))
+#[derive(Debug, Default)]
+pub(super) struct Last(Mutex<Option<(Seen, Arc<Stats>)>>);
+
+/// The records and the number of stored chunks: while they are the same, so is the use of space.
+#[cfg(feature = "ui")]
+type Seen = (HashSet<ObjectName>, u64);
+
+#[cfg(feature = "ui")]
+impl Last {
+    /// The `--json` output.
+    pub(super) fn told(
+        &self,
+        context: &Context,
+        place: &Place,
+        vault: &Vault,
+        progress: &dyn Progress,
+    ) -> Result<serde_json::Value, Failure> {
+        vault.know_all(progress)?;
+        let chunks = vault.catalogue().reader().map_err(VaultError::from)?.place_count();
+        let now: Seen = (vault.log().records.keys().copied().collect(), chunks);
+        let known = lock(&self.0).as_ref().filter(|(seen, _)| *seen == now).map(|(_, stats)| stats.clone());
+        let stats = if let Some(known) = known {
+            known
+        } else {
+            // Nothing is locked meanwhile: who asks at the same time waits for nobody.
+            let sample = Sample { bytes: WEIGHED, level: LEVEL };
+            let stats = Arc::new(stats::stats(vault, Some(sample), context.threads(), progress)?);
+            // Nothing tells when something damaged or late is there again.
+            let is_whole = stats.unreadable + stats.newer + stats.late == 0;
+            *lock(&self.0) = is_whole.then(|| (now, stats.clone()));
+            stats
+        };
+        Ok(serde_json::json!(json(context, place, &stats)))
+    }
 }
 
 fn json<'a>(context: &Context, place: &Place, stats: &'a Stats) -> StatsJson<'a> {

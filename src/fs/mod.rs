@@ -25,12 +25,14 @@ pub use names::Names;
 #[cfg(not(unix))]
 pub use portable::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, free_space, give_to_owner, keep_to_itself,
-    leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
+    leaving_hangups, low_priority, low_priority_thread, own_group, privileged, raise_file_limit, share_heap, shell,
+    survive_file_size_limit,
 };
 #[cfg(unix)]
 pub use unix::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, free_space, give_to_owner, keep_to_itself,
-    leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
+    leaving_hangups, low_priority, low_priority_thread, own_group, privileged, raise_file_limit, share_heap, shell,
+    survive_file_size_limit,
 };
 
 /// The real path, without links, `.` and `..`, in the form that people write.

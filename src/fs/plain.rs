@@ -48,6 +48,9 @@ pub(crate) fn symlink(path: &Path, target: &OsStr, _folder: bool) -> io::Result<
 /// Not offered here.
 pub fn low_priority() {}
 
+/// Not offered here.
+pub const fn low_priority_thread() {}
+
 /// A command that runs in the shell.
 pub fn shell(command: &OsStr) -> Command {
     let mut process = Command::new("sh");

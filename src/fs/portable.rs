@@ -17,7 +17,7 @@ use crate::fs::{CACHEDIR_TAG, Identity, Meta, Names, Problem, Stat, checked, rea
 use crate::path;
 use crate::tree::{FileKind, Owner, Time};
 
-pub use system::{low_priority, own_group, shell};
+pub use system::{low_priority, low_priority_thread, own_group, shell};
 
 /// Names with values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -121,6 +121,9 @@ pub fn low_priority() {
     let _ = unsafe { SetPriorityClass(GetCurrentProcess(), BELOW_NORMAL_PRIORITY_CLASS) };
 }
 
+/// Threads do not pass on their priority here.
+pub const fn low_priority_thread() {}
+
 /// A command that runs in the shell. The shell has its own rules for quotes, so it gets the command literally, in one
 /// more pair of quotes, which it removes.
 pub fn shell(command: &OsStr) -> Command {

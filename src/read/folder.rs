@@ -95,6 +95,12 @@ impl Folders {
         Self { known: Mutex::new(Lru::new(folders)), pages: Mutex::new(Lru::new(bytes)) }
     }
 
+    /// Forgets all pages. They are read again when they are asked for.
+    pub fn forget(&self) {
+        lock(&self.known).clear();
+        lock(&self.pages).clear();
+    }
+
     fn folder(&self, listing: &Stream) -> Arc<Folder> {
         let key = stream_key(listing);
         let mut known = lock(&self.known);
@@ -272,6 +278,21 @@ mod tests {
             folders.page_with(&memory, &short, 0).unwrap().unwrap();
         }
         assert!(folders.page_with(&memory, &long, 2000).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_read_again() {
+        let mut memory = Memory::default();
+        let (stream, names) = listing(2000, &mut memory);
+        let folders = Folders::new(64 << 20);
+        let found = |memory: &Memory| folders.entry(memory, &stream, &names[1500]).map(|entry| entry.is_some());
+        assert!(found(&memory).unwrap());
+        let chunks = std::mem::take(&mut memory.chunks);
+        assert!(found(&memory).unwrap(), "it is remembered");
+        folders.forget();
+        assert!(found(&memory).is_err());
+        memory.chunks = chunks;
+        assert!(found(&memory).unwrap());
     }
 
     #[test]

@@ -32,6 +32,8 @@ type Get<'a, T> = dyn Fn(&ChunkReader<'_>, ChunkPlace) -> Result<T, ReadError> +
 pub struct View {
     vault: Arc<Vault>,
     segments: Arc<SegmentCache>,
+    /// The raw bytes of opened segments that are kept.
+    cache: usize,
     openers: Openers,
     current: RwLock<Arc<Moment>>,
     /// Held while a newer moment is taken.
@@ -106,6 +108,7 @@ impl View {
         Ok(Self {
             vault,
             segments,
+            cache,
             openers: Openers::default(),
             current: RwLock::new(Arc::new(moment)),
             renewing: Mutex::default(),
@@ -162,6 +165,14 @@ impl View {
             records: before.records.clone(),
             failed: Mutex::new(lock(&before.failed).clone()),
         });
+    }
+
+    /// Forgets the opened segments, unless somebody reads just now. Later reads open them again.
+    pub fn forget(&self) {
+        // Each reader holds the cache that all share.
+        if Arc::strong_count(&self.segments) == 1 {
+            self.segments.rest(self.cache);
+        }
     }
 
     /// Marks the catalogue as contradicting the store: it is rebuilt when it is next opened.

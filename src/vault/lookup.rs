@@ -41,6 +41,9 @@ const WHOLE_TOGETHER: u64 = 1 << 20;
 /// Number of fence tables that are read before the replaced objects are skipped.
 const HEADS_AT_ONCE: usize = 64;
 
+/// A pack as it was listed: its name, its kind, and its length in bytes.
+type Pack = (ObjectName, ObjectKind, u64);
+
 /// Packs whose footers were not read yet, and the index objects that may describe them.
 #[derive(Default)]
 pub(crate) struct Unread {
@@ -60,7 +63,7 @@ impl Unread {
         Self { packs, by_start, heads: None, brought: 0 }
     }
 
-    fn take(&mut self, wanted: impl Fn(&ObjectName) -> bool) -> Vec<(ObjectName, ObjectKind, u64)> {
+    fn take(&mut self, wanted: impl Fn(&ObjectName) -> bool) -> Vec<Pack> {
         let taken: Vec<_> = self.packs.extract_if(|name, _| wanted(name)).collect();
         let mut taken: Vec<_> = taken.into_iter().map(|(name, (kind, len))| (name, kind, len)).collect();
         taken.sort_unstable();
@@ -105,24 +108,42 @@ impl Vault {
     /// If the store or the catalogue fails as a whole, or the user stops it.
     pub fn know_all(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         self.lazy.store(false, Relaxed);
-        let mut unread = lock(&self.unread);
-        let packs = unread.take(|_| true);
-        if packs.is_empty() {
+        if self.unread() == 0 {
             return Ok(());
         }
+        let bad = self.read_unread(progress)?;
+        self.note_bad(bad)
+    }
+
+    /// Reads all footers that were not read yet. Returns the packs that cannot be read, with the reasons.
+    ///
+    /// # Errors
+    /// As [`Self::know_all`].
+    pub(super) fn read_unread(&self, progress: &dyn Progress) -> Result<Vec<BadObject>, VaultError> {
+        let mut unread = lock(&self.unread);
+        let packs = unread.take(|_| true);
+        self.read_taken(&mut unread, packs, progress)
+    }
+
+    /// As [`Self::read_footers`], for packs taken out of `unread`. If it ends early, they are put back: what could not be
+    /// asked for is not lost.
+    fn read_taken(
+        &self,
+        unread: &mut Unread,
+        packs: Vec<Pack>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<BadObject>, VaultError> {
         let read = self.read_footers(&packs, progress);
+        if read.is_err() {
+            unread.packs.extend(packs.into_iter().map(|(name, kind, len)| (name, (kind, len))));
+        }
         self.learned();
-        drop(unread);
-        self.note_bad(read?)
+        read
     }
 
     /// Reads the footers of these packs, and enters them in the catalogue. Returns the packs that cannot be read, with
     /// the reasons.
-    pub(crate) fn read_footers(
-        &self,
-        new: &[(ObjectName, ObjectKind, u64)],
-        progress: &dyn Progress,
-    ) -> Result<Vec<BadObject>, VaultError> {
+    fn read_footers(&self, new: &[Pack], progress: &dyn Progress) -> Result<Vec<BadObject>, VaultError> {
         let mut bad = Vec::new();
         if new.is_empty() {
             return Ok(bad);
@@ -236,8 +257,7 @@ impl Vault {
             return Ok(false);
         }
         let packs = self.candidates(&mut unread, id)?;
-        let read = self.read_footers(&packs, &Silent::default());
-        self.learned();
+        let read = self.read_taken(&mut unread, packs, &Silent::default());
         *known = self.generation.load(Relaxed);
         drop(unread);
         self.note_bad(read?)?;
@@ -245,7 +265,7 @@ impl Vault {
     }
 
     /// The packs whose footers to read next in search of a chunk.
-    fn candidates(&self, unread: &mut Unread, id: &ChunkId) -> Result<Vec<(ObjectName, ObjectKind, u64)>, ReadError> {
+    fn candidates(&self, unread: &mut Unread, id: &ChunkId) -> Result<Vec<Pack>, ReadError> {
         let all = unread.packs.len() + unread.brought;
         if unread.brought > self.one_by_one(all) {
             return Ok(unread.take(|_| true));

@@ -462,20 +462,18 @@ impl Vault {
             }
         }
         let kept: HashSet<ObjectName> = now.values().filter(|info| same(info)).map(|info| info.name).collect();
-        let mut new: Vec<_> = listing.packs.iter().filter(|(name, _)| !kept.contains(*name)).collect();
-        new.sort_unstable_by_key(|(name, _)| **name);
+        let new: HashMap<_, _> =
+            listing.packs.iter().filter(|(name, _)| !kept.contains(*name)).map(|(name, pack)| (*name, *pack)).collect();
         if !gone.is_empty() {
             let txn = self.catalogue.write()?;
             self.catalogue.remove_packs(&txn, &gone)?;
             txn.commit().map_err(CatalogueError::from)?;
         }
-        if self.lazy.load(Relaxed) && !self.are_few(new.len()) {
-            *lock(&self.unread) = Unread::new(new.into_iter().map(|(name, pack)| (*name, *pack)).collect());
-            return Ok(());
+        let is_later = self.lazy.load(Relaxed) && !self.are_few(new.len());
+        *lock(&self.unread) = Unread::new(new);
+        if !is_later {
+            bad.extend(self.read_unread(progress)?);
         }
-        *lock(&self.unread) = Unread::default();
-        let new: Vec<_> = new.into_iter().map(|(name, (kind, len))| (*name, *kind, *len)).collect();
-        bad.extend(self.read_footers(&new, progress)?);
         Ok(())
     }
 }

@@ -56,6 +56,14 @@ impl SegmentCache {
         kept.segments.set_max(max);
     }
 
+    /// Forgets all segments, and keeps only this many bytes from now on, for readers that rest.
+    pub fn rest(&self, bytes: usize) {
+        lock(&self.idle).clear();
+        let mut kept = lock(&self.kept);
+        kept.segments.clear();
+        kept.segments.set_max(bytes);
+    }
+
     /// Raw bytes of the segments in the cache.
     pub fn bytes(&self) -> usize {
         lock(&self.kept).segments.weight()
@@ -154,6 +162,9 @@ mod tests {
         assert_eq!(cache.bytes(), 1000, "one segment stays, whatever its length");
         cache.keep(10);
         assert_eq!([1, 1, 2, 1].map(get), [1, 0, 1, 0], "the bound only rises");
+        cache.rest(110);
+        assert_eq!(cache.bytes(), 0);
+        assert_eq!([1, 1, 2, 1].map(get), [1, 0, 1, 1], "until the readers rest");
     }
 
     #[test]

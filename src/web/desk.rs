@@ -1,6 +1,6 @@
 //! The shared state behind all answers: a long-lived vault, the program around the page, jobs, browsers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,10 @@ use axum::http::StatusCode;
 use serde_json::Value;
 
 use crate::engine::patterns::exclude::ExcludeOptions;
+use crate::engine::query::find::learn;
+use crate::fs::low_priority_thread;
 use crate::id::ObjectName;
-use crate::progress::{Progress, Silent};
+use crate::progress::{Counters, Phase, Progress, Silent};
 use crate::read::Folders;
 use crate::read::View;
 use crate::sync::lock;
@@ -30,6 +32,10 @@ const CACHE: usize = 16 << 20;
 const RENEW: Duration = Duration::from_secs(10 * 60);
 /// Seconds without work after which freed memory is given back.
 const QUIET: usize = 5;
+/// Seconds without work after which all that can be read again is forgotten.
+const IDLE: usize = 30;
+/// The longest time that preparing may take.
+const PREPARING: Duration = Duration::from_secs(10);
 /// The age at which a view is no longer fresh, so that the store is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -132,6 +138,11 @@ pub struct Desk {
     /// The time of the last look at the store, and of the last renewal of the session.
     looked: Mutex<Duration>,
     renewed: Mutex<Duration>,
+    /// The records for which the first search and the use of space were prepared last.
+    prepared: Mutex<Arc<HashSet<ObjectName>>>,
+    is_preparing: AtomicBool,
+    /// Whether the program ends.
+    is_over: AtomicBool,
     /// The current run, as of the last look.
     running: Mutex<Option<Arc<Value>>>,
     /// The number of pages that follow changes.
@@ -159,6 +170,7 @@ impl Watching {
     /// Counts one more page.
     pub fn new(desk: Arc<Desk>) -> Self {
         desk.watchers.fetch_add(1, Relaxed);
+        desk.worked();
         Self(desk)
     }
 
@@ -196,6 +208,9 @@ impl Desk {
             quiet: AtomicUsize::new(0),
             looked: Mutex::new(now),
             renewed: Mutex::new(now),
+            prepared: Mutex::default(),
+            is_preparing: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             running: Mutex::new(running),
             watchers: AtomicUsize::new(0),
         })
@@ -308,7 +323,7 @@ impl Desk {
     }
 
     /// The records in the current view, which change with the store.
-    pub fn records(&self) -> Arc<std::collections::HashSet<ObjectName>> {
+    pub fn records(&self) -> Arc<HashSet<ObjectName>> {
         self.view.moment().records().clone()
     }
 
@@ -354,12 +369,22 @@ impl Desk {
     }
 
     /// Regular upkeep, about once a second.
-    pub fn tick(&self) {
-        if self.jobs.is_busy() {
+    pub fn tick(self: &Arc<Self>) {
+        if self.jobs.is_busy() || self.is_preparing() {
             self.worked();
         }
-        if self.quiet.fetch_add(1, Relaxed) + 1 == QUIET {
-            crate::memory::give_back();
+        let quiet = self.quiet.fetch_add(1, Relaxed) + 1;
+        match quiet {
+            QUIET => crate::memory::give_back(),
+            IDLE => {
+                self.view.forget();
+                self.folders.forget();
+                crate::memory::give_back();
+            }
+            _ => {}
+        }
+        if self.watchers.load(Relaxed) > 0 && !self.is_running() && !self.jobs.is_busy() {
+            self.prepare();
         }
         let now = self.home.elapsed();
         let is_due = {
@@ -380,5 +405,76 @@ impl Desk {
     /// Lets go of the vault's session, before the program ends.
     pub fn rest(&self) {
         self.view.rest();
+    }
+
+    /// Asks preparations to end, before the program does.
+    pub fn end(&self) {
+        self.is_over.store(true, Relaxed);
+    }
+
+    /// Whether answers are being prepared.
+    pub fn is_preparing(&self) -> bool {
+        self.is_preparing.load(Relaxed)
+    }
+
+    /// Prepares the answers that take the longest for those who look at the page: the first search, and the use of space. Does nothing
+    /// if that was done for the same records, or if the store is far and all reading costs time and money.
+    fn prepare(self: &Arc<Self>) {
+        let records = self.records();
+        let is_done = *lock(&self.prepared) == records || self.view.vault().store().is_far();
+        if is_done || self.is_preparing.swap(true, Relaxed) {
+            return;
+        }
+        *lock(&self.prepared) = records;
+        let begun = self.home.elapsed();
+        let preparing = Preparing { begun, counters: Counters::default(), desk: self.clone() };
+        // Without a thread, the answers take their time.
+        let _ = std::thread::Builder::new().spawn(move || preparing.run());
+    }
+}
+
+/// Prepares answers; stops after a while, or if the program ends.
+struct Preparing {
+    begun: Duration,
+    counters: Counters,
+    desk: Arc<Desk>,
+}
+
+impl Preparing {
+    fn run(&self) {
+        low_priority_thread();
+        let (view, home) = (&self.desk.view, &self.desk.home);
+        // If anything fails, the first answer says why.
+        let learned = learn(view.vault(), view.moment().snapshots(), home.threads(), self);
+        // Where that takes long, the use of space would take longer.
+        let is_quick = home.elapsed() < self.begun + PREPARING / 4;
+        let is_done = learned.is_ok() && is_quick && home.answer(&Question::Stats, view.vault(), self).is_ok();
+        home.log(if is_done {
+            "a search and the use of space are prepared"
+        } else {
+            "a search is not prepared any further"
+        });
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.desk.is_preparing.store(false, Relaxed);
+    }
+}
+
+impl Progress for Preparing {
+    fn phase(&self, _: Phase) {}
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn stopped(&self) -> bool {
+        self.desk.is_over.load(Relaxed) || self.desk.home.elapsed() >= self.begun + PREPARING
     }
 }

@@ -68,8 +68,9 @@ pub fn serve(desk: &std::sync::Arc<Desk>, bound: Bound, stopped: &dyn Fn() -> bo
         }
     }
     desk.jobs().stop_all();
+    desk.end();
     let mut left = PATIENCE;
-    while desk.jobs().is_busy() && !left.is_zero() {
+    while (desk.jobs().is_busy() || desk.is_preparing()) && !left.is_zero() {
         thread::sleep(TICK);
         left = left.saturating_sub(TICK);
     }

@@ -88,6 +88,6 @@ for (const [name, hash] of Object.entries(screens)) {
 }
 console.log(`the server has ${memory()}`);
 await browser.close();
-await new Promise((done) => setTimeout(done, 8000));
-console.log(`and ${memory()} when nothing has been asked for some seconds`);
+await new Promise((done) => setTimeout(done, 36000));
+console.log(`and ${memory()} when nothing has been asked for half a minute`);
 process.exit(0);

@@ -56,6 +56,7 @@ pub(super) struct Around {
     threads: usize,
     /// The folder that holds the records of runs.
     runs: Option<PathBuf>,
+    usage: stats::Last,
 }
 
 impl Around {
@@ -68,6 +69,7 @@ impl Around {
             begun,
             threads: context.threads(),
             runs: run::folder(context).ok(),
+            usage: stats::Last::default(),
         }
     }
 
@@ -90,7 +92,7 @@ impl Around {
                 }),
             })),
             Question::Doctor => doctor::told(&context, vault, progress).map(|health| json!(health)),
-            Question::Stats => stats::told(&context, &self.place, vault, progress),
+            Question::Stats => self.usage.told(&context, &self.place, vault, progress),
             Question::Keep(wish) => {
                 let estimate = wish.get("estimate").and_then(Value::as_bool) != Some(false);
                 prune::told(&context, vault, &rules_of(wish), estimate, progress)

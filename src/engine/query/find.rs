@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::catalogue::Reader;
 use crate::catalogue::names::{NameList, Named};
 use crate::engine::patterns::glob::{Pattern, Places};
-use crate::engine::query::index::{Hand, Index, IndexError, explore_ways, lists_with};
+use crate::engine::query::index::{Graph, Hand, Index, IndexError, explore_ways, lists_with};
 use crate::id::{NamesKey, ObjectName, StreamKey, TreeDigest};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::join;
@@ -82,6 +82,34 @@ enum Next {
 /// The folders that snapshots have at one path, each with those snapshots.
 type Group = Vec<(Stream, Vec<usize>)>;
 
+/// Enters the folders of these snapshots, which are all of the vault, into the index of names, so that the next search need not read them.
+///
+/// # Errors
+/// As [`find`].
+pub fn learn(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<(), IndexError> {
+    let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
+    explored(vault, &tops, true, threads, progress).map(drop)
+}
+
+/// The ways through all folders below these, and the index with all of them. `all` says whether they are all folders of the vault.
+fn explored<'v>(
+    vault: &'v Vault,
+    tops: &[Stream],
+    all: bool,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<(Index<'v>, Graph<Option<NamesKey>>), IndexError> {
+    let index = Index::looking_again(vault)?;
+    let graph = explore_ways(&index, tops, threads, progress)?;
+    let index = index.renew(all.then(|| graph.keys()).as_ref())?;
+    Ok((index, graph))
+}
+
 /// Searches the snapshots; calls `found` for each path that matches, folder by folder, until it returns `false`. Files with equal content
 /// and modification time are one version.
 ///
@@ -96,10 +124,8 @@ pub fn find(
     found: &mut dyn FnMut(Match) -> bool,
 ) -> Result<Found, IndexError> {
     let Search { pattern, all, otherwise } = *search;
-    let mut index = Index::looking_again(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
-    let graph = explore_ways(&index, &tops, threads, progress)?;
-    index = index.renew(all.then(|| graph.keys()).as_ref())?;
+    let (index, graph) = explored(vault, &tops, all, threads, progress)?;
     let mut lists: Vec<NamesKey> = graph.nodes.iter().filter_map(|node| node.data).collect();
     lists.sort_unstable();
     lists.dedup();

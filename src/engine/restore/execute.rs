@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -15,12 +16,12 @@ use crate::engine::restore::attributes::Identity;
 use crate::engine::restore::links::Links;
 use crate::engine::restore::run::{Halt, Loss, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
-use crate::engine::restore::task::{Action, FileState, FileTask, FinishError, First, Piece, Window};
+use crate::engine::restore::task::{Action, Arrived, FileState, FileTask, FinishError, First, Piece, Window};
 use crate::fs::{Stat, TargetDir, TargetFile};
 use crate::pack::PackReader;
 use crate::pack::segment::{ChunkSpan, Segment};
 use crate::seal::Decompressor;
-use crate::sync::try_spawn;
+use crate::sync::{spawn, try_spawn};
 use crate::tree::FileKind;
 use crate::vault::{Lookup, ReadError};
 
@@ -87,8 +88,26 @@ impl<'r, 'a> Executor<'r, 'a> {
         })
     }
 
-    /// Executes one window to its end.
-    pub(super) fn execute(&self, window: Window) -> Result<(), Halt> {
+    /// Executes all windows that `plan` sends.
+    pub(super) fn execute_all(
+        &self,
+        planned: Receiver<Window>,
+        plan: impl FnOnce() -> Result<(), Halt> + Send,
+    ) -> Result<(), Halt> {
+        if self.reads_ahead() {
+            return self.execute_ahead(planned, plan);
+        }
+        std::thread::scope(|scope| {
+            let planner = spawn(scope, plan);
+            // At an error, the planner notices that its windows are no longer received.
+            let executed = planned.into_iter().try_for_each(|window| self.execute(window, None));
+            let planned = planner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            executed.and(planned)
+        })
+    }
+
+    /// Executes one window to its end; `arrived` are its segments if they are being read already.
+    pub(super) fn execute(&self, window: Window, mut arrived: Option<Receiver<Arrived<'_>>>) -> Result<(), Halt> {
         let Window { files, mut pieces, holes, ending, place } = window;
         lock(&self.unfinished).extend(files.iter().cloned());
         let mut batch = Batch { files, by_file: Vec::new() };
@@ -107,7 +126,9 @@ impl<'r, 'a> Executor<'r, 'a> {
             pieces.sort_unstable_by_key(Piece::store_order);
             let failed = Failed::default();
             let groups = groups(&pieces);
-            if self.run.vault.store().is_far() {
+            if let Some(arrived) = arrived.take() {
+                self.open_arrived(&batch, &pieces, &groups, arrived, &failed)?;
+            } else if self.run.vault.store().is_far() {
                 self.fetch(&batch, &pieces, &groups, &failed)?;
             } else {
                 self.parallel(&groups, |worker, group| {
@@ -624,7 +645,7 @@ fn of_another_vault() -> io::Error {
 fn groups(pieces: &[Piece]) -> Vec<Range<usize>> {
     let mut start = 0;
     pieces
-        .chunk_by(|a, b| (a.place.pack, a.place.segment) == (b.place.pack, b.place.segment))
+        .chunk_by(|a, b| a.place.segment_ref() == b.place.segment_ref())
         .map(|group| {
             let range = start..start + group.len();
             start = range.end;

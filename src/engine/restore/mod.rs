@@ -50,7 +50,6 @@ use crate::engine::restore::select::Selection;
 use crate::id::ObjectName;
 use crate::progress::{Phase, Progress};
 use crate::store::StoreError;
-use crate::sync::spawn;
 use crate::tree::Stream;
 use crate::vault::{Gone, ReadError, Vault};
 use crate::write::trust::damaged_numbers;
@@ -421,15 +420,8 @@ pub fn restore_telling(
     let damaged = damaged_numbers(vault, &trees.catalogue())?;
     let mut kept = trees.another();
     let (windows, planned) = sync_channel(0);
-    let done = std::thread::scope(|scope| {
-        let (run, links, places) = (&run, &links, &places);
-        let planner = spawn(scope, move || Planner::new(run, links, trees, damaged, counted, windows).plan(places));
-        let executed = planned.iter().try_for_each(|window| executor.execute(window));
-        // The planner notices that its windows are no longer received.
-        drop(planned);
-        let planned = planner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        executed.and(planned)
-    });
+    let planner = Planner::new(&run, &links, trees, damaged, counted, windows);
+    let done = executor.execute_all(planned, || planner.plan(&places));
     run.tell_up_to(u64::MAX);
     if done.is_err() {
         executor.clean_up();

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::catalogue::ChunkPlace;
 use crate::engine::restore::attributes::{Attributes, Differs, Identity};
 use crate::engine::restore::folder::Folder;
@@ -11,6 +13,7 @@ use crate::engine::restore::run::Loss;
 use crate::fs::TargetFile;
 use crate::id::ChunkId;
 use crate::path::join;
+use crate::sync::Room;
 
 /// How a regular file is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,16 @@ pub(super) struct Window {
     pub(super) ending: Vec<u32>,
     /// Position of the last planned change up to here.
     pub(super) place: u64,
+}
+
+/// A segment of a window that was read ahead.
+pub(super) struct Arrived<'r> {
+    /// Its number in the order of the store.
+    pub(super) number: usize,
+    /// Its bytes, unless it must be read by itself.
+    pub(super) sealed: Option<Bytes>,
+    /// The room that it takes with its neighbours, until the last of them is opened.
+    pub(super) _room: Option<Arc<Room<'r>>>,
 }
 
 /// The file that has the first name of a group.

@@ -17,8 +17,8 @@ mod tests;
 
 pub use owners::{OwnerNames, give_to_owner};
 pub use process::{
-    end_group, free_space, keep_to_itself, leaving_hangups, low_priority, own_group, privileged, raise_file_limit,
-    share_heap, shell, survive_file_size_limit,
+    end_group, free_space, keep_to_itself, leaving_hangups, low_priority, low_priority_thread, own_group, privileged,
+    raise_file_limit, share_heap, shell, survive_file_size_limit,
 };
 pub use source::{Dir, SourceFile};
 pub use target::{TargetDir, TargetFile};

@@ -69,6 +69,18 @@ pub fn survive_file_size_limit() {
 pub fn low_priority() {
     // A refusal changes nothing about the result of our work.
     let _ = setpriority_process(None, 10);
+    // On Linux each thread has a priority of its own.
+    #[cfg(target_os = "linux")]
+    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let id = thread.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+        let _ = id.map(|id| setpriority_process(Some(id), 10));
+    }
+}
+
+/// Lets all others go before this thread and those that it will start, where threads have priorities of their own.
+pub fn low_priority_thread() {
+    #[cfg(target_os = "linux")]
+    let _ = setpriority_process(None, 19);
 }
 
 /// Calls `take_over`, which installs the handlers for this process's signals. If the process was started deaf to the
