@@ -99,7 +99,7 @@ impl Executor<'_, '_> {
         std::thread::scope(|scope| {
             let (ahead, row) = (&ahead, &row);
             let read = move || {
-                // Whichever thread ends first, there is nothing left to begin, or a panic.
+                // A thread ends because nothing is left to begin, or by a panic, after which no other may wait for it.
                 let _closing = Close(row);
                 while let Some(next) = self.next_read(row, ahead) {
                     self.read(next);
