@@ -23,9 +23,11 @@ use vault::engine::stats::stats;
 use vault::failure::{Exit, Failure};
 use vault::id::ObjectName;
 use vault::progress::Silent;
-use vault::store::Store;
+use vault::read::View;
 use vault::store::gated::GatedStore;
+use vault::store::testing::faulty::{Fault, FaultyStore};
 use vault::store::testing::mem::{MemState, MemStore};
+use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::{SnapshotInfo, Vault};
 
 use crate::support::model::{self, Model};
@@ -310,4 +312,46 @@ fn no_part_of_a_snapshot_that_is_dropped_meanwhile_is_copied() {
         is_over
     });
     assert!(left_out > 0);
+}
+
+#[test]
+fn what_a_store_does_not_show_for_a_moment_is_there_again_for_those_who_go_on_reading() {
+    let mut world = World::new(small_chunks());
+    plant(&world.source(), 1, Size::Tiny);
+    fs::write(world.source().join("only this"), bytes(1, 5000)).unwrap();
+    let id = world.take();
+    let store = Arc::new(FaultyStore::new(world.store.clone()));
+    let shared: Arc<dyn Store> = store.clone();
+    let vault = Arc::new(open_vault(&shared, &world.folder.path().join("reader")).unwrap());
+    let view = View::new(vault, 1 << 20, &Silent::default()).unwrap();
+    let info = view.vault().snapshot(&id).unwrap();
+    let file = browse::find_entry(view.vault(), &info, b"top/only this").unwrap();
+    let chunk = file.content.unwrap().ids[0];
+    let found = || {
+        let (mut paths, pattern) = (0, Pattern::new(b"only this", false));
+        let search = Search { pattern: &pattern, all: false, otherwise: None };
+        let mut count = |_| {
+            paths += 1;
+            true
+        };
+        let found = find(view.vault(), &[&info], &search, THREADS, &Silent::default(), &mut count).unwrap();
+        (found.broken.len(), paths)
+    };
+    assert!(view.chunk(&chunk).is_ok());
+    for (key, _) in world.store.objects() {
+        if matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _)) {
+            store.add(Fault::Hide(key));
+        }
+    }
+    // The log changes, so that the packs are listed.
+    fs::write(world.source().join("more"), bytes(2, 5000)).unwrap();
+    world.take();
+    view.renew(&Silent::default()).unwrap();
+    assert!(view.chunk(&chunk).is_err(), "the catalogue has let go of it");
+    assert_eq!(found(), (1, 0));
+    store.heal();
+    // Nobody writes, so the log stays as it is.
+    view.renew(&Silent::default()).unwrap();
+    assert!(view.chunk(&chunk).is_ok());
+    assert_eq!(found(), (0, 1));
 }

@@ -131,16 +131,8 @@ impl View {
     /// If the store or the catalogue fails; everything then stays as it was.
     pub fn renew(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let _renewing = lock(&self.renewing);
-        self.take(progress)
-    }
-
-    fn take(&self, progress: &dyn Progress) -> Result<(), VaultError> {
-        let moment = Moment::take(&self.vault, progress)?;
-        let before = self.moment();
-        if moment.records == before.records {
-            lock(&moment.failed).clone_from(&lock(&before.failed));
-        }
-        self.put(moment);
+        self.vault.forget_looks();
+        self.put(Moment::take(&self.vault, progress)?);
         Ok(())
     }
 
@@ -190,7 +182,13 @@ impl View {
         let _renewing = lock(&self.renewing);
         // Another thread may have been first.
         if Arc::ptr_eq(&self.moment(), moment) {
-            self.take(&Silent::default())?;
+            // The packs are listed even if the log is as it was: a store may have shown too little for a moment.
+            self.vault.look_again(None)?;
+            let newer = Moment::take(&self.vault, &Silent::default())?;
+            if newer.records == moment.records {
+                lock(&newer.failed).clone_from(&lock(&moment.failed));
+            }
+            self.put(newer);
         }
         Ok(self.moment())
     }

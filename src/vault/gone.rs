@@ -44,6 +44,12 @@ impl Vault {
         self.look_with(&mut lock(&self.looks), error)
     }
 
+    /// Forgets which looks were done: the next error of reading calls for one again. For readers that last, so that what
+    /// a store did not show for a moment is not lost for good.
+    pub(crate) fn forget_looks(&self) {
+        lock(&self.looks).done.clear();
+    }
+
     fn look_with(&self, looks: &mut Looks, error: Option<&ReadError>) -> Result<(), VaultError> {
         let doubt = match error {
             // It is there, and wrong: that says nothing about what others did.
