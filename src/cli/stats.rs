@@ -178,8 +178,9 @@ impl Last {
             // Nothing is locked meanwhile: who asks at the same time waits for nobody.
             let sample = Sample { bytes: WEIGHED, level: LEVEL };
             let stats = Arc::new(stats::stats(vault, Some(sample), context.threads(), progress)?);
-            // Nothing tells when something damaged or late is there again.
-            let is_whole = stats.unreadable + stats.newer + stats.late == 0;
+            // Nothing tells when something damaged or late is there again, or what a store did not list for a moment.
+            let is_all = stats.records == now.0.len() as u64;
+            let is_whole = is_all && stats.unreadable + stats.newer + stats.late == 0;
             *lock(&self.0) = is_whole.then(|| (now, stats.clone()));
             stats
         };
